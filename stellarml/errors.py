@@ -1,0 +1,74 @@
+"""What can go wrong, in words a user can act on.
+
+One family, so that the command line can turn every foreseen failure into one message and one exit status
+(2 a user's mistake, 75 the output is in use, 1 anything else). A message says what was found, where, what was
+expected and what to do; several problems of one kind are gathered and told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class StellarmlError(Exception):
+    """Anything stellarml foresees; `exit_status` is what the command line ends with."""
+
+    exit_status = 1
+
+
+class UserError(StellarmlError):
+    """A mistake that the user can correct: input, configuration, command line."""
+
+    exit_status = 2
+
+
+class ConfigError(UserError):
+    """A configuration, descriptor or feature file does not say what it must."""
+
+
+class InputError(UserError):
+    """A data file is missing, damaged, or does not hold what its descriptor names."""
+
+
+class BundleError(UserError):
+    """A model bundle is damaged, foreign, or was made for other features."""
+
+
+class TrainingError(UserError):
+    """The training table cannot teach anything: too few stars, constant labels, no finite feature."""
+
+
+class StaleOutputError(UserError):
+    """An output folder was made from other inputs than those now named."""
+
+
+class PlatformError(UserError):
+    """The machine lacks what the run needs: Java, memory."""
+
+
+class OutputBusyError(StellarmlError):
+    """A living run is writing to the same output."""
+
+    exit_status = 75
+
+
+class StorageError(StellarmlError):
+    """The file system refused: a full disk, a lost mount."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the known name nearest to `name`, or an empty string."""
+    by_lower = {k.lower(): k for k in known}
+    near = get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f" Did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+def raise_gathered(kind: type[StellarmlError], title: str, problems: Sequence[str]) -> None:
+    """Raise one `kind` that tells all `problems`; do nothing when there are none."""
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise kind(f"{title}: {problems[0]}")
+    shown = "\n".join(f"  - {p}" for p in problems)
+    raise kind(f"{title}, {len(problems)} problems:\n{shown}")
