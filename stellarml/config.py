@@ -1,0 +1,247 @@
+"""What a run is told: frozen models, filled in layers.
+
+Shipped base < profile < the user's file < environment (``STELLARML_CROSSMATCH__SCOPE=full``) < ``--set``.
+Every key is in ``conf/base.toml`` with a comment; an unknown key is refused with the nearest known one, and all
+problems of all layers are told at once. Paths are relative to the folder of the user's file, so that a folder
+made by `stellarml simulate` can be moved.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from stellarml.errors import ConfigError, did_you_mean, raise_gathered
+from stellarml.layers import Section, environment_layer, merge, parse_override, problems_of, read_toml
+
+PROFILES = ("laptop", "cluster", "paper", "demo")
+
+
+def conf_dir() -> Path:
+    """Return the folder of shipped configuration: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).parent
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / "base.toml").is_file():
+            return candidate
+    raise ConfigError(f"shipped configuration is missing: no conf/base.toml inside or beside {package}")
+
+
+class Surveys(Section):
+    """Which survey descriptor plays which part."""
+
+    astrometry: str
+    photometry: str
+    distances: str
+    labels: tuple[str, ...]
+
+
+class Paths(Section):
+    """Output folders, relative to the configuration file."""
+
+    lake: Path
+    models: Path
+    labels: Path
+    report: Path
+
+
+class Tiles(Section):
+    """HEALPix tiling and Parquet layout of every table with positions."""
+
+    max_rows: Annotated[int, Field(ge=100)]
+    row_group_rows: Annotated[int, Field(ge=100)]
+    min_order: Annotated[int, Field(ge=0, le=12)]
+    max_order: Annotated[int, Field(ge=0, le=16)]
+    compression: Literal["zstd", "snappy", "lz4", "none"]
+
+
+class Ingest(Section):
+    """How raw files are read."""
+
+    block_bytes: Annotated[int, Field(ge=4096)]
+    max_rejected_fraction: Annotated[float, Field(ge=0, le=1)]
+
+
+class Cuts(Section):
+    """Named cuts switched on or off against their descriptor."""
+
+    enable: tuple[str, ...]
+    disable: tuple[str, ...]
+
+
+class Crossmatch(Section):
+    """Positional association; `reference` formulas in `stellarml.crossmatch.kernel`."""
+
+    scope: Literal["full", "selected"]
+    gamma: Annotated[float, Field(gt=0, lt=1)]
+    density_radius_arcsec: Annotated[float, Field(gt=0)]
+    missing_pm_mas_yr: Annotated[float, Field(ge=0)]
+    mover_shift_arcsec: Annotated[float, Field(gt=0)]
+    radius_arcsec: Annotated[float, Field(ge=0, le=3600)]
+
+
+class Features(Section):
+    """Which feature file describes the model's inputs."""
+
+    file: str
+
+
+class Labels(Section):
+    """How spectroscopic labels are joined and reconciled."""
+
+    match_radius_arcsec: Annotated[float, Field(gt=0)]
+    conflict_teff_k: Annotated[float, Field(gt=0)]
+    conflict_logg_dex: Annotated[float, Field(gt=0)]
+    conflict_feh_dex: Annotated[float, Field(gt=0)]
+
+
+class Split(Section):
+    """Fractions of the labelled stars; what remains is the training part."""
+
+    salt: str
+    validation: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+    calibration: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Train(Section):
+    """Which network is fitted, and how long."""
+
+    preset: Literal["paper", "small", "default"]
+    seed: int
+    max_epochs: Annotated[int, Field(ge=0)]
+    max_rows: Annotated[int, Field(ge=0)]
+    threads: Annotated[int, Field(ge=0)]
+    max_seconds: Annotated[float, Field(ge=0)]
+
+
+class Label(Section):
+    """How matched stars are labelled."""
+
+    level: Literal[68, 90, 95]
+    model: str
+    batch_rows: Annotated[int, Field(ge=1)]
+
+
+class Report(Section):
+    """What the report shows."""
+
+    title: str
+    sky_order: Annotated[int, Field(ge=0, le=9)]
+
+
+class Spark(Section):
+    """The Spark session; under spark-submit its own options win."""
+
+    master: str
+    driver_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")]
+    min_free_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")]
+    app_name: str
+    event_log: str
+    options: dict[str, str]
+
+
+class Log(Section):
+    """Verbosity and shape of the log."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    format: Literal["auto", "text", "json"]
+
+
+class Config(Section):
+    """The resolved configuration of one run."""
+
+    surveys: Surveys
+    raw: dict[str, str]
+    paths: Paths
+    tiles: Tiles
+    ingest: Ingest
+    cuts: Cuts
+    crossmatch: Crossmatch
+    features: Features
+    labels: Labels
+    split: Split
+    train: Train
+    label: Label
+    report: Report
+    spark: Spark
+    log: Log
+    root: Path = Path()
+
+    def path(self, relative: Path | str) -> Path:
+        """Return `relative` below the folder of the configuration file (an absolute path stays)."""
+        return (self.root / relative).expanduser()
+
+    def raw_path(self, survey: str) -> Path:
+        """Return where the raw files of `survey` lie.
+
+        Raises
+        ------
+        ConfigError
+            If the table ``[raw]`` does not name the survey.
+        """
+        if survey not in self.raw:
+            raise ConfigError(
+                f"[raw] does not say where the files of survey '{survey}' lie; it names "
+                f'{sorted(self.raw) or "none"}. Add a line  {survey} = "path/to/files"  under [raw].'
+            )
+        return self.path(self.raw[survey])
+
+
+def load_config(
+    file: Path | None = None,
+    *,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """Resolve the layers into one frozen configuration.
+
+    Parameters
+    ----------
+    file
+        The user's TOML; may name its own ``profile``. None for the shipped values alone.
+    profile
+        A shipped profile or a path to a TOML; wins over the one named in `file`.
+    overrides
+        ``key=value`` strings, strongest of all.
+    environment
+        For tests; the process environment by default.
+
+    Raises
+    ------
+    ConfigError
+        Gathering every unknown key and every value out of range.
+    """
+    conf = conf_dir()
+    user = read_toml(file) if file else {}
+    chosen = profile or user.pop("profile", None)
+    user.pop("profile", None)
+    layers = [read_toml(conf / "base.toml")]
+    if chosen:
+        layers.append(read_toml(_profile_path(chosen, conf)))
+    layers += [user, environment_layer(os.environ if environment is None else environment)]
+    layers += [parse_override(text) for text in overrides]
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = merge(merged, layer)
+    merged["root"] = file.resolve().parent if file else Path.cwd()
+    try:
+        return Config(**merged)
+    except ValidationError as error:
+        raise_gathered(ConfigError, "configuration", problems_of(error, Config, str(file or "configuration")))
+        raise
+
+
+def _profile_path(profile: str, conf: Path) -> Path:
+    if profile.endswith(".toml"):
+        return Path(profile)
+    if profile not in PROFILES:
+        raise ConfigError(
+            f"unknown profile '{profile}'.{did_you_mean(profile, PROFILES)} "
+            f"Shipped: {', '.join(PROFILES)}; or give a path to a TOML file."
+        )
+    return conf / f"{profile}.toml"

@@ -1,0 +1,112 @@
+"""TOML layers: read, merged table by table, overridden by key=value strings, and their mistakes told in words."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stellarml.errors import ConfigError, did_you_mean
+
+ENVIRONMENT_PREFIX = "STELLARML_"
+
+
+class Section(BaseModel):
+    """A frozen table of a TOML file that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read one TOML file.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder, expected a TOML file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `over` laid on it, table by table."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """Turn ``"crossmatch.scope=full"`` into a nested table; the value is TOML, or else a bare string."""
+    key, sign, value = text.partition("=")
+    parts = [p.strip() for p in key.split(".")]
+    if not sign or not all(parts):
+        raise ConfigError(f"--set {text}: expected key=value, such as crossmatch.scope=full")
+    try:
+        parsed: Any = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    for part in reversed(parts):
+        parsed = {part: parsed}
+    nested: dict[str, Any] = parsed
+    return nested
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
+    """Turn pydantic's errors into sentences, with the nearest known key for an unknown one."""
+    sentences = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(model, item["loc"][:-1])
+            sentences.append(f"{source}: unknown key '{where}'.{did_you_mean(str(item['loc'][-1]), known)}")
+        elif item["type"] == "missing":
+            sentences.append(f"{source}: key '{where}' is missing")
+        else:
+            sentences.append(f"{source}: key '{where}' = {item['input']!r}: {item['msg']}")
+    return sentences
+
+
+def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    current: Any = model
+    for part in location:
+        if isinstance(part, int) or not (isinstance(current, type) and issubclass(current, BaseModel)):
+            continue
+        field = current.model_fields.get(part)
+        current = _model_inside(field.annotation) if field else None
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return [f.alias or name for name, f in current.model_fields.items()]
+    return []
+
+
+def _model_inside(annotation: Any) -> Any:
+    if isinstance(annotation, type):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_inside(argument)
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            return found
+    return None
+
+
+def environment_layer(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return what variables such as ``STELLARML_CROSSMATCH__SCOPE=full`` say, as a nested table."""
+    layer: dict[str, Any] = {}
+    for name, value in sorted(environment.items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
+            dotted = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            layer = merge(layer, parse_override(f"{dotted}={value}"))
+    return layer
