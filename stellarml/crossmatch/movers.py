@@ -1,0 +1,109 @@
+"""Which edges do the few sources have whose counterparts lie too far away for a tile's halo?
+
+Fast movers (and rows with huge errors) would make every halo as large as their path: a star of 10 arcsec/yr has
+candidates 40 arcsec apart over 2014-2018. They are matched first, against the whole catalogue of the other side. Their
+edges, positions included, go to every tile: there they count as mates and reverse neighbours of the other stars, and
+tell the planner where a tile that owns one of them must read beyond its halo.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stellarml import sky
+from stellarml.crossmatch.astrometry import Flags, prepare_moving, prepare_staying
+from stellarml.crossmatch.limits import Limits, reach_arcsec
+from stellarml.crossmatch.pairs import find_pairs
+from stellarml.crossmatch.settings import Floats, Integers, MatchSettings, Sources
+
+
+@dataclass(frozen=True)
+class MoverEdges:
+    """Good-neighbour edges of movers; all arrays of shape (n_edges,). `density_*` is where density is counted."""
+
+    left_id: Integers
+    left_healpix_29: Integers
+    left_ra_deg: Floats
+    left_dec_deg: Floats
+    density_ra_deg: Floats
+    density_dec_deg: Floats
+    right_id: Integers
+    right_ra_deg: Floats
+    right_dec_deg: Floats
+    distance_arcsec: Floats
+    d2: Floats
+    rank: Floats
+    flags: Flags
+
+    def __len__(self) -> int:
+        return len(self.left_id)
+
+    def take(self, rows: NDArray[Any]) -> MoverEdges:
+        """Those edges only, by index or mask."""
+        return MoverEdges(**{column.name: getattr(self, column.name)[rows] for column in fields(self)})
+
+
+def no_edges() -> MoverEdges:
+    """Make an empty table of edges."""
+    integers = np.empty(0, dtype=np.int64)
+    kinds = {"left_id": integers, "left_healpix_29": integers, "right_id": integers}
+    kinds["flags"] = np.empty(0, dtype=np.int16)
+    return MoverEdges(**{column.name: kinds.get(column.name, np.empty(0)) for column in fields(MoverEdges)})
+
+
+def merge_edges(parts: list[MoverEdges]) -> MoverEdges:
+    """All edges of parts that share no row of the staying side, ordered by left id and right id."""
+    columns = {
+        column.name: np.concatenate([getattr(part, column.name) for part in [no_edges(), *parts]])
+        for column in fields(MoverEdges)
+    }
+    return MoverEdges(**columns).take(np.lexsort((columns["right_id"], columns["left_id"])))
+
+
+def mover_ranges(movers: Sources, settings: MatchSettings, limits: Limits) -> Integers:
+    """Ranges of ``_healpix_29``, shape (n, 2), of the staying side that hold every candidate of the movers."""
+    moving = prepare_moving(movers, settings)
+    return sky.cone_ranges(movers.ra_deg, movers.dec_deg, reach_arcsec(moving, settings, limits))
+
+
+def mover_edges(movers: Sources, staying: Sources, settings: MatchSettings, limits: Limits) -> MoverEdges:
+    """Good neighbours of the movers among `staying`: any part of the other catalogue, each row in one part.
+
+    Parameters
+    ----------
+    movers : Sources
+        Rows of the side that moves for which `limits.is_mover` holds.
+    staying : Sources
+        Rows of the other side, the whole catalogue or one tile's share of `mover_ranges`; join with `merge_edges`.
+    """
+    found = find_pairs(
+        prepare_moving(movers, settings), prepare_staying(staying, settings, limits.mean_epoch_yr), settings
+    )
+    moving, stayed = movers.take(found.moving_row), staying.take(found.staying_row)
+    left, right = (moving, stayed) if settings.moving == "left" else (stayed, moving)
+    centre_ra, centre_dec = left.ra_deg, left.dec_deg
+    if settings.moving == "left":
+        interval = limits.mean_epoch_yr - left.epoch_yr
+        centre_ra, centre_dec, _, _ = sky.propagate(
+            left.ra_deg, left.dec_deg, left.pmra_mas_yr, left.pmdec_mas_yr, interval
+        )
+    edges = MoverEdges(
+        left_id=left.id,
+        left_healpix_29=left.healpix_29,
+        left_ra_deg=left.ra_deg,
+        left_dec_deg=left.dec_deg,
+        density_ra_deg=centre_ra,
+        density_dec_deg=centre_dec,
+        right_id=right.id,
+        right_ra_deg=right.ra_deg,
+        right_dec_deg=right.dec_deg,
+        distance_arcsec=found.distance_arcsec,
+        d2=found.d2,
+        rank=found.rank,
+        flags=found.flags,
+    )
+    return merge_edges([edges])

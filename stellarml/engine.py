@@ -1,0 +1,125 @@
+"""One Spark task a unit of work: run it where there is room, keep what is whole, tell all failures at once.
+
+A unit is a tile or a file. Spark aborts a job when one task fails for good, so a unit never fails its task: it returns
+what went wrong, the others go on, and the driver raises when all have ended. Units are handed out largest first, so
+that the last tasks are short.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from stellarml import errors
+from stellarml.log import get_logger, progress
+from stellarml.manifest import write_mark
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+RESULT_SCHEMA = "unit string, outcome string"
+_ARROW_RESULT = pa.schema([("unit", pa.string()), ("outcome", pa.string())])
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of work: a stable name, a weight (rows or bytes) for the order, and what the work needs to know."""
+
+    name: str
+    weight: int
+    task: Any
+
+
+def run_units(
+    spark: SparkSession, stage: str, out: Path, units: Sequence[Unit], work: Callable[[Any], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Run `work` on every unit and return its marks by unit name.
+
+    Parameters
+    ----------
+    out
+        The folder in which the mark of each finished unit is written.
+    work
+        Called on an executor with the unit's task; returns the mark's payload, ``files`` (path below `out` to
+        bytes) included. It must be a plain function of picklable arguments.
+
+    Raises
+    ------
+    StellarmlError
+        Telling every unit that failed, after all the others are done.
+    """
+    ordered = sorted(units, key=lambda unit: (-unit.weight, unit.name))
+    if not ordered:
+        return {}
+
+    def run_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for index in batch.column(0).to_pylist():
+                unit = ordered[index]
+                yield outcome_batch(unit.name, guarded(out, unit.name, lambda u=unit: work(u.task)))  # type: ignore[misc]
+
+    frame = spark.range(0, len(ordered), 1, len(ordered)).mapInArrow(run_partition, RESULT_SCHEMA)
+    return collect_outcomes(frame, stage, out, len(ordered))
+
+
+def guarded(out: Path, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run one unit on an executor; write its mark, or return what went wrong."""
+    try:
+        payload = work()
+        write_mark(out, name, payload)
+    except Exception as error:
+        return failure(error)
+    return {"payload": payload}
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """Describe an exception so that the driver can raise it again."""
+    kind = type(error).__name__ if isinstance(error, errors.StellarmlError) else ""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        kind = errors.StorageError.__name__
+    return {"error": str(error) or repr(error), "kind": kind, "trace": "" if kind else traceback.format_exc()}
+
+
+def outcome_batch(name: str, outcome: dict[str, Any]) -> pa.RecordBatch:
+    """Pack one outcome as the row that a task returns."""
+    return pa.RecordBatch.from_pylist([{"unit": name, "outcome": json.dumps(outcome)}], schema=_ARROW_RESULT)
+
+
+def collect_outcomes(frame: DataFrame, stage: str, out: Path, total: int) -> dict[str, dict[str, Any]]:
+    """Run the job, with progress, and return the payload of each unit.
+
+    Raises
+    ------
+    StellarmlError
+        Telling every unit that failed.
+    """
+    marks = out / "_done"
+    before = _count(marks)
+    with progress(stage, "units", total, lambda: _count(marks) - before):
+        rows = [(row["unit"], json.loads(row["outcome"])) for row in frame.collect()]
+    failed = {name: outcome for name, outcome in rows if "error" in outcome}
+    if failed:
+        _raise_failed(stage, failed, len(rows) - len(failed))
+    return {name: outcome["payload"] for name, outcome in rows}
+
+
+def _count(folder: Path) -> int:
+    return sum(1 for _ in folder.glob("*.json")) if folder.is_dir() else 0
+
+
+def _raise_failed(stage: str, failed: dict[str, dict[str, Any]], finished: int) -> None:
+    for name, outcome in sorted(failed.items()):
+        if outcome["trace"]:
+            get_logger().debug("unit failed", stage=stage, unit=name, trace=outcome["trace"])
+    kinds = {outcome["kind"] for outcome in failed.values()}
+    single = getattr(errors, kinds.pop(), errors.StellarmlError) if len(kinds) == 1 else errors.StellarmlError
+    messages = sorted({outcome["error"] for outcome in failed.values()})
+    title = f"{stage}: {len(failed)} of {len(failed) + finished} units failed; the others are kept"
+    errors.raise_gathered(single, title, messages[:20])

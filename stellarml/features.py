@@ -1,0 +1,232 @@
+"""How a table becomes the network's inputs: Spark column expressions from a feature file.
+
+Expressions stay text: `null_when` is laid into them by replacing each named column with a CASE, so that one projection
+does everything and Spark can fuse it with the stage around it. Results are float32; NaN and infinity become null, which
+is the only way a missing input is written. Mistakes are found by analysing the expressions, before any row is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from pyspark.errors import AnalysisException, ParseException
+from pyspark.logger import PySparkLogger
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql.types import BooleanType, DataType, NullType, NumericType, StructType
+
+from stellarml.errors import InputError, did_you_mean, raise_gathered
+from stellarml.feature_file import (
+    FeatureFile,
+    FeatureSpec,
+    LabelSpec,
+    feature_differences,
+    load_feature_file,
+    shipped_feature_files,
+)
+
+__all__ = [
+    "FeatureFile",
+    "FeatureSpec",
+    "LabelSpec",
+    "check_features",
+    "feature_columns",
+    "feature_differences",
+    "label_columns",
+    "load_feature_file",
+    "shipped_feature_files",
+    "used_columns",
+]
+
+_TOKEN = re.compile(
+    r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*")|`(?P<quoted>(?:[^`]|``)+)`"""
+    r"""|(?P<word>[A-Za-z_][A-Za-z0-9_]*)(?P<call>\s*\()?|(?P<number>\d[\w.]*)"""
+)
+
+
+def feature_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list[Column]:
+    """Return the inputs as float32 columns, named and ordered as in `spec`; null means missing.
+
+    Parameters
+    ----------
+    spec
+        The feature file.
+    available_columns
+        Columns of the table, in any case.
+
+    Raises
+    ------
+    InputError
+        If `null_when` names a column that the table lacks.
+    """
+    masks = _masks(spec, available_columns)
+    return [_float32(substitute(f.expression, masks)).alias(f.name) for f in spec.features]
+
+
+def label_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list[Column]:
+    """Return the labels as float32 columns NAME, and e_NAME where `spec` names an error; null means unknown.
+
+    Raises
+    ------
+    InputError
+        Gathering every label or error column that the table lacks.
+    """
+    known = list(available_columns)
+    lowered = {c.lower() for c in known}
+    masks = _masks(spec, known)
+    problems, columns = [], []
+    for label in spec.labels:
+        for column, name in ((label.column, label.name), (label.error, f"e_{label.name}")):
+            if column is None:
+                continue
+            if column.lower() not in lowered:
+                problems.append(
+                    f"label '{label.name}': no column '{column}' in the table.{did_you_mean(column, known)}"
+                )
+            else:
+                columns.append(_float32(substitute(f"`{column}`", masks)).alias(name))
+    raise_gathered(InputError, "labels", problems)
+    return columns
+
+
+def check_features(df: DataFrame, spec: FeatureFile) -> None:
+    """Analyse every expression against the columns of `df`, without reading a row.
+
+    Raises
+    ------
+    InputError
+        Gathering every missing column (with the nearest one and the features that need it), every syntax error and
+        every expression that is not a number.
+    """
+    known = {c.lower() for c in df.columns}
+    problems = list(_null_when_problems(spec, df.columns))
+    masks = _masks_unchecked({c: w for c, w in spec.null_when.items() if c.lower() in known})
+    expressions = {f.name: substitute(f.expression, masks) for f in spec.features}
+    try:
+        with _unlogged():
+            fields = df.select(*(F.expr(sql).alias(name) for name, sql in expressions.items())).schema.fields
+        types: dict[str, DataType] = {field.name: field.dataType for field in fields}
+    except AnalysisException:
+        types, mistakes = _analyse_each(df, spec, expressions)
+        problems += mistakes
+    for feature in spec.features:
+        kind = types.get(feature.name)
+        if kind is not None and not isinstance(kind, NumericType | BooleanType | NullType):
+            problems.append(
+                f"feature '{feature.name}': expression '{feature.expression}' is of type {kind.simpleString()}, "
+                "expected a number"
+            )
+    raise_gathered(InputError, "features", problems)
+
+
+def used_columns(spec: FeatureFile, schema: StructType, *, labels: bool = False) -> list[str]:
+    """Return the columns of `schema` that the file's expressions mention, in the schema's order: what to read."""
+    texts = [f.expression for f in spec.features] + list(spec.null_when.values())
+    words = {word.lower() for text in texts for word in _words(text)} | {spec.id.lower()}
+    if labels:
+        for label in spec.labels:
+            words |= {label.column.lower(), (label.error or label.column).lower()}
+    return [name for name in schema.names if name.lower() in words]
+
+
+def substitute(expression: str, replacements: dict[str, str]) -> str:
+    """Replace column names in a SQL expression; text in quotes, functions and struct fields are left alone.
+
+    Parameters
+    ----------
+    expression
+        Spark SQL.
+    replacements
+        From lower-case column name to SQL.
+
+    Examples
+    --------
+    >>> substitute("log10(u) + U - `u` - t.u - 'u'", {"u": "(x)"})
+    "log10((x)) + (x) - (x) - t.u - 'u'"
+    """
+    pieces, end = [], 0
+    for match in _TOKEN.finditer(expression):
+        name = match["quoted"] or (match["word"] if not match["call"] else None)
+        field = expression[: match.start()].rstrip().endswith(".")
+        if name is not None and not field and name.lower() in replacements:
+            pieces += [expression[end : match.start()], replacements[name.lower()]]
+            end = match.end()
+    return "".join([*pieces, expression[end:]])
+
+
+def _words(expression: str) -> Iterator[str]:
+    for match in _TOKEN.finditer(expression):
+        if match["quoted"] or (match["word"] and not match["call"]):
+            yield match["quoted"] or match["word"]
+
+
+def _masks(spec: FeatureFile, available: Iterable[str]) -> dict[str, str]:
+    raise_gathered(InputError, "features", list(_null_when_problems(spec, available)))
+    return _masks_unchecked(spec.null_when)
+
+
+def _masks_unchecked(null_when: dict[str, str]) -> dict[str, str]:
+    return {c.lower(): f"(CASE WHEN {where} THEN NULL ELSE `{c}` END)" for c, where in null_when.items()}
+
+
+def _null_when_problems(spec: FeatureFile, available: Iterable[str]) -> Iterator[str]:
+    known = list(available)
+    lowered = {c.lower() for c in known}
+    for column in spec.null_when:
+        if column.lower() not in lowered:
+            yield f"[null_when] names '{column}', which the table lacks.{did_you_mean(column, known)}"
+
+
+def _float32(expression: str) -> Column:
+    value = F.expr(expression).cast("float")
+    return F.when(F.abs(value) < float("inf"), value)
+
+
+def _analyse_each(
+    df: DataFrame, spec: FeatureFile, expressions: dict[str, str]
+) -> tuple[dict[str, DataType], list[str]]:
+    types: dict[str, DataType] = {}
+    problems: list[str] = []
+    needed_by: dict[str, list[str]] = {}
+    with _unlogged():
+        for feature in spec.features:
+            start = f"feature '{feature.name}': expression '{feature.expression}'"
+            try:
+                types[feature.name] = df.select(F.expr(expressions[feature.name])).schema.fields[0].dataType
+            except ParseException as error:
+                problems.append(f"{start} is not Spark SQL: {_first_line(error)}")
+            except AnalysisException as error:
+                missing = _missing_column(error)
+                if missing is None:
+                    problems.append(f"{start} does not fit the table: {_first_line(error)}")
+                else:
+                    needed_by.setdefault(missing, []).append(feature.name)
+    for column, features in needed_by.items():
+        problems.append(
+            f"no column '{column}' in the table, needed by feature{'s' if len(features) > 1 else ''} "
+            f"{', '.join(features)}.{did_you_mean(column, df.columns)}"
+        )
+    return types, problems
+
+
+def _missing_column(error: AnalysisException) -> str | None:
+    if not (error.getCondition() or "").startswith("UNRESOLVED_COLUMN"):
+        return None
+    return (error.getMessageParameters() or {}).get("objectName", "?").replace("`", "")
+
+
+def _first_line(error: AnalysisException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), "")
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep pyspark from printing the Java stack trace of every mistake that is told in words."""
+    logger = PySparkLogger.getLogger("SQLQueryContextLogger")
+    was, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was

@@ -1,0 +1,88 @@
+"""Whether a file, or stellarml's own code, is still the one that an output was made from.
+
+Reading 750 GB to hash it would cost more than the stage it guards, so a raw file is known by its size and by 16 blocks
+of 64 KiB spread over it, first and last included. In a gzip file any change of the content alters the checksum in the
+last 8 bytes; in Parquet and FITS a change of the table alters footer or header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import stellarml
+from stellarml.errors import InputError
+
+_BLOCK = 65_536
+_SAMPLES = 16
+
+
+def digest(parts: Iterable[str]) -> str:
+    """Return a hex digest of `parts`; order counts."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        hasher.update(part.encode())
+        hasher.update(b"\0")
+    return hasher.hexdigest()
+
+
+def file_fingerprint(path: Path) -> dict[str, Any]:
+    """Return ``{"path", "bytes", "fingerprint"}`` of one raw file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    hasher = hashlib.sha256()
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            last = max(size - _BLOCK, 0)
+            for sample in range(_SAMPLES):
+                stream.seek(last * sample // (_SAMPLES - 1))
+                hasher.update(stream.read(_BLOCK))
+                if size <= _BLOCK:
+                    break
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
+    return {"path": str(path), "bytes": size, "fingerprint": hasher.hexdigest()}
+
+
+def origin_of(records: Sequence[dict[str, Any]]) -> str:
+    """Return a digest of raw inputs by name, size and content: moving a folder does not change it."""
+    return digest(sorted(f"{Path(r['path']).name}:{r['bytes']}:{r['fingerprint']}" for r in records))
+
+
+@cache
+def code_identity() -> dict[str, str]:
+    """Return version, commit (where the package is a git checkout) and a digest of stellarml's source."""
+    package = Path(stellarml.__file__).parent
+    sources = sorted(p for p in package.rglob("*.py") if "__pycache__" not in p.parts)
+    return {
+        "version": stellarml.__version__,
+        "commit": _commit(package.parent),
+        "digest": digest(
+            f"{p.relative_to(package)}:{hashlib.sha256(p.read_bytes()).hexdigest()}" for p in sources
+        ),
+    }
+
+
+def _commit(folder: Path) -> str:
+    if not (folder / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,48 @@
+"""What each bit of `quality_flags` means.
+
+The bits are a contract with every published catalogue: a bit keeps its number and its meaning for ever, and new ones
+are added at the end. A row with 0 is inside everything that the model has learnt from.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+
+class QualityFlag(IntFlag):
+    """Bits of the column `quality_flags` (int32)."""
+
+    OUTSIDE_DOMAIN = 1
+    MISSING_BANDS = 2
+    MISSING_GSPPHOT = 4
+    WIDE_INTERVAL = 8
+    LABEL_EDGE = 16
+    REDDENING_BEYOND = 32
+    THIN_CALIBRATION = 64
+    CUT_FAILED = 128
+    ALL_MISSING = 256
+
+
+DESCRIPTIONS: dict[QualityFlag, str] = {
+    QualityFlag.OUTSIDE_DOMAIN: (
+        "a feature lies beyond the range of the training stars (their 0.1 to 99.9 percentiles, stretched by a tenth), "
+        "or is missing although no training star lacked it"
+    ),
+    QualityFlag.MISSING_BANDS: "a feature that does not come from GSP-Phot is missing",
+    QualityFlag.MISSING_GSPPHOT: "a feature computed from a *_gspphot column is missing",
+    QualityFlag.WIDE_INTERVAL: "an interval is wider than three times the median width of the calibration stars",
+    QualityFlag.LABEL_EDGE: (
+        "a predicted label lies at or beyond the edge of the training labels (their 0.1 and 99.9 percentiles)"
+    ),
+    QualityFlag.REDDENING_BEYOND: "E(B-V) exceeds the 99.9 percentile of the training stars",
+    QualityFlag.THIN_CALIBRATION: (
+        "too few calibration stars share this star's pattern of missing features to promise the interval's level"
+    ),
+    QualityFlag.CUT_FAILED: "the star fails a selection cut; `cuts_failed` tells which",
+    QualityFlag.ALL_MISSING: "every feature is missing: the labels are the training medians",
+}
+
+
+def names_of(value: int) -> list[str]:
+    """Return the names of the bits set in one value of `quality_flags`, lowest first."""
+    return [flag.name or str(int(flag)) for flag in QualityFlag if value & flag]

@@ -1,0 +1,169 @@
+"""What the folded networks say about a star, with NumPy matrices and nothing else.
+
+Rows go through in tiles of exactly `TILE_ROWS`, the last one padded: BLAS chooses its kernel by the shape of a product,
+so the same star in batches of other sizes would differ in its last bits. Buffers are allocated once; TensorFlow is not
+needed. The first layer is float64 because it subtracts magnitudes that agree to hundredths, the rest float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stellarml.folding import Folded
+from stellarml.scaling import Scaler
+
+TILE_ROWS = 512
+COLUMN_MULTIPLE = (
+    16  # narrow products are padded to so many columns: a vector's kernel depends on the row's position
+)
+
+
+@dataclass(frozen=True)
+class Head:
+    """How one folded network is read: its activation, and the column of each of its outputs among the labels."""
+
+    activation: str
+    slope: float
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Layers:
+    kernels: tuple[NDArray[Any], ...]
+    biases: tuple[NDArray[Any], ...]
+    products: tuple[NDArray[Any], ...]
+    hidden: tuple[NDArray[np.float32], ...]
+    scratch: tuple[NDArray[np.float32], ...]
+    head: Head
+
+
+class Forward:
+    """Folded networks with their buffers; one object a thread.
+
+    Parameters
+    ----------
+    scaler
+        Of the training rows.
+    networks, heads
+        Networks that share a label are averaged.
+    n_labels
+        Columns of the result.
+    linear
+        Shape (n_inputs, m): linear functions of the scaled inputs, computed in the same pass.
+    """
+
+    def __init__(
+        self,
+        scaler: Scaler,
+        networks: Sequence[Folded],
+        heads: Sequence[Head],
+        n_labels: int,
+        linear: NDArray[np.float64] | None = None,
+    ) -> None:
+        self._low, self._high = np.asarray(scaler.low), np.asarray(scaler.high)
+        self._center = np.asarray(scaler.center)
+        self._masked = list(scaler.masked)
+        self._inputs = np.zeros((TILE_ROWS, len(scaler.center) + len(scaler.masked)))
+        self._networks = [_prepare(f, h) for f, h in zip(networks, heads, strict=True)]
+        self._members = np.zeros(n_labels)
+        for head in heads:
+            self._members[list(head.columns)] += 1
+        kernel = np.zeros((self._inputs.shape[1], 0)) if linear is None else linear.copy()
+        kernel[: len(self._center)] /= np.asarray(scaler.scale)[:, None]
+        self._n_linear = kernel.shape[1]
+        self._linear = _padded(kernel)
+
+    def run(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Return labels in their units (n, n_labels) and the linear functions (n, m).
+
+        Parameters
+        ----------
+        features
+            Shape (n, n_features); NaN and infinity are missing.
+        """
+        n = len(features)
+        labels = np.zeros((n, len(self._members)))
+        linear = np.zeros((n, self._n_linear))
+        with np.errstate(over="ignore"), _one_thread():
+            for start in range(0, n, TILE_ROWS):
+                stop = min(start + TILE_ROWS, n)
+                self._fill(features[start:stop])
+                if self._n_linear:
+                    linear[start:stop] = (self._inputs @ self._linear)[: stop - start, : self._n_linear]
+                for layers in self._networks:
+                    columns = list(layers.head.columns)
+                    labels[start:stop, columns] += _propagate(layers, self._inputs)[
+                        : stop - start, : len(columns)
+                    ]
+        labels /= self._members
+        return labels.astype(np.float32), linear
+
+    def _fill(self, tile: NDArray[np.float32]) -> None:
+        n, k = tile.shape
+        missing = ~np.isfinite(tile)
+        block = self._inputs[:n, :k]
+        np.clip(tile, self._low, self._high, out=block)
+        block -= self._center
+        block[missing] = 0.0
+        self._inputs[:n, k:] = missing[:, self._masked]
+        self._inputs[n:] = 0.0
+
+
+def _prepare(folded: Folded, head: Head) -> _Layers:
+    kernels, biases = list(folded.kernels), list(folded.biases)
+    kernels[-1], biases[-1] = _padded(kernels[-1]), _padded(biases[-1])
+    products = [np.empty((TILE_ROWS, len(b)), dtype=b.dtype) for b in biases]
+    return _Layers(
+        kernels=tuple(kernels),
+        biases=tuple(biases),
+        products=tuple(products),
+        hidden=tuple(p if p.dtype == np.float32 else np.empty(p.shape, np.float32) for p in products),
+        scratch=tuple(np.empty(p.shape, np.float32) for p in products),
+        head=head,
+    )
+
+
+def _padded(array: NDArray[Any]) -> NDArray[Any]:
+    width = -array.shape[-1] % COLUMN_MULTIPLE
+    return np.ascontiguousarray(np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, width)]))
+
+
+def _propagate(layers: _Layers, inputs: NDArray[np.float64]) -> NDArray[Any]:
+    h: NDArray[Any] = inputs
+    slope = np.float32(layers.head.slope)
+    for i, (kernel, bias, product) in enumerate(
+        zip(layers.kernels, layers.biases, layers.products, strict=True)
+    ):
+        np.matmul(h, kernel, out=product)
+        product += bias
+        if i == len(layers.kernels) - 1:
+            break
+        h, scratch = layers.hidden[i], layers.scratch[i]
+        if h is not product:
+            h[...] = product
+        if layers.head.activation == "leaky_relu":
+            np.multiply(h, slope, out=scratch)
+            np.maximum(h, scratch, out=h)
+        else:
+            np.negative(h, out=scratch)
+            np.exp(scratch, out=scratch)
+            np.add(scratch, np.float32(1), out=scratch)
+            np.divide(h, scratch, out=h)
+    return product
+
+
+def _one_thread() -> contextlib.AbstractContextManager[Any]:
+    """Hold BLAS to one thread where threadpoolctl is installed; workers have OMP_NUM_THREADS=1 anyway."""
+    try:
+        threadpoolctl = importlib.import_module("threadpoolctl")
+    except ImportError:
+        return contextlib.nullcontext()
+    limits: contextlib.AbstractContextManager[Any] = threadpoolctl.threadpool_limits(1, user_api="blas")
+    return limits

@@ -1,0 +1,308 @@
+"""Raw files of one survey in, one table out: checked, repaired, cut bits set, tiled.
+
+Two rounds of units: every file becomes sorted shards, then every tile gathers its rows from them (`sources.shards`).
+A table with positions becomes a HATS catalogue; one without is plain Parquet, a file for each level-5 pixel of its
+source_id.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stellarml import errors
+from stellarml.config import Config
+from stellarml.engine import RESULT_SCHEMA, Unit, collect_outcomes, run_units
+from stellarml.errors import InputError, StellarmlError
+from stellarml.log import get_logger
+from stellarml.manifest import StageRun, stage_run, write_mark
+from stellarml.selection import CUTS_FAILED, REPAIRS, cut_flow, merge_counts, repair_and_cut
+from stellarml.sources.columns import Header, ddl, resolve
+from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor
+from stellarml.sources.files import SourceFile, find_files
+from stellarml.sources.shards import (
+    FILE,
+    LINE,
+    ROW_NUMBER,
+    WORK,
+    ReadTask,
+    TileTask,
+    overlapping,
+    position_columns,
+    read_file,
+    read_histograms,
+    read_summary,
+    shard_file,
+    write_tile,
+)
+from stellarml.sources.tables import read_table_header
+from stellarml.sources.text import guess_types, read_header
+from stellarml.storage import HEALPIX_COLUMN, HEALPIX_ORDER, Tile, choose_tiles, finish_catalogue
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+SOURCE_ID_PIXEL_ORDER = 5
+SOURCE_ID_PIXEL_SHIFT = 49
+PIXEL_FOLDER = "pixel_5"
+_Plan = tuple[str, tuple[tuple[int, int], ...], tuple[Path, ...], int]
+
+
+def ingest(spark: SparkSession, config: Config, survey: str, *, overwrite: bool = False) -> dict[str, Any]:
+    """Ingest one survey into ``lake/<survey>/`` and return its run.json.
+
+    Parameters
+    ----------
+    survey
+        Name of a shipped descriptor, or path of the user's own.
+
+    Raises
+    ------
+    ConfigError
+        If the descriptor or one of its expressions is wrong.
+    InputError
+        If files are missing or damaged, a column is missing or of the wrong type, the survey is empty, or more rows
+        than ``ingest.max_rejected_fraction`` cannot be read.
+    """
+    descriptor = load_descriptor(survey, config.root)
+    cuts = descriptor.active_cuts(config.cuts.enable, config.cuts.disable)
+    files = find_files(descriptor, config.raw_path(descriptor.name))
+    out = config.path(config.paths.lake) / descriptor.name
+    relevant = {
+        "descriptor": descriptor.model_dump(mode="json"),
+        "cuts": [cut.model_dump() for cut in cuts],
+        "tiles": config.tiles.model_dump(),
+    }
+    with stage_run(
+        f"ingest {descriptor.name}",
+        out,
+        config=config,
+        relevant=relevant,
+        raw=[f.path for f in files],
+        overwrite=overwrite,
+    ) as run:
+        if run.complete:
+            return run.record
+        task = _plan(descriptor, files, out, config)
+        shards = _read_files(spark, task, cuts, run)
+        _check_rejects(descriptor, config, out, shards)
+        return _write_tiles(spark, task, cuts, shards, config, run)
+
+
+def _plan(descriptor: Descriptor, files: Sequence[SourceFile], out: Path, config: Config) -> ReadTask:
+    """Read every header and settle the columns, before any row is read."""
+
+    def header_of(file: SourceFile) -> Header:
+        return read_header(file, descriptor) if file.family == "text" else read_table_header(file)
+
+    with ThreadPoolExecutor(8) as pool:
+        headers = tuple(pool.map(header_of, files))
+    guess = guess_types(headers[0], descriptor) if headers[0].file.family == "text" else {}
+    resolved = resolve(descriptor, headers, {name.lower(): kind for name, kind in guess.items()})
+    if resolved.absent:
+        get_logger().warning(
+            "optional columns are absent", survey=descriptor.name, columns=list(resolved.absent)
+        )
+    if not descriptor.has_positions and resolved.schema.field(descriptor.id_column).type != pa.int64():
+        raise InputError(
+            f"survey '{descriptor.name}': column '{descriptor.id_column}' must hold integers: a table without "
+            f"positions is keyed by source_id; found {resolved.schema.field(descriptor.id_column).type}."
+        )
+    shift = (
+        2 * (HEALPIX_ORDER - config.tiles.max_order) if descriptor.has_positions else SOURCE_ID_PIXEL_SHIFT
+    )
+    names = tuple(f"{i:05d}-{_stem(file.path)}" for i, file in enumerate(files))
+    return ReadTask(out, descriptor, headers, resolved, names, config.ingest.block_bytes, shift)
+
+
+def _stem(path: Path) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in path.name.split(".")[0])[:60]
+
+
+def _read_files(
+    spark: SparkSession, task: ReadTask, cuts: Sequence[Cut], run: StageRun
+) -> list[dict[str, Any]]:
+    """Turn every file that is not done into shards; return the marks of all."""
+    pending = [i for i, name in enumerate(task.names) if f"read-{name}" not in run.marks]
+    pending.sort(key=lambda i: (-task.headers[i].file.size, i))
+    _sharding(spark, task, cuts, [])  # every expression is checked before any file is read
+    if pending:
+        (task.out / WORK).mkdir(exist_ok=True)
+        collect_outcomes(_sharding(spark, task, cuts, pending), run.stage, task.out, len(pending))
+    marks = []
+    for index in range(len(task.names)):
+        marks.append(_mark_of(task, index))
+    return marks
+
+
+def _sharding(spark: SparkSession, task: ReadTask, cuts: Sequence[Cut], pending: Sequence[int]) -> DataFrame:
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                yield from read_file(task, pending[number])
+
+    def shard(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from shard_file(task, batches)
+
+    rows = spark.range(0, len(pending), 1, max(len(pending), 1)).mapInArrow(read, ddl(task.schema))
+    return repair_and_cut(rows, task.descriptor, cuts).mapInArrow(shard, RESULT_SCHEMA)
+
+
+def _mark_of(task: ReadTask, index: int) -> dict[str, Any]:
+    """Return the mark of one file; a file without rows has sent none to the writer, so it is marked here."""
+    name = task.names[index]
+    path = task.out / "_done" / f"read-{name}.json"
+    if not path.exists():
+        told = json.loads(read_summary(task.out, name).read_text())
+        if "error" in told:
+            raise getattr(errors, told["kind"] or "StellarmlError")(told["error"])
+        if told["rows"]:
+            raise StellarmlError(f"{task.headers[index].file.path}: {told['rows']} rows were read and lost")
+        write_mark(
+            task.out, f"read-{name}", {"files": {}, "rows": 0, "rejected": told["rejected"], "shards": []}
+        )
+    mark: dict[str, Any] = json.loads(path.read_text())
+    return mark
+
+
+def _check_rejects(
+    descriptor: Descriptor, config: Config, out: Path, marks: Sequence[dict[str, Any]]
+) -> None:
+    rows, rejected = sum(m["rows"] for m in marks), sum(m["rejected"] for m in marks)
+    _publish_rejects(out)
+    if rejected > config.ingest.max_rejected_fraction * (rows + rejected):
+        raise InputError(
+            f"survey '{descriptor.name}': {rejected} of {rows + rejected} rows cannot be read, more than "
+            f"ingest.max_rejected_fraction = {config.ingest.max_rejected_fraction} allows. {_first_rejects(out)} "
+            f"All of them with file, line and reason: {out / '_rejected'}"
+        )
+    if rows == 0:
+        raise InputError(
+            f"survey '{descriptor.name}': its files hold no rows. Check [raw] and the files themselves."
+        )
+
+
+def _publish_rejects(out: Path) -> None:
+    """Move what units rejected to ``_rejected/``."""
+    (out / "_rejected").mkdir(exist_ok=True)
+    for path in sorted((out / WORK / "rejects").glob("*.parquet")):
+        path.replace(out / "_rejected" / path.name)
+
+
+def _first_rejects(out: Path) -> str:
+    for path in sorted((out / "_rejected").glob("*.parquet")):
+        rows = pq.read_table(path).slice(0, 3).to_pylist()
+        return (
+            "For example "
+            + "; ".join(f"{Path(r['file']).name} line {r['line']}: {r['reason']}" for r in rows)
+            + "."
+        )
+    return ""
+
+
+def _write_tiles(
+    spark: SparkSession,
+    task: ReadTask,
+    cuts: Sequence[Cut],
+    marks: Sequence[dict[str, Any]],
+    config: Config,
+    run: StageRun,
+) -> dict[str, Any]:
+    shards = [shard for mark in marks for shard in mark["shards"]]
+    tiles = _tile_tasks(task, shards, config)
+    pending = [Unit(t.name, rows, t) for t, rows in tiles if t.name not in run.marks]
+    written = run_units(spark, run.stage, task.out, pending, write_tile)
+    done = {t.name: written.get(t.name) or run.marks[t.name] for t, _ in tiles}
+    _publish_rejects(task.out)
+    rows = sum(mark["rows"] for mark in done.values())
+    rejected = sum(mark["rejected"] for mark in [*marks, *done.values()])
+    if task.descriptor.has_positions:
+        ra, dec = position_columns(task.descriptor)
+        finish_catalogue(
+            task.out,
+            name=task.descriptor.name,
+            tiles=[Tile(*_order_pixel(t)) for t, _ in tiles],
+            rows=rows,
+            ra=ra,
+            dec=dec,
+            schema=_output_schema(task),
+            max_rows=config.tiles.max_rows,
+        )
+    record = run.finish(
+        {"in": rows + rejected, "out": rows, "rejected": rejected},
+        units=len(tiles),
+        survey=task.descriptor.name,
+        id=task.id,
+        schema=ddl(_output_schema(task)),
+        absent=list(task.resolved.absent),
+        cuts=[cut.name for cut in cuts],
+        cut_flow=cut_flow(task.descriptor.name, cuts, merge_counts([m["cuts"] for m in done.values()])),
+    )
+    _forget_shards(task)
+    return record
+
+
+def _output_schema(task: ReadTask) -> pa.Schema:
+    fields = [f for f in task.schema if f.name not in (FILE, LINE)]
+    fields += [pa.field(REPAIRS, pa.int64()), pa.field(CUTS_FAILED, pa.int64())]
+    if task.descriptor.has_positions:
+        fields.insert(0, pa.field(HEALPIX_COLUMN, pa.int64()))
+    return pa.schema(fields)
+
+
+def _tile_tasks(
+    task: ReadTask, shards: Sequence[dict[str, Any]], config: Config
+) -> list[tuple[TileTask, int]]:
+    cells, counts = read_histograms(task.out, [s["name"] for s in shards])
+    if task.descriptor.has_positions:
+        key = HEALPIX_COLUMN
+        chosen = choose_tiles(cells, counts, config.tiles.max_order, config.tiles)
+        plans: list[_Plan] = [(tile.name, (tile.range,), (tile.path,), rows) for tile, rows in chosen]
+    else:
+        key = task.id
+        plans = list(_pixel_plans(cells, counts, config.tiles.max_rows))
+    tasks = []
+    for name, ranges, paths, rows in plans:
+        low, high = ranges[0][0], ranges[-1][1]
+        groups = tuple((s["name"], overlapping(s["groups"], low, high)) for s in shards)
+        groups = tuple((shard, numbers) for shard, numbers in groups if numbers)
+        files = tuple(str(header.file.path) for header in task.headers)
+        tasks.append(
+            (TileTask(task.out, name, ranges, paths, groups, key, task.id, files, config.tiles), rows)
+        )
+    return tasks
+
+
+def _pixel_plans(
+    cells: np.ndarray, counts: np.ndarray, max_rows: int
+) -> Iterator[_Plan]:
+    """Group neighbouring level-5 pixels into units of about `max_rows` rows."""
+    unit = np.cumsum(counts) // max(max_rows, 1)
+    for number in np.unique(unit):
+        pixels = cells[unit == number].tolist()
+        ranges = tuple((p << SOURCE_ID_PIXEL_SHIFT, (p + 1) << SOURCE_ID_PIXEL_SHIFT) for p in pixels)
+        paths = tuple(Path("dataset", f"{PIXEL_FOLDER}={p}", "part.parquet") for p in pixels)
+        yield f"pixels-{pixels[0]}-{pixels[-1]}", ranges, paths, int(counts[unit == number].sum())
+
+
+def _order_pixel(task: TileTask) -> tuple[int, int]:
+    order, pixel = task.name.removeprefix("Norder=").split("_Npix=")
+    return int(order), int(pixel)
+
+
+def _forget_shards(task: ReadTask) -> None:
+    """Remove the shards and their marks once all tiles are whole."""
+    for name in task.names:
+        (task.out / "_done" / f"read-{name}.json").unlink(missing_ok=True)
+    shutil.rmtree(task.out / WORK, ignore_errors=True)
+
+
+__all__ = ["PIXEL_FOLDER", "ROW_NUMBER", "SOURCE_ID_PIXEL_SHIFT", "ingest"]

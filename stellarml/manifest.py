@@ -1,0 +1,270 @@
+"""What an output was made from, which parts of it are done, and whether a run may touch it.
+
+Every stage keeps three things in its output folder: ``.lock`` (held while a run lives; the kernel frees it when the
+process dies, however it dies), ``_state.json`` with ``_done/<unit>.json`` (what is being made, from what, and each unit
+of work that is whole), and ``run.json`` (written last: the output is complete). From these follow the four rules:
+unchanged, nothing is done; killed, it goes on; configuration or code changed, it is redone; other raw inputs, it
+refuses.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from stellarml.config import Config
+from stellarml.errors import InputError, OutputBusyError, StaleOutputError
+from stellarml.fingerprint import code_identity, digest, file_fingerprint, origin_of
+from stellarml.memory import PeakMemory
+from stellarml.storage import refuse_foreign_folder, storage_errors, write_atomically
+
+_PACKAGES = (
+    "pyspark",
+    "pyarrow",
+    "numpy",
+    "pandas",
+    "tensorflow",
+    "keras",
+    "healpy",
+    "astropy",
+    "hats",
+    "numba",
+)
+
+
+@dataclass
+class StageRun:
+    """One run of one stage on one output folder."""
+
+    stage: str
+    out: Path
+    siblings: tuple[Path, ...]
+    config: Config
+    key: str
+    origin: str
+    inputs: list[dict[str, Any]]
+    complete: bool = False
+    record: dict[str, Any] = field(default_factory=dict)
+    marks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    memory: PeakMemory = field(default_factory=PeakMemory)
+
+    def finish(self, rows: Mapping[str, Any], **extra: Any) -> dict[str, Any]:
+        """Write run.json in the output folder and its siblings: the output is whole."""
+        record: dict[str, Any] = {
+            "stage": self.stage,
+            "config": self.config.model_dump(mode="json", exclude={"root"}),
+            "code": code_identity(),
+            "inputs": self.inputs,
+            "rows": dict(rows),
+            "seconds": round(time.monotonic() - self.started, 3),
+            "peak_memory_bytes": self.memory.stop(),
+            "versions": _versions(),
+            "key": self.key,
+            "origin": self.origin,
+            **extra,
+        }
+        text = json.dumps(record, indent=2, default=str) + "\n"
+        for folder in (*self.siblings, self.out):
+            write_atomically(folder / "run.json", text)
+        self.record = record
+        self.complete = True
+        return record
+
+
+def write_mark(out: Path, unit: str, payload: Mapping[str, Any]) -> None:
+    """Record, from any process, that `unit` is whole; ``files`` in the payload are checked before it is trusted."""
+    write_atomically(out / "_done" / f"{unit}.json", json.dumps(payload))
+
+
+def read_marks(out: Path) -> dict[str, dict[str, Any]]:
+    """Return the marks of all units whose files are still there, whole."""
+    marks = {}
+    for path in sorted((out / "_done").glob("*.json")):
+        try:
+            payload = json.loads(path.read_text())
+        except json.JSONDecodeError:
+            continue
+        if all(_same_size(out / name, size) for name, size in payload.get("files", {}).items()):
+            marks[path.stem] = payload
+    return marks
+
+
+def _same_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except FileNotFoundError:
+        return False
+
+
+def read_record(out: Path) -> dict[str, Any]:
+    """Return the run.json of a finished stage.
+
+    Raises
+    ------
+    InputError
+        If the stage has not finished there.
+    """
+    try:
+        record: dict[str, Any] = json.loads((out / "run.json").read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f"{out}: no run.json, so this stage's output is missing or unfinished. Run it first."
+        ) from None
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{out / 'run.json'}: is damaged ({error}). Run the stage again with --overwrite."
+        ) from None
+    return record
+
+
+def describe_inputs(raw: Sequence[Path], derived: Sequence[Path]) -> tuple[list[dict[str, Any]], str]:
+    """Return the records of all inputs, and the digest of the raw files that everything goes back to."""
+    records = [file_fingerprint(path) for path in raw]
+    origins = [origin_of(records)] if raw else []
+    for folder in derived:
+        record = read_record(folder)
+        size = sum(entry["bytes"] for entry in record["inputs"])
+        records.append({"path": str(folder), "bytes": size, "fingerprint": record["key"]})
+        origins.append(record["origin"])
+    return records, digest(sorted(set(origins)))
+
+
+@contextmanager
+def stage_run(
+    stage: str,
+    out: Path,
+    *,
+    config: Config,
+    relevant: Mapping[str, Any],
+    raw: Sequence[Path] = (),
+    derived: Sequence[Path] = (),
+    siblings: Sequence[Path] = (),
+    overwrite: bool = False,
+) -> Iterator[StageRun]:
+    """Open `out` for a run of `stage`; ``complete`` is set where there is nothing to do.
+
+    Parameters
+    ----------
+    relevant
+        The part of the configuration that the output depends on.
+    raw, derived
+        Raw input files, and folders of finished stages.
+    siblings
+        Further output folders of the same stage, kept and removed with `out`.
+
+    Raises
+    ------
+    OutputBusyError
+        If another run holds the output.
+    StaleOutputError
+        If the output was made from other raw inputs and `overwrite` is not set.
+    """
+    inputs, origin = describe_inputs(raw, derived)
+    settings = json.dumps(relevant, sort_keys=True, default=str)
+    key = digest(
+        [stage, settings, code_identity()["digest"], *(f"{r['bytes']}:{r['fingerprint']}" for r in inputs)]
+    )
+    refuse_foreign_folder(out)
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with _lock(out):
+        run = StageRun(stage, out, tuple(siblings), config, key, origin, inputs)
+        state = _state(out)
+        if state and (overwrite or state["key"] != key):
+            if not overwrite and state["origin"] != origin:
+                raise StaleOutputError(
+                    f"{out}: was made from other inputs than those now named ({_difference(state, inputs)}). "
+                    "Give another output folder, or --overwrite to make it anew."
+                )
+            _clear(run)
+        run.marks = read_marks(out)
+        if (out / "run.json").exists():
+            run.record = read_record(out)
+            expected = int(run.record.get("units", 0))
+            run.complete = len(run.marks) >= expected and all((s / "run.json").exists() for s in siblings)
+        if not run.complete:
+            (out / "run.json").unlink(missing_ok=True)
+            write_atomically(
+                out / "_state.json", json.dumps({"key": key, "origin": origin, "inputs": inputs})
+            )
+            run.memory.start()
+        try:
+            yield run
+        finally:
+            run.memory.stop()
+
+
+def _state(out: Path) -> dict[str, Any] | None:
+    try:
+        state: dict[str, Any] = json.loads((out / "_state.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return state
+
+
+def _difference(state: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> str:
+    def names(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {Path(r["path"]).name: (r["bytes"], r["fingerprint"]) for r in records}
+
+    before, now = names(state.get("inputs", [])), names(inputs)
+    parts = [
+        f"gone: {', '.join(sorted(set(before) - set(now))[:3])}" if set(before) - set(now) else "",
+        f"new: {', '.join(sorted(set(now) - set(before))[:3])}" if set(now) - set(before) else "",
+        f"changed: {', '.join(sorted(n for n in set(now) & set(before) if now[n] != before[n])[:3])}"
+        if any(now[n] != before[n] for n in set(now) & set(before))
+        else "",
+    ]
+    return "; ".join(p for p in parts if p) or "what they were made from differs"
+
+
+def _clear(run: StageRun) -> None:
+    """Remove what an earlier run left; only in folders that this stage owns."""
+    for folder in (run.out, *run.siblings):
+        if folder.is_dir():
+            for child in folder.iterdir():
+                if child.name == ".lock":
+                    continue
+                shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+
+
+@contextmanager
+def _lock(out: Path) -> Iterator[None]:
+    with (out / ".lock").open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            raise OutputBusyError(
+                f"{out}: is being written by another run (process {stream.read().strip() or 'unknown'}). "
+                "Wait for it to end, or give another output folder."
+            ) from None
+        stream.truncate(0)
+        stream.write(_process())
+        stream.flush()
+        yield
+
+
+def _process() -> str:
+    import os
+    import socket
+
+    return f"{os.getpid()} on {socket.gethostname()}"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,176 @@
+"""Figures on the sky: HEALPix maps, Mollweide for a wide catalogue and zoomed for a patch.
+
+Drawn from pixel borders (zoomed) or from a regular grid looked up in the map (Mollweide); healpy's own plotting
+goes through pyplot and prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import healpy
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from stellarml.evaluation import Label
+from stellarml.histograms import FloatArray
+from stellarml.overview import SkyMap
+from stellarml.plots import DENSITY_MAP, axis_label, new_figure, plain, styled
+
+PATCH_RADIUS_DEG = 35.0
+MEDIAN_MAP = "plasma"
+_GRID = (1000, 500)
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One map: a value a pixel, its colour scale and the name of that scale."""
+
+    values: FloatArray
+    norm: Normalize
+    cmap: str
+    title: str
+
+
+@styled
+def sky_maps(sky: SkyMap, labels: Sequence[Label]) -> Figure:
+    """Draw star counts per square degree, and the median of each label, by HEALPix pixel."""
+    panels = _panels(sky, labels)
+    centre, radius = _extent(sky)
+    zoomed = radius < PATCH_RADIUS_DEG
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(5.6 * columns, (4.7 if zoomed else 3.3) * rows)
+    for i, panel in enumerate(panels):
+        if zoomed:
+            axes = figure.add_subplot(rows, columns, i + 1)
+            drawn: Any = _patch(axes, sky, panel, centre)
+        else:
+            axes = figure.add_subplot(rows, columns, i + 1, projection="mollweide")
+            drawn = _mollweide(axes, sky, panel)
+        place = (1.03, 0, 0.045, 1) if zoomed else (0.15, -0.1, 0.7, 0.055)
+        bar = figure.colorbar(
+            drawn,
+            cax=axes.inset_axes(place),
+            orientation="vertical" if zoomed else "horizontal",
+            label=panel.title,
+            extend="neither" if isinstance(panel.norm, LogNorm) else "both",
+        )
+        if isinstance(panel.norm, LogNorm):
+            bar.locator = LogLocator(subs=(1, 2, 5))
+            bar.minorticks_off()
+        bar.formatter = FuncFormatter(plain)
+        bar.update_ticks()
+    return figure
+
+
+def _panels(sky: SkyMap, labels: Sequence[Label]) -> list[_Panel]:
+    area_deg2 = healpy.nside2pixarea(2**sky.order, degrees=True)
+    surface = sky.stars / area_deg2
+    norm = LogNorm(float(surface.min()), max(float(surface.max()), float(surface.min()) * 1.01))
+    panels = [_Panel(surface, norm, DENSITY_MAP, "stars per square degree")]
+    # Pixels that the catalogue's border cuts hold few stars: their medians would set the colour scale.
+    enough = float(np.clip(0.2 * np.median(sky.stars), 1, 10))
+    for label in labels:
+        values = sky.medians.get(label.name)
+        if values is None or not np.isfinite(values).any():
+            continue
+        values = np.where(sky.stars >= enough, values, np.nan)
+        lo, hi = np.nanpercentile(values, [2, 98])
+        scale = Normalize(float(lo), float(hi) if hi > lo else float(lo) + 1)
+        panels.append(_Panel(values, scale, MEDIAN_MAP, axis_label(label.name, label.unit, "median ")))
+    return panels
+
+
+def _extent(sky: SkyMap) -> tuple[tuple[float, float], float]:
+    """Return the middle (RA, Dec) of the occupied pixels and the radius that holds 99 % of them, in degrees."""
+    x, y, z = healpy.pix2vec(2**sky.order, sky.pixels, nest=True)
+    middle = np.array([x.mean(), y.mean(), z.mean()])
+    length = float(np.linalg.norm(middle))
+    if length < 1e-6:
+        return (0.0, 0.0), 180.0
+    middle /= length
+    away = np.degrees(np.arccos(np.clip(x * middle[0] + y * middle[1] + z * middle[2], -1, 1)))
+    ra, dec = np.degrees(np.arctan2(middle[1], middle[0])) % 360, np.degrees(np.arcsin(middle[2]))
+    return (float(ra), float(dec)), float(np.percentile(away, 99))
+
+
+def _patch(axes: Axes, sky: SkyMap, panel: _Panel, centre: tuple[float, float]) -> Any:
+    """Draw pixel borders: RA and Dec as they are, or offsets from the centre near a pole."""
+    corners = healpy.boundaries(2**sky.order, sky.pixels, step=1, nest=True).reshape(len(sky.pixels), 3, 4)
+    if abs(centre[1]) > 70:
+        x, y = _offsets_deg(corners, centre)
+        axes.set_xlabel(f"east of RA {centre[0]:.2f}° [deg]")
+        axes.set_ylabel(f"north of Dec {centre[1]:.2f}° [deg]")
+        aspect = 1.0
+    else:
+        ra = np.degrees(np.arctan2(corners[:, 1], corners[:, 0]))
+        x = centre[0] + (ra - centre[0] + 180) % 360 - 180
+        y = np.degrees(np.arcsin(np.clip(corners[:, 2], -1, 1)))
+        axes.set_xlabel("right ascension [deg]")
+        axes.set_ylabel("declination [deg]")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value % 360:g}")
+        aspect = 1 / float(np.cos(np.radians(centre[1])))
+    known = np.isfinite(panel.values)
+    polygons = PolyCollection(
+        list(np.stack([x, y], axis=-1)[known]),
+        array=panel.values[known],
+        norm=panel.norm,
+        cmap=panel.cmap,
+        edgecolors="face",
+        linewidths=0.3,
+    )
+    axes.add_collection(polygons)
+    margin_x, margin_y = 0.03 * np.ptp(x), 0.03 * np.ptp(y)
+    axes.set_xlim(x.max() + margin_x, x.min() - margin_x)
+    axes.set_ylim(y.min() - margin_y, y.max() + margin_y)
+    axes.set_aspect(aspect)
+    return polygons
+
+
+def _offsets_deg(corners: FloatArray, centre: tuple[float, float]) -> tuple[FloatArray, FloatArray]:
+    """Return gnomonic offsets (east, north) in degrees of unit vectors of shape ``(n, 3, 4)``."""
+    ra, dec = np.radians(centre)
+    middle = np.array([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
+    east = np.array([-np.sin(ra), np.cos(ra), 0.0])
+    north = np.cross(middle, east)
+    depth = np.einsum("i,nij->nj", middle, corners)
+    return (
+        np.degrees(np.einsum("i,nij->nj", east, corners) / depth),
+        np.degrees(np.einsum("i,nij->nj", north, corners) / depth),
+    )
+
+
+def _mollweide(axes: Axes, sky: SkyMap, panel: _Panel) -> Any:
+    """Draw the whole sky in ICRS, RA = 0 in the middle and increasing to the left."""
+    full = np.full(12 * 4**sky.order, np.nan)
+    full[sky.pixels] = panel.values
+    columns, rows = _GRID
+    longitude = np.linspace(-180, 180, columns + 1)
+    latitude = np.linspace(-90, 90, rows + 1)
+    middle_lon, middle_lat = (longitude[:-1] + longitude[1:]) / 2, (latitude[:-1] + latitude[1:]) / 2
+    ra, dec = np.meshgrid(-middle_lon, middle_lat)
+    seen = full[healpy.ang2pix(2**sky.order, ra, dec, nest=True, lonlat=True)]
+    mesh = axes.pcolormesh(
+        np.radians(longitude),
+        np.radians(latitude),
+        np.ma.masked_invalid(seen),
+        norm=panel.norm,
+        cmap=panel.cmap,
+        rasterized=True,
+    )
+    ticks = np.arange(-120, 121, 60)
+    axes.set_xticks(np.radians(ticks), [f"{-t % 360}°" for t in ticks])
+    axes.set_yticks(np.radians([-60, -30, 0, 30, 60]), ["−60°", "−30°", "0°", "30°", "60°"])
+    axes.tick_params(axis="x", labelsize=8)
+    for tick in axes.get_xticklabels():
+        tick.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+    axes.grid(color="#9ca3af", lw=0.4, alpha=0.6)
+    return mesh

@@ -1,0 +1,77 @@
+"""Which networks there are to choose from, and how each is fitted.
+
+`paper` follows Turchi et al. 2024 (18 hidden layers of Dense, leaky ReLU, batch normalisation and dropout, 80 to 160
+wide in a diamond, one network a label, MAE then SMAPE). Everything that the paper leaves open is ours: slope, dropout,
+optimiser, learning rate, batch, epochs, imputation (training median and a mask). `small` is for demos and tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Loss = Literal["mae", "smape"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training with one loss; the learning rate falls along a cosine to a hundredth."""
+
+    loss: Loss
+    epochs: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A network and its fit.
+
+    `per_label`: one network a label instead of one with an output each. `max_steps` bounds the batches of all phases
+    together (0: no bound), so that a large table does not take longer than a small one.
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    phases: tuple[Phase, ...]
+    per_label: bool = False
+    activation: Literal["leaky_relu", "silu"] = "leaky_relu"
+    slope: float = 0.1
+    batch_norm: bool = False
+    dropout: float = 0.0
+    rotate: bool = True
+    batch_rows: int = 256
+    max_steps: int = 0
+    members: int = 1
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all phases."""
+        return sum(phase.epochs for phase in self.phases)
+
+
+DIAMOND = (80, 90, 100, 110, 120, 130, 140, 150, 160, 160, 150, 140, 130, 120, 110, 100, 90, 80)
+
+PRESETS: dict[str, Preset] = {
+    "paper": Preset(
+        name="paper",
+        widths=DIAMOND,
+        phases=(Phase("mae", 60, 1e-3), Phase("smape", 20, 2e-4)),
+        per_label=True,
+        batch_norm=True,
+        dropout=0.02,
+        rotate=False,
+        batch_rows=512,
+    ),
+    "small": Preset(
+        name="small",
+        widths=(64, 64, 64),
+        phases=(Phase("mae", 100, 2e-3),),
+        max_steps=12_000,
+    ),
+    "default": Preset(
+        name="default",
+        widths=(128, 128, 128),
+        phases=(Phase("mae", 150, 2e-3),),
+        max_steps=60_000,
+    ),
+}

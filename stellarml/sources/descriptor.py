@@ -1,0 +1,276 @@
+"""What the pipeline knows of a survey: one TOML file, read into a frozen model.
+
+The keys are a contract (README, "Your own survey"): a user adds a survey by writing a file, never code. Unknown
+keys are refused with the nearest known one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from stellarml.config import conf_dir
+from stellarml.errors import ConfigError, did_you_mean, raise_gathered
+from stellarml.layers import Section, problems_of, read_toml
+
+CORRELATED = ("ra", "dec", "parallax", "pmra", "pmdec")
+CORRELATIONS = tuple(f"{a}_{b}" for i, a in enumerate(CORRELATED) for b in CORRELATED[i + 1 :])
+SparkType = Literal["long", "int", "short", "byte", "double", "float", "boolean", "string"]
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+"""One column: alternatives in order of preference; the first is the name it gets (in lower case)."""
+
+
+class Files(Section):
+    """How the files are written."""
+
+    format: Literal["csv", "tsv", "ecsv", "fits", "votable", "parquet", "hats"]
+    glob: str
+    null: tuple[str, ...] = ("", "null", "NaN", "nan")
+    comment: str = "#"
+
+
+class Quantity(Section):
+    """A column with a unit, or one value for all rows."""
+
+    column: Names | None = None
+    value: float | None = None
+    unit: Literal["mas", "arcsec", "deg", "mjd", "jyear", "jd", "mas/yr", "arcsec/yr"]
+    floor: float | None = None
+    reject_above: float | None = None
+    null_when: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Quantity:
+        if (self.column is None) == (self.value is None):
+            raise ValueError("give either 'column' or 'value'")
+        return self
+
+
+class Correlations(Section):
+    """Columns of the correlation coefficients between the five astrometric parameters."""
+
+    ra_dec: Names | None = None
+    ra_parallax: Names | None = None
+    ra_pmra: Names | None = None
+    ra_pmdec: Names | None = None
+    dec_parallax: Names | None = None
+    dec_pmra: Names | None = None
+    dec_pmdec: Names | None = None
+    parallax_pmra: Names | None = None
+    parallax_pmdec: Names | None = None
+    pmra_pmdec: Names | None = None
+
+
+class Position(Section):
+    """Identity, position, its errors, epoch and motion."""
+
+    id: Names | None = None
+    ra: Names | None = None
+    dec: Names | None = None
+    ra_error: Quantity | None = None
+    dec_error: Quantity | None = None
+    systematic_error_mas: Annotated[float, Field(ge=0)] = 0.0
+    epoch: Quantity | None = None
+    parallax: Names | None = None
+    parallax_error: Names | None = None
+    pmra: Names | None = None
+    pmra_error: Names | None = None
+    pmdec: Names | None = None
+    pmdec_error: Names | None = None
+    correlations: Correlations = Correlations()
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Position:
+        for a, b in (("ra", "dec"), ("ra_error", "dec_error"), ("pmra", "pmdec")):
+            if (getattr(self, a) is None) != (getattr(self, b) is None):
+                raise ValueError(f"'{a}' and '{b}' go together")
+        if self.ra is None and self.id is None:
+            raise ValueError("a table without 'ra' and 'dec' needs an 'id': the source_id of its rows")
+        return self
+
+
+class Band(Section):
+    """One photometric band."""
+
+    magnitude: Names
+    error: Names | None = None
+    extinction: float | None = None
+
+
+class LabelColumn(Section):
+    """One spectroscopic parameter."""
+
+    value: Names
+    error: Names | None = None
+    unit: str = ""
+
+
+class Columns(Section):
+    """Further columns to carry, and which values mean "missing"."""
+
+    keep: tuple[Names, ...] = ()
+    null_when: dict[str, str] = Field(default_factory=dict)
+    optional: tuple[str, ...] = ()
+    types: dict[str, SparkType] = Field(default_factory=dict)
+
+
+class Cut(Section):
+    """A named rule: a row stays where `where` is true."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    where: str
+    on_null: Literal["drop", "keep"] = "drop"
+    reason: str
+    enabled: bool = True
+
+
+class Descriptor(Section):
+    """One survey."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+    kind: Literal["astrometry", "photometry", "distances", "labels"]
+    citation: str = ""
+    files: Files
+    position: Position
+    bands: dict[str, Band] = Field(default_factory=dict)
+    labels: dict[str, LabelColumn] = Field(default_factory=dict)
+    columns: Columns = Columns()
+    cuts: tuple[Cut, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Descriptor:
+        known = {c.canonical for c in self.wanted()}
+        problems = [
+            f"columns.null_when names '{name}', which nothing else names.{did_you_mean(name, known)}"
+            for name in self.columns.null_when
+            if name.lower() not in known
+        ]
+        names = [cut.name for cut in self.cuts]
+        problems += [
+            f"the cut '{n}' is defined twice" for n in sorted({n for n in names if names.count(n) > 1})
+        ]
+        if len(names) > 31:
+            problems.append(f"{len(names)} cuts, at most 31 fit into cuts_failed")
+        if self.kind == "labels" and not self.labels:
+            problems.append("kind = 'labels' needs a table [labels.NAME] with the column of each label")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether rows carry ra and dec (and are stored as a HATS catalogue)."""
+        return self.position.ra is not None
+
+    @property
+    def id_column(self) -> str:
+        """Name of the id in the ingested table."""
+        return self.position.id[0].lower() if self.position.id else "row_number"
+
+    def active_cuts(self, enable: tuple[str, ...], disable: tuple[str, ...]) -> tuple[Cut, ...]:
+        """Return all cuts, `enabled` as the configuration asks; order (and so bits) never changes."""
+        return tuple(
+            cut.model_copy(
+                update={"enabled": (cut.enabled or cut.name in enable) and cut.name not in disable}
+            )
+            for cut in self.cuts
+        )
+
+    def wanted(self) -> Iterator[WantedColumn]:
+        """Yield every column to read once, in a fixed order."""
+        seen: set[str] = set()
+        for column in self._all_wanted():
+            if column.canonical not in seen:
+                seen.add(column.canonical)
+                yield column
+
+    def _all_wanted(self) -> Iterator[WantedColumn]:
+        p = self.position
+        optional = {name.lower() for name in self.columns.optional}
+        types = {name.lower(): kind for name, kind in self.columns.types.items()}
+
+        def column(names: Names | None, kind: str | None, unit: str | None = None) -> Iterator[WantedColumn]:
+            if names:
+                canonical = names[0].lower()
+                yield WantedColumn(names, types.get(canonical, kind), unit, canonical in optional)
+
+        def quantity(q: Quantity | None, kind: str) -> Iterator[WantedColumn]:
+            if q and q.column:
+                yield from column(q.column, kind, None if q.unit in ("mjd", "jyear", "jd") else q.unit)
+
+        yield from column(p.id, None)
+        yield from column(p.ra, "double", "deg")
+        yield from column(p.dec, "double", "deg")
+        yield from quantity(p.ra_error, "float")
+        yield from quantity(p.dec_error, "float")
+        yield from quantity(p.epoch, "double")
+        yield from column(p.parallax, "double", "mas")
+        yield from column(p.parallax_error, "float", "mas")
+        yield from column(p.pmra, "double", "mas/yr")
+        yield from column(p.pmra_error, "float", "mas/yr")
+        yield from column(p.pmdec, "double", "mas/yr")
+        yield from column(p.pmdec_error, "float", "mas/yr")
+        for name in CORRELATIONS:
+            yield from column(getattr(p.correlations, name), "float")
+        for band in self.bands.values():
+            yield from column(band.magnitude, "float", "mag")
+            yield from column(band.error, "float", "mag")
+        for label in self.labels.values():
+            yield from column(label.value, "float")
+            yield from column(label.error, "float")
+        for names in self.columns.keep:
+            yield from column(names, None)
+
+
+class WantedColumn:
+    """A column a descriptor names: alternatives, Spark type if known, expected unit, and whether it may be absent."""
+
+    __slots__ = ("canonical", "names", "optional", "spark_type", "unit")
+
+    def __init__(
+        self, names: tuple[str, ...], spark_type: str | None, unit: str | None, optional: bool
+    ) -> None:
+        self.names = names
+        self.canonical = names[0].lower()
+        self.spark_type = spark_type
+        self.unit = unit
+        self.optional = optional
+
+
+def shipped_descriptors() -> dict[str, Path]:
+    """Return the shipped survey descriptors by name."""
+    return {path.stem: path for path in sorted((conf_dir() / "surveys").glob("*.toml"))}
+
+
+def load_descriptor(name_or_path: str, root: Path = Path()) -> Descriptor:
+    """Read a shipped descriptor by name, or a user's by path (relative to `root`).
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name, or the file breaks the contract; all problems at once.
+    """
+    shipped = shipped_descriptors()
+    if name_or_path in shipped:
+        path = shipped[name_or_path]
+    elif name_or_path.endswith(".toml") or "/" in name_or_path:
+        path = root / name_or_path
+    else:
+        raise ConfigError(
+            f"unknown survey '{name_or_path}'.{did_you_mean(name_or_path, shipped)} "
+            f"Shipped: {', '.join(shipped)}; or give the path of a descriptor of your own (TOML)."
+        )
+    try:
+        return Descriptor(**read_toml(path))
+    except ValidationError as error:
+        raise_gathered(ConfigError, "survey descriptor", problems_of(error, Descriptor, str(path)))
+        raise

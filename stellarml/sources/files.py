@@ -1,0 +1,105 @@
+"""Which files a survey has, and how each is really written.
+
+The descriptor names a format and a pattern, but archives hand out the same table in several: the first bytes decide, so
+that one descriptor reads the bulk ECSV, the VOTable and the Parquet copy of the same columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal, cast
+
+from stellarml.errors import InputError
+from stellarml.sources.descriptor import Descriptor
+
+Family = Literal["text", "fits", "votable", "parquet"]
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One raw file: where it is, its size, its family of formats, and whether it is gzipped."""
+
+    path: Path
+    size: int
+    family: Family
+    gzipped: bool
+
+    def open(self) -> IO[bytes]:
+        """Open for reading, decompressed."""
+        if self.gzipped:
+            from isal import igzip
+
+            return cast("IO[bytes]", igzip.IGzipFile(self.path, "rb"))  # type: ignore[no-untyped-call]
+        return self.path.open("rb")
+
+
+def find_files(descriptor: Descriptor, path: Path) -> list[SourceFile]:
+    """List the files of a survey, in a fixed order.
+
+    Parameters
+    ----------
+    path
+        A file, a glob pattern, a folder (the descriptor's pattern applies inside) or a HATS catalogue.
+
+    Raises
+    ------
+    InputError
+        If there is none, or one is not of any known format.
+    """
+    if path.is_file():
+        found = [path]
+    elif path.is_dir():
+        found = _in_folder(descriptor, path)
+    else:
+        base = next((p for p in path.parents if not set(str(p)) & set("*?[")), Path())
+        pattern = str(path.relative_to(base))
+        found = sorted(p for p in base.glob(pattern) if p.is_file()) if set(pattern) & set("*?[") else []
+        if not found:
+            raise InputError(f"{path}: no such file or folder (survey '{descriptor.name}').")
+    return [_describe(p, descriptor) for p in found]
+
+
+def _in_folder(descriptor: Descriptor, folder: Path) -> list[Path]:
+    if (folder / "dataset").is_dir():
+        return sorted(p for p in (folder / "dataset").rglob("*.parquet") if not p.name.startswith((".", "_")))
+    found = sorted(p for p in folder.glob(descriptor.files.glob) if p.is_file())
+    if not found:
+        there = sorted(p.name for p in folder.iterdir())[:5]
+        raise InputError(
+            f"{folder}: no file matches '{descriptor.files.glob}', the pattern of survey '{descriptor.name}'; "
+            f"found {', '.join(there) or 'an empty folder'}. Name a file or a pattern in [raw], or change files.glob."
+        )
+    return found
+
+
+def _describe(path: Path, descriptor: Descriptor) -> SourceFile:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            head = stream.read(512)
+        gzipped = head[:2] == b"\x1f\x8b"
+        if gzipped:
+            with SourceFile(path, size, "text", True).open() as stream:
+                head = stream.read(512)
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read ({error}).") from None
+    return SourceFile(path, size, _family(head, path, descriptor), gzipped)
+
+
+def _family(head: bytes, path: Path, descriptor: Descriptor) -> Family:
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.startswith(b"SIMPLE  ="):
+        return "fits"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith((b"<?xml", b"<VOTABLE")):
+        return "votable"
+    if descriptor.files.format in ("fits", "votable", "parquet", "hats") and (not head or b"\0" in head):
+        raise InputError(
+            f"{path}: is not a {descriptor.files.format} file, which survey '{descriptor.name}' expects "
+            f"(it begins with {head[:8]!r})."
+        )
+    if b"\0" in head:
+        raise InputError(f"{path}: is neither text, FITS, VOTable nor Parquet (it begins with {head[:8]!r}).")
+    return "text"

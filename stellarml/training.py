@@ -1,0 +1,262 @@
+"""How a table of labelled stars becomes a bundle: the fit, on the driver, without Spark.
+
+The table is sorted by id first and every random choice is seeded, so the bundle depends on the rows and the seed, not
+on how Spark delivered them. Scaler, rotation and weights see the training part; the epoch is chosen on the validation
+part, which also fits the difficulty; intervals come from the calibration part; the test part is only measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from stellarml.calibration import Rows, fit_calibration
+from stellarml.config import Split, Train
+from stellarml.feature_file import FeatureFile
+from stellarml.folding import Folded, fold
+from stellarml.forward import Forward, Head
+from stellarml.model import FORMAT, FORMAT_VERSION, Bundle, Manifest, save_bundle
+from stellarml.network import Epoch, Fitted, Part, Physical, fit, keras
+from stellarml.predictor import Predictor
+from stellarml.presets import PRESETS, Preset
+from stellarml.scaling import Scaler, design, fit_rotation, fit_scaler, network_inputs
+from stellarml.split import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
+from stellarml.training_record import label_ranges, measure, network_record, versions
+from stellarml.training_table import Stars, read_stars, warnings_of
+
+NOTHING_LEARNT = (
+    0.98  # validation MAE above this share of what the training median reaches: the user is warned
+)
+REDDENING_PERCENTILE = 99.9
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Stars by part, their scaled inputs (float64, before rotation) and what made them."""
+
+    stars: dict[str, Stars]
+    inputs: dict[str, NDArray[np.float64]]
+    scaler: Scaler
+    rotation: NDArray[np.float64] | None
+    physical: Physical
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One fitted network; `columns` are the labels that it gives."""
+
+    columns: tuple[int, ...]
+    seed: int
+    fitted: Fitted
+    folded: Folded
+
+
+def train(
+    table: pa.Table,
+    features: FeatureFile,
+    settings: Train,
+    split: Split,
+    out: Path,
+    *,
+    model_id: str,
+    provenance: Mapping[str, Any],
+    progress: Callable[[str], None],
+    preset: Preset | None = None,
+) -> Path:
+    """Fit, calibrate, measure, and write the bundle ``out/model_id``.
+
+    Parameters
+    ----------
+    table
+        `features.id`, a column for each feature (null or NaN for missing) and label by name, `split`; optionally
+        `ebmv_sfd` (mag), whose training range is kept for the flag REDDENING_BEYOND.
+    settings
+        Preset, seed, limits and threads.
+    split
+        Recorded in the bundle, and its salt orders `max_rows`; `table` already carries the parts.
+    out
+        The folder of models.
+    provenance
+        What the table was made from; goes into the bundle as it is.
+    progress
+        Told one line an epoch, and warnings.
+    preset
+        Instead of the one that `settings` names.
+
+    Returns
+    -------
+    The bundle's folder.
+
+    Raises
+    ------
+    InputError, TrainingError
+        Gathering what is wrong with the table.
+    """
+    chosen = preset or PRESETS[settings.preset]
+    stars = read_stars(table, features, settings.max_rows, split.salt)
+    warnings = warnings_of(stars, features)
+    for warning in warnings:
+        progress(f"warning: {warning}")
+    prepared = prepare(stars, chosen)
+    keras(settings.threads)
+    trained = list(_fit_all(chosen, settings, features, prepared, progress))
+    for warning in _nothing_learnt(trained, features, prepared):
+        progress(f"warning: {warning}")
+        warnings.append(warning)
+    names = features.label_names
+    files = [_file_name(n, t, names) for n, t in enumerate(trained)]
+    train_stars = prepared.stars[TRAIN]
+    record: dict[str, Any] = {
+        "id": model_id,
+        "preset": chosen.name,
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "features": features,
+        "scaler": prepared.scaler,
+        "rotated": prepared.rotation is not None,
+        "reddening_high_mag": _high(train_stars.reddening_mag),
+        "labels": label_ranges(features, train_stars.labels),
+        "networks": [
+            network_record(chosen, t.fitted, file, tuple(names[c] for c in t.columns), t.seed)
+            for t, file in zip(trained, files, strict=True)
+        ],
+        "seed": settings.seed,
+        "split": split.model_dump(),
+        "settings": settings.model_dump(),
+        "counts": {part: len(s.ids) for part, s in prepared.stars.items()},
+        "calibration": _calibrate(chosen, features, prepared, trained),
+        "metrics": {},
+        "warnings": warnings,
+        "versions": versions(),
+        "provenance": dict(provenance),
+    }
+    folded = tuple(t.folded for t in trained)
+    draft = Manifest(format=FORMAT, format_version=FORMAT_VERSION, files={}, **record)
+    predictor = Predictor(Bundle(draft, folded, prepared.rotation))
+    record["metrics"] = measure(predictor, prepared.stars[TEST])
+    models = {file: t.fitted.model for file, t in zip(files, trained, strict=True)}
+    return save_bundle(out / model_id, record, folded, prepared.rotation, models)
+
+
+def prepare(stars: Stars, preset: Preset) -> Prepared:
+    """Fit the scaler, the rotation and the labels' scale to the training part, and scale every part."""
+    parts = {part: stars.of(part) for part in PARTS}
+    scaler = fit_scaler(parts[TRAIN].features)
+    inputs = {part: design(s.features, scaler) for part, s in parts.items()}
+    n_features = stars.features.shape[1]
+    rotation = fit_rotation(inputs[TRAIN][:, :n_features]) if preset.rotate else None
+    labels = parts[TRAIN].labels
+    physical = Physical(np.nanmean(labels, axis=0), np.nanstd(labels, axis=0))
+    return Prepared(parts, inputs, scaler, rotation, physical)
+
+
+def _fit_all(
+    preset: Preset,
+    settings: Train,
+    features: FeatureFile,
+    prepared: Prepared,
+    progress: Callable[[str], None],
+) -> list[Trained]:
+    n_labels = len(features.labels)
+    groups = [(j,) for j in range(n_labels)] if preset.per_label else [tuple(range(n_labels))]
+    plan = [group for group in groups for _ in range(preset.members)]
+    started = time.monotonic()
+    trained = []
+    for n, columns in enumerate(plan):
+        chosen = list(columns)
+        physical = Physical(prepared.physical.mean[chosen], prepared.physical.std[chosen])
+        seed = settings.seed + 1000 * n
+        deadline = float("inf")
+        if settings.max_seconds:
+            now = time.monotonic()
+            deadline = now + max(0.0, settings.max_seconds - (now - started)) / (len(plan) - n)
+        title = ", ".join(features.label_names[c] for c in columns)
+        title += f" (member {n % preset.members + 1} of {preset.members})" if preset.members > 1 else ""
+        fitted = fit(
+            preset,
+            _part(prepared, TRAIN, columns, physical),
+            _part(prepared, VALIDATION, columns, physical),
+            physical,
+            seed=seed,
+            max_epochs=settings.max_epochs,
+            deadline=deadline,
+            on_epoch=partial(_tell, progress, title, len(plan) - n - 1),
+        )
+        folded = fold(fitted.model, prepared.scaler, prepared.rotation, physical.mean, physical.std)
+        trained.append(Trained(columns, seed, fitted, folded))
+    return trained
+
+
+def _part(prepared: Prepared, part: str, columns: tuple[int, ...], physical: Physical) -> Part:
+    labels = prepared.stars[part].labels[:, list(columns)]
+    known = np.isfinite(labels).any(axis=1)
+    inputs = network_inputs(prepared.inputs[part][known], prepared.rotation)
+    return Part(inputs, ((labels[known] - physical.mean) / physical.std).astype(np.float32))
+
+
+def _calibrate(preset: Preset, features: FeatureFile, prepared: Prepared, trained: list[Trained]) -> Any:
+    heads = [Head(preset.activation, preset.slope, t.columns) for t in trained]
+    forward = Forward(prepared.scaler, [t.folded for t in trained], heads, len(features.labels))
+    validation, calibration = (
+        Rows(
+            inputs=prepared.inputs[part],
+            missing=~np.isfinite(prepared.stars[part].features),
+            prediction=forward.run(prepared.stars[part].features)[0].astype(np.float64),
+            truth=prepared.stars[part].labels,
+        )
+        for part in (VALIDATION, CALIBRATION)
+    )
+    medians = np.nanmedian(prepared.stars[TRAIN].labels, axis=0)
+    return fit_calibration(features.label_names, medians, validation, calibration)
+
+
+def _nothing_learnt(trained: list[Trained], features: FeatureFile, prepared: Prepared) -> list[str]:
+    warnings = []
+    mean, std = prepared.physical.mean, prepared.physical.std
+    validation = (prepared.stars[VALIDATION].labels - mean) / std
+    medians = np.nanmedian((prepared.stars[TRAIN].labels - mean) / std, axis=0)
+    for t in trained:
+        columns = list(t.columns)
+        reference = float(np.nanmean(np.abs(validation[:, columns] - medians[columns])))
+        if t.fitted.best.val_mae > NOTHING_LEARNT * reference:
+            names = ", ".join(features.label_names[c] for c in columns)
+            warnings.append(
+                f"{names}: nothing learnt: the validation MAE is {t.fitted.best.val_mae:.3f} standard deviations, "
+                f"the training median alone reaches {reference:.3f}"
+            )
+    return warnings
+
+
+def _tell(
+    progress: Callable[[str], None],
+    title: str,
+    more: int,
+    epoch: Epoch,
+    best: Epoch,
+    planned: int,
+    seconds_left: float,
+) -> None:
+    minutes, seconds = divmod(round(seconds_left), 60)
+    after = f" + {more} more network{'s' if more > 1 else ''}" if more else ""
+    progress(
+        f"{title}: epoch {epoch.epoch}/{planned} {epoch.phase} loss {epoch.loss:.4f} validation {epoch.val_loss:.4f} "
+        f"MAE {epoch.val_mae:.4f} sd (best {best.val_mae:.4f} in {best.epoch}) {minutes}:{seconds:02d} left{after}"
+    )
+
+
+def _file_name(n: int, trained: Trained, names: tuple[str, ...]) -> str:
+    return f"{n:02d}_{'_'.join(names[c] for c in trained.columns)[:80]}.keras"
+
+
+def _high(reddening_mag: NDArray[np.float32] | None) -> float | None:
+    if reddening_mag is None or not np.isfinite(reddening_mag).any():
+        return None
+    return float(np.nanpercentile(reddening_mag, REDDENING_PERCENTILE))

@@ -1,0 +1,112 @@
+"""What a bundle says about its own making: ranges, curves, versions and errors on the test part."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stellarml import __version__
+from stellarml.calibration import LEVELS
+from stellarml.feature_file import FeatureFile
+from stellarml.model import Curve, LabelRange, Network
+from stellarml.network import Fitted
+from stellarml.predictor import Predictor
+from stellarml.presets import Preset
+from stellarml.training_table import Stars
+
+EDGE_PERCENTILES = (0.1, 99.9)
+MAD_FACTOR = 1.4826
+
+
+def label_ranges(features: FeatureFile, labels: NDArray[np.float64]) -> tuple[LabelRange, ...]:
+    """Describe the training labels, shape (n_stars, n_labels)."""
+    ranges = []
+    for label, column in zip(features.labels, labels.T, strict=True):
+        values = column[np.isfinite(column)]
+        low, high = np.percentile(values, EDGE_PERCENTILES)
+        ranges.append(
+            LabelRange(
+                name=label.name,
+                unit=label.unit,
+                mean=float(values.mean()),
+                std=float(values.std()),
+                median=float(np.median(values)),
+                low=float(low),
+                high=float(high),
+                rows=len(values),
+            )
+        )
+    return tuple(ranges)
+
+
+def network_record(preset: Preset, fitted: Fitted, file: str, outputs: tuple[str, ...], seed: int) -> Network:
+    """Describe one fitted network."""
+    curve = fitted.curve
+    return Network(
+        file=file,
+        outputs=outputs,
+        widths=preset.widths,
+        activation=preset.activation,
+        slope=preset.slope,
+        batch_norm=preset.batch_norm,
+        dropout=preset.dropout,
+        losses=tuple(phase.loss for phase in preset.phases),
+        seed=seed,
+        best_epoch=fitted.best.epoch,
+        best_phase=fitted.best.phase,
+        stopped=fitted.stopped,
+        curve=Curve(
+            epoch=tuple(e.epoch for e in curve),
+            phase=tuple(e.phase for e in curve),
+            loss=tuple(e.loss for e in curve),
+            val_loss=tuple(e.val_loss for e in curve),
+            val_mae=tuple(e.val_mae for e in curve),
+        ),
+    )
+
+
+def measure(predictor: Predictor, stars: Stars) -> dict[str, Any]:
+    """Return the errors and the coverage of `stars`: mean, median, std, MAD (1.4826 x), MAE, n and shares by level."""
+    if not len(stars.ids):
+        return {}
+    errors: dict[str, Any] = {}
+    coverage: dict[str, Any] = {name: {} for name in predictor.label_names}
+    for level in LEVELS:
+        labelled = predictor.label(stars.features, level)
+        for j, name in enumerate(predictor.label_names):
+            truth = stars.labels[:, j]
+            known = np.isfinite(truth)
+            if not known.any():
+                continue
+            truth, value = truth[known], labelled[name][known].astype(np.float64)
+            low, high = labelled[f"{name}_lo"][known], labelled[f"{name}_hi"][known]
+            coverage[name][str(level)] = float(((truth >= low) & (truth <= high)).mean())
+            errors[name] = summary(value - truth)
+    return {"test": errors, "coverage": coverage}
+
+
+def summary(error: NDArray[np.float64]) -> dict[str, float]:
+    """Return the figures of the paper's Table 2 for `error` = prediction - label, and the MAE."""
+    median = float(np.median(error))
+    return {
+        "mean": float(error.mean()),
+        "median": median,
+        "std": float(error.std()),
+        "mad": MAD_FACTOR * float(np.median(np.abs(error - median))),
+        "mae": float(np.abs(error).mean()),
+        "n": len(error),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that the weights depend on."""
+    packages = ("numpy", "tensorflow", "keras", "pyarrow")
+    return {
+        "stellarml": __version__,
+        "python": platform.python_version(),
+        **{p: importlib.metadata.version(p) for p in packages},
+    }

@@ -1,0 +1,159 @@
+"""Whether a table can teach anything: read it, order it, and refuse it in words before a network is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from stellarml.errors import InputError, TrainingError, did_you_mean, raise_gathered
+from stellarml.feature_file import FeatureFile
+from stellarml.hashing import hash_digits
+from stellarml.split import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
+
+MIN_ROWS = {TRAIN: 100, VALIDATION: 10, CALIBRATION: 20}
+REDDENING = "ebmv_sfd"
+
+
+@dataclass(frozen=True)
+class Stars:
+    """Labelled stars in the order of their ids; features (n, k) and labels (n, n_labels) with NaN for missing."""
+
+    ids: NDArray[Any]
+    features: NDArray[np.float32]
+    labels: NDArray[np.float64]
+    part: NDArray[np.str_]
+    reddening_mag: NDArray[np.float32] | None
+
+    def of(self, part: str) -> Stars:
+        """Return the stars of one part."""
+        return self.take(self.part == part)
+
+    def take(self, rows: NDArray[Any]) -> Stars:
+        """Return some stars, by mask or by index."""
+        reddening = None if self.reddening_mag is None else self.reddening_mag[rows]
+        return Stars(self.ids[rows], self.features[rows], self.labels[rows], self.part[rows], reddening)
+
+
+def read_stars(table: pa.Table, features: FeatureFile, max_rows: int, salt: str) -> Stars:
+    """Read, sort and check a training table.
+
+    Parameters
+    ----------
+    table
+        The id, the features and labels by name, and `split`; `ebmv_sfd` is optional.
+    max_rows
+        0, or the most training rows to keep: those with the smallest salted hash, so that a subset is always part of
+        a larger one.
+
+    Raises
+    ------
+    InputError
+        If columns are missing.
+    TrainingError
+        Gathering everything that makes the table unfit.
+    """
+    wanted = [features.id, *features.feature_names, *features.label_names, "split"]
+    known = table.column_names
+    absent = [f"column '{n}' is missing.{did_you_mean(n, known)}" for n in wanted if n not in known]
+    raise_gathered(InputError, "training table", absent)
+    raise_gathered(InputError, "training table", _odd_types(table, features))
+    ids = table[features.id].to_numpy(zero_copy_only=False)
+    stars = Stars(
+        ids=ids,
+        features=_matrix(table, features.feature_names).astype(np.float32),
+        labels=_matrix(table, features.label_names),
+        part=np.asarray(table["split"].to_pylist(), dtype=np.str_),
+        reddening_mag=_matrix(table, (REDDENING,))[:, 0].astype(np.float32) if REDDENING in known else None,
+    )
+    stars = stars.take(_stable_order(stars))
+    raise_gathered(TrainingError, "training table", _problems(stars, features))
+    if max_rows:
+        stars = _first_by_hash(stars, max_rows, salt)
+    return stars
+
+
+def warnings_of(stars: Stars, features: FeatureFile) -> list[str]:
+    """Return what a user should know about the training part although training goes on."""
+    warnings = []
+    train = stars.of(TRAIN)
+    for name, column in zip(features.feature_names, train.features.T, strict=True):
+        finite = column[np.isfinite(column)]
+        if not len(finite):
+            warnings.append(f"feature '{name}' is missing in every training star: it is ignored")
+        elif finite.min() == finite.max():
+            warnings.append(
+                f"feature '{name}' is {finite[0]:g} in every training star: nothing to learn from it"
+            )
+    if not (stars.part == TEST).any():
+        warnings.append("no test rows: the model's errors are not measured")
+    return warnings
+
+
+def _odd_types(table: pa.Table, features: FeatureFile) -> list[str]:
+    problems = []
+    for name in (*features.feature_names, *features.label_names):
+        kind = table.schema.field(name).type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
+            problems.append(f"column '{name}' is of type {kind}, expected a number")
+    parts = {str(v) for v in pc.unique(table["split"]).to_pylist()}
+    odd = sorted(parts - set(PARTS))
+    if odd:
+        problems.append(f"column 'split' holds {odd}, expected only {list(PARTS)}")
+    if table[features.id].null_count:
+        problems.append(
+            f"column '{features.id}' has {table[features.id].null_count} nulls: a star needs an id"
+        )
+    return problems
+
+
+def _matrix(table: pa.Table, names: tuple[str, ...]) -> NDArray[np.float64]:
+    out = np.empty((table.num_rows, len(names)))
+    for j, name in enumerate(names):
+        column = table[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        out[:, j] = np.where(np.isfinite(column), column, np.nan)
+    return out
+
+
+def _stable_order(stars: Stars) -> NDArray[np.int64]:
+    """Order by id; rows that share one (repeated stars) by their values, so that no order of delivery shows."""
+    if len(np.unique(stars.ids)) == len(stars.ids):
+        return np.argsort(stars.ids, kind="stable")
+    keys = [*stars.features.T[::-1], *stars.labels.T[::-1], stars.ids]
+    return np.lexsort(keys)
+
+
+def _problems(stars: Stars, features: FeatureFile) -> list[str]:
+    problems = []
+    for j, name in enumerate(features.label_names):
+        known = np.isfinite(stars.labels[:, j])
+        for part, least in MIN_ROWS.items():
+            found = int((known & (stars.part == part)).sum())
+            if found < least:
+                problems.append(
+                    f"label '{name}': {found} stars in the {part} part, at least {least} are needed"
+                    + (f" ({len(stars.ids)} stars in all)" if part == TRAIN else "")
+                )
+        values = stars.labels[known & (stars.part == TRAIN), j]
+        if len(values) > 1 and np.ptp(values) <= 1e-6 * max(1.0, abs(float(values[0]))):
+            problems.append(f"label '{name}' is {values[0]:g} for every training star: nothing to learn")
+    train = stars.features[stars.part == TRAIN]
+    if len(train) and not np.isfinite(train).any():
+        problems.append(
+            f"all {train.shape[1]} features are missing in all {len(train)} training stars: check the feature file's "
+            "expressions against the table's columns"
+        )
+    return problems
+
+
+def _first_by_hash(stars: Stars, max_rows: int, salt: str) -> Stars:
+    train = np.flatnonzero(stars.part == TRAIN)
+    if len(train) <= max_rows:
+        return stars
+    digits = np.array(hash_digits(stars.ids[train].tolist(), f"{salt}/max_rows"))
+    dropped = train[np.argsort(digits, kind="stable")[max_rows:]]
+    return stars.take(np.setdiff1d(np.arange(len(stars.ids)), dropped))
