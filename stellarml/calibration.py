@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.layers import Section
+from stellarml.patterns import patterns_of
 
 LEVELS = (68, 90, 95)
 MIN_ROWS = 200
@@ -92,15 +93,16 @@ def fit_calibration(
     calibration
         Rows that nothing else has seen.
     """
-    codes = pattern_codes(calibration.missing)
-    kinds, counts = np.unique(codes, return_counts=True)
-    patterns = tuple(str(k) for k, n in zip(kinds, counts, strict=True) if n >= MIN_ROWS)
+    kinds, index = patterns_of(calibration.missing)
+    counts = np.bincount(index, minlength=len(kinds))
+    patterns = tuple(sorted(k for k, n in zip(kinds, counts, strict=True) if n >= MIN_ROWS))
+    codes = np.array(kinds)[index]
     return Calibration(
         method="split conformal, |residual| / difficulty, cells of pattern x predicted label x difficulty",
         levels=LEVELS,
         min_rows=MIN_ROWS,
         patterns=patterns,
-        seen=tuple(str(k) for k in kinds),
+        seen=tuple(sorted(kinds)),
         labels=tuple(
             _fit_label(name, j, float(medians[j]), patterns, codes, validation, calibration)
             for j, name in enumerate(names)
@@ -120,14 +122,6 @@ def conformal_quantile(scores: NDArray[np.float64], level: float) -> float:
     """
     rank = math.ceil((len(scores) + 1) * level - 1e-9)
     return float(np.sort(scores)[min(rank, len(scores)) - 1])
-
-
-def pattern_codes(missing: NDArray[np.bool_]) -> NDArray[np.str_]:
-    """Return each row's pattern of missing features as hexadecimal text, shape (n,)."""
-    packed = np.packbits(missing, axis=1)
-    kinds, inverse = np.unique(packed, axis=0, return_inverse=True)
-    texts = np.array([k.tobytes().hex() for k in kinds], dtype=np.str_)
-    return texts[inverse.reshape(-1)] if len(packed) else np.empty(0, dtype="U1")
 
 
 def half_widths(

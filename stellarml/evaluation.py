@@ -80,6 +80,11 @@ class Metrics:
     counts: dict[str, Counts]
     stars: int
 
+    @classmethod
+    def nothing(cls, labels: Sequence[Label], level: float) -> Metrics:
+        """Return what is known without a test star."""
+        return _metrics(labels, level, 0, {}, {}, {})
+
 
 def evaluate(training: DataFrame, labelled: DataFrame, labels: Sequence[Label], level: float) -> Metrics:
     """Compare the labels of the test part with what the networks say of the same stars.
@@ -107,18 +112,7 @@ def evaluate(training: DataFrame, labelled: DataFrame, labels: Sequence[Label], 
         counts = bin_table(pairs, histograms, {name: F.col(name) for name in pairs.columns})
     finally:
         pairs.unpersist()
-    measured = [label for label in labels if label.name in scales]
-    return Metrics(
-        labels=tuple(labels),
-        level=level,
-        test={label.name: _overall(label, counts) for label in labels},
-        by_bin=[row for by in _bin_names(labels) for label in measured for row in _bins(by, label, counts)],
-        coverage=_coverage(labels, counts, level),
-        scales=scales,
-        ranges=ranges,
-        counts=counts,
-        stars=stars,
-    )
+    return _metrics(labels, level, stars, scales, ranges, counts)
 
 
 def number(value: float | None) -> float | None:
@@ -195,6 +189,28 @@ def _scales(
 def _padded(lo: float, hi: float) -> tuple[float, float]:
     margin = 0.03 * (hi - lo) or 0.5
     return lo - margin, hi + margin
+
+
+def _metrics(
+    labels: Sequence[Label],
+    level: float,
+    stars: int,
+    scales: dict[str, Scale],
+    ranges: dict[str, tuple[float, float]],
+    counts: dict[str, Counts],
+) -> Metrics:
+    measured = [label for label in labels if label.name in scales]
+    return Metrics(
+        labels=tuple(labels),
+        level=level,
+        test={label.name: _overall(label, counts) for label in labels},
+        by_bin=[row for by in _bin_names(labels) for label in measured for row in _bins(by, label, counts)],
+        coverage=_coverage(labels, counts, level),
+        scales=scales,
+        ranges=ranges,
+        counts=counts,
+        stars=stars,
+    )
 
 
 def _bin_names(labels: Sequence[Label]) -> list[str]:

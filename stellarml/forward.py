@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.folding import Folded
-from stellarml.scaling import Scaler
+from stellarml.imputation import Gaussian, Imputer
+from stellarml.scaling import Scaler, centred
 
 TILE_ROWS = 512
+BLOCK_ROWS = 32 * TILE_ROWS  # rows that are scaled and imputed at once
 COLUMN_MULTIPLE = (
     16  # narrow products are padded to so many columns: a vector's kernel depends on the row's position
 )
@@ -51,6 +53,8 @@ class Forward:
     ----------
     scaler
         Of the training rows.
+    gaussian
+        What fills gaps; None for the median.
     networks, heads
         Networks that share a label are averaged.
     n_labels
@@ -62,21 +66,21 @@ class Forward:
     def __init__(
         self,
         scaler: Scaler,
+        gaussian: Gaussian | None,
         networks: Sequence[Folded],
         heads: Sequence[Head],
         n_labels: int,
         linear: NDArray[np.float64] | None = None,
     ) -> None:
-        self._low, self._high = np.asarray(scaler.low), np.asarray(scaler.high)
-        self._center = np.asarray(scaler.center)
-        self._masked = list(scaler.masked)
+        self._scaler = scaler
+        self._imputer = Imputer(gaussian, np.asarray(scaler.scale))
         self._inputs = np.zeros((TILE_ROWS, len(scaler.center) + len(scaler.masked)))
         self._networks = [_prepare(f, h) for f, h in zip(networks, heads, strict=True)]
         self._members = np.zeros(n_labels)
         for head in heads:
             self._members[list(head.columns)] += 1
         kernel = np.zeros((self._inputs.shape[1], 0)) if linear is None else linear.copy()
-        kernel[: len(self._center)] /= np.asarray(scaler.scale)[:, None]
+        kernel[: len(scaler.center)] /= np.asarray(scaler.scale)[:, None]
         self._n_linear = kernel.shape[1]
         self._linear = _padded(kernel)
 
@@ -92,28 +96,29 @@ class Forward:
         labels = np.zeros((n, len(self._members)))
         linear = np.zeros((n, self._n_linear))
         with np.errstate(over="ignore"), _one_thread():
-            for start in range(0, n, TILE_ROWS):
-                stop = min(start + TILE_ROWS, n)
-                self._fill(features[start:stop])
-                if self._n_linear:
-                    linear[start:stop] = (self._inputs @ self._linear)[: stop - start, : self._n_linear]
-                for layers in self._networks:
-                    columns = list(layers.head.columns)
-                    labels[start:stop, columns] += _propagate(layers, self._inputs)[
-                        : stop - start, : len(columns)
-                    ]
+            for start in range(0, n, BLOCK_ROWS):
+                rows = slice(start, min(start + BLOCK_ROWS, n))
+                self._run_block(features[rows], labels[rows], linear[rows])
         labels /= self._members
         return labels.astype(np.float32), linear
 
-    def _fill(self, tile: NDArray[np.float32]) -> None:
-        n, k = tile.shape
-        missing = ~np.isfinite(tile)
-        block = self._inputs[:n, :k]
-        np.clip(tile, self._low, self._high, out=block)
-        block -= self._center
-        block[missing] = 0.0
-        self._inputs[:n, k:] = missing[:, self._masked]
-        self._inputs[n:] = 0.0
+    def _run_block(
+        self, features: NDArray[np.float32], labels: NDArray[np.float64], linear: NDArray[np.float64]
+    ) -> None:
+        x, missing = centred(features, self._scaler)
+        self._imputer.fill(x, missing)
+        k, masked = x.shape[1], list(self._scaler.masked)
+        for start in range(0, len(x), TILE_ROWS):
+            rows = slice(start, min(start + TILE_ROWS, len(x)))
+            size = rows.stop - start
+            self._inputs[:size, :k] = x[rows]
+            self._inputs[:size, k:] = missing[rows][:, masked]
+            self._inputs[size:] = 0.0
+            if self._n_linear:
+                linear[rows] = (self._inputs @ self._linear)[:size, : self._n_linear]
+            for layers in self._networks:
+                columns = list(layers.head.columns)
+                labels[rows, columns] += _propagate(layers, self._inputs)[:size, : len(columns)]
 
 
 def _prepare(folded: Folded, head: Head) -> _Layers:

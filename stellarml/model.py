@@ -27,8 +27,9 @@ from stellarml.calibration import Calibration
 from stellarml.errors import BundleError, raise_gathered
 from stellarml.feature_file import FeatureFile, feature_differences
 from stellarml.folding import Folded
+from stellarml.imputation import Gaussian
 from stellarml.layers import Section, problems_of
-from stellarml.scaling import Scaler
+from stellarml.scaling import InputMaps, Scaler
 
 FORMAT = "stellarml model bundle"
 FORMAT_VERSION = 1
@@ -88,6 +89,7 @@ class Manifest(Section):
     created_utc: str
     features: FeatureFile
     scaler: Scaler
+    imputation: Literal["median", "gaussian"]
     rotated: bool
     reddening_high_mag: float | None
     labels: tuple[LabelRange, ...]
@@ -106,18 +108,18 @@ class Manifest(Section):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle: its manifest, the folded networks and the rotation of the inputs (None where unused)."""
+    """A verified bundle: its manifest, the maps of its inputs and the folded networks."""
 
     manifest: Manifest
+    inputs: InputMaps
     networks: tuple[Folded, ...]
-    rotation: NDArray[np.float64] | None
 
 
 def save_bundle(
     folder: Path,
     manifest: Mapping[str, Any],
+    inputs: InputMaps,
     networks: tuple[Folded, ...],
-    rotation: NDArray[np.float64] | None,
     models: Mapping[str, Any],
 ) -> Path:
     """Write a bundle beside `folder`, then rename it into place, replacing an older one.
@@ -134,7 +136,7 @@ def save_bundle(
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     try:
-        arrays: dict[str, NDArray[Any]] = {} if rotation is None else {"rotation": rotation}
+        arrays = _arrays_of(inputs)
         for n, network in enumerate(networks):
             for i, (kernel, bias) in enumerate(zip(network.kernels, network.biases, strict=True)):
                 arrays[f"network{n}_kernel{i:02d}"] = kernel
@@ -265,7 +267,34 @@ def bundle_from(manifest: Manifest, weights: bytes, source: str) -> Bundle:
         if found != expected:
             raise BundleError(f"{source}: network {n} has shapes {found[0]}, the manifest says {expected[0]}")
         networks.append(Folded(kernels, biases))
-    return Bundle(manifest, tuple(networks), arrays.get("rotation"))
+    return Bundle(manifest, _inputs_from(manifest, arrays, source), tuple(networks))
+
+
+def _arrays_of(inputs: InputMaps) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    if inputs.gaussian is not None:
+        arrays["imputation_mean"] = inputs.gaussian.mean
+        arrays["imputation_covariance"] = inputs.gaussian.covariance
+    if inputs.rotation is not None:
+        arrays["rotation"] = inputs.rotation
+    return arrays
+
+
+def _inputs_from(manifest: Manifest, arrays: Mapping[str, NDArray[Any]], source: str) -> InputMaps:
+    k = len(manifest.scaler.center)
+    expected = (
+        {"imputation_mean": (k,), "imputation_covariance": (k, k)}
+        if manifest.imputation == "gaussian"
+        else {}
+    )
+    for name, shape in expected.items():
+        if name not in arrays or arrays[name].shape != shape:
+            raise BundleError(f"{source}: array '{name}' of shape {shape} is missing")
+    rotation = arrays.get("rotation")
+    if manifest.rotated and (rotation is None or rotation.ndim != 2 or rotation.shape[0] != k):
+        raise BundleError(f"{source}: array 'rotation' with {k} rows is missing")
+    gaussian = Gaussian(*(arrays[name] for name in expected)) if expected else None
+    return InputMaps(gaussian, rotation)
 
 
 def _read_arrays(weights: bytes, source: str) -> dict[str, NDArray[Any]]:

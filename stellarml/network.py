@@ -69,6 +69,7 @@ def keras(threads: int = 0) -> Any:
         warnings.simplefilter("ignore")
         import keras as module
         import tensorflow as tf
+    tf.get_logger().setLevel("ERROR")
     tf.config.experimental.enable_op_determinism()
     if threads:
         try:

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from stellarml.histograms import FloatArray, IntArray
@@ -39,8 +40,6 @@ STYLE: Any = {
     "ytick.direction": "in",
     "xtick.top": True,
     "ytick.right": True,
-    "xtick.minor.visible": True,
-    "ytick.minor.visible": True,
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
     "legend.frameon": False,
@@ -70,7 +69,8 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def new_figure(width_in: float, height_in: float) -> Figure:
     """Return an empty figure whose layout leaves room for every label."""
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07)
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -123,8 +123,9 @@ def count_bar(figure: Figure, mesh: Any, axes: Axes, label: str) -> None:
 
 
 def plain(value: float, _position: int | None = None) -> str:
-    """Return a tick's number without powers of ten: 2000 as ``2,000``, 0.05 as ``0.05``."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:g}".replace("-", "−")
+    """Return a tick's number without powers of ten: 20000 as ``20,000``, 0.05 as ``0.05``."""
+    text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.5g}"
+    return text.replace("-", "−")
 
 
 def density_factor(rows: int, wanted_rows: Sequence[int] = (40_000, 8_000)) -> int:

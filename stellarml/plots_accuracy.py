@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from stellarml.evaluation import COLOUR, MAGNITUDE, Label, Metrics
 from stellarml.histograms import Counts, FloatArray, band
@@ -107,6 +107,7 @@ def error_histogram(metrics: Metrics, published_std: Mapping[str, float]) -> Fig
         axes.set_yscale("log")
         axes.set_ylim(0.6, max(float(counts.n.max(initial=1)) * 8, 10))
         axes.set_xlim(float(edges[0]), float(edges[-1]))
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel(f"{symbol(label.name)}: predicted − spectroscopic [{label.unit}]")
         axes.set_ylabel("stars per bin")
         axes.legend(loc="upper center", fontsize=8, ncols=1)
@@ -129,7 +130,7 @@ def residual_trends(metrics: Metrics) -> Figure:
         ]
         count_bar(figure, meshes[-1], row[-1], "stars per bin")
         row[0].set_ylabel(f"Δ {axis_label(label.name, label.unit)}")
-    grid[0][0].legend(loc="upper right", ncols=2, fontsize=8)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

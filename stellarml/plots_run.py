@@ -56,13 +56,8 @@ def _curve_panel(axes: Axes, curve: Mapping[str, Any], phase: str) -> None:
             shown.append(values[mine])
             if key == "val_loss":
                 best = int(np.nanargmin(values[mine]))
-                style = {
-                    "ms": 6,
-                    "mfc": "white",
-                    "mec": colour,
-                    "ls": "none",
-                    "label": "lowest validation loss",
-                }
+                style: Any = {"ms": 6, "mfc": "white", "mec": colour, "ls": "none"}
+                style["label"] = "lowest validation loss"
                 axes.plot(epochs[mine][best], values[mine][best], "o", **style)
     if not shown:
         axes.text(0.5, 0.5, "no epoch in this phase", transform=axes.transAxes, ha="center", color=QUIET)

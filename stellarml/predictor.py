@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.calibration import POOLED, LabelCalibration, half_widths, pattern_codes
+from stellarml.calibration import POOLED, LabelCalibration, half_widths
 from stellarml.errors import InputError
 from stellarml.flags import QualityFlag
 from stellarml.forward import Forward, Head
 from stellarml.model import Bundle, LabelRange, Manifest, unpack_bundle
+from stellarml.patterns import patterns_of
 
 
 class Predictor:
@@ -32,7 +33,9 @@ class Predictor:
             for n in manifest.networks
         ]
         weights = np.array([t.difficulty_weights for t in tables], dtype=np.float64).T
-        self._forward = Forward(manifest.scaler, bundle.networks, heads, len(self.label_names), weights)
+        self._forward = Forward(
+            manifest.scaler, bundle.inputs.gaussian, bundle.networks, heads, len(self.label_names), weights
+        )
         self._bias = np.array([t.difficulty_bias for t in tables])
         self._limits = np.array([(t.difficulty_low, t.difficulty_high) for t in tables]).T
         self._gspphot = np.array(["gspphot" in f.expression.lower() for f in manifest.features.features])
@@ -83,14 +86,17 @@ class Predictor:
         difficulty = np.exp(np.clip(difficulty + self._bias, *self._limits))
         missing: NDArray[np.bool_] = ~np.isfinite(x)
         nothing: NDArray[np.bool_] = np.atleast_1d(missing.all(axis=1))
-        codes = pattern_codes(missing)
+        kinds, index = patterns_of(missing)
         flags = self._feature_flags(x, missing, nothing, reddening_mag)
-        flags[~np.isin(codes, calibration.seen)] |= QualityFlag.THIN_CALIBRATION
+        unseen = np.array([kind not in calibration.seen for kind in kinds], dtype=bool)
+        flags[unseen[index]] |= QualityFlag.THIN_CALIBRATION
         out: dict[str, NDArray[Any]] = {}
         for j, name in enumerate(self.label_names):
             known, table = self.manifest.labels[j], calibration.labels[j]
             value = np.where(nothing, np.float32(known.median), labels[:, j])
-            half, rows = _intervals(table, codes, value.astype(np.float64), difficulty[:, j], level)
+            classes = {cells.pattern: c for c, cells in enumerate(table.classes)}
+            own = np.array([classes.get(kind, classes[POOLED]) for kind in kinds], dtype=np.intp)
+            half, rows = _intervals(table, own[index], value.astype(np.float64), difficulty[:, j], level)
             half[nothing] = table.without_features[str(level)]
             flags |= _label_flags(value, half, rows, known, table.wide[str(level)], calibration.min_rows)
             out[name] = value
@@ -122,17 +128,16 @@ class Predictor:
 
 def _intervals(
     table: LabelCalibration,
-    codes: NDArray[np.str_],
+    class_of: NDArray[np.intp],
     value: NDArray[np.float64],
     difficulty: NDArray[np.float64],
     level: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     half, rows = np.zeros(len(value)), np.zeros(len(value), np.int64)
-    left = np.ones(len(value), dtype=bool)
-    for cells in table.classes:
-        chosen = left & (codes == cells.pattern) if cells.pattern != POOLED else left
-        left = left & ~chosen
-        half[chosen], rows[chosen] = half_widths(cells, value[chosen], difficulty[chosen], level)
+    for c, cells in enumerate(table.classes):
+        chosen = class_of == c
+        if chosen.any():
+            half[chosen], rows[chosen] = half_widths(cells, value[chosen], difficulty[chosen], level)
     return half, rows
 
 

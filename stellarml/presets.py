@@ -38,6 +38,7 @@ class Preset:
     slope: float = 0.1
     batch_norm: bool = False
     dropout: float = 0.0
+    imputation: Literal["median", "gaussian"] = "gaussian"
     rotate: bool = True
     batch_rows: int = 256
     max_steps: int = 0
@@ -59,19 +60,22 @@ PRESETS: dict[str, Preset] = {
         per_label=True,
         batch_norm=True,
         dropout=0.02,
+        imputation="median",
         rotate=False,
         batch_rows=512,
     ),
     "small": Preset(
         name="small",
         widths=(64, 64, 64),
-        phases=(Phase("mae", 100, 2e-3),),
+        activation="silu",
+        phases=(Phase("mae", 100, 1e-2),),
         max_steps=12_000,
     ),
     "default": Preset(
         name="default",
         widths=(128, 128, 128),
-        phases=(Phase("mae", 150, 2e-3),),
+        activation="silu",
+        phases=(Phase("mae", 150, 5e-3),),
         max_steps=60_000,
     ),
 }

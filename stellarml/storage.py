@@ -200,6 +200,30 @@ def finish_catalogue(
         ).to_properties_file(root)
 
 
+def write_catalogue(
+    root: Path, table: pa.Table, tiles: Tiles, *, name: str, ra: str, dec: str, id_column: str
+) -> int:
+    """Write a table that fits into memory as a HATS catalogue; return the number of tiles."""
+    table = sort_rows(table, HEALPIX_COLUMN, id_column)
+    keys = table[HEALPIX_COLUMN].to_numpy()
+    cells, counts = np.unique(keys >> 2 * (HEALPIX_ORDER - tiles.max_order), return_counts=True)
+    chosen = [tile for tile, _ in choose_tiles(cells, counts, tiles.max_order, tiles)]
+    for tile in chosen:
+        first, last = np.searchsorted(keys, tile.range)
+        write_parquet(root / tile.path, table.slice(int(first), int(last - first)), tiles)
+    finish_catalogue(
+        root,
+        name=name,
+        tiles=chosen,
+        rows=table.num_rows,
+        ra=ra,
+        dec=dec,
+        schema=table.schema,
+        max_rows=tiles.max_rows,
+    )
+    return len(chosen)
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """A HATS catalogue on disk: its leaves in the order of the sky and its schema."""

@@ -28,7 +28,15 @@ from stellarml.model import FORMAT, FORMAT_VERSION, Bundle, Manifest, save_bundl
 from stellarml.network import Epoch, Fitted, Part, Physical, fit, keras
 from stellarml.predictor import Predictor
 from stellarml.presets import PRESETS, Preset
-from stellarml.scaling import Scaler, design, fit_rotation, fit_scaler, network_inputs
+from stellarml.scaling import (
+    InputMaps,
+    Scaler,
+    design,
+    fit_imputation,
+    fit_rotation,
+    fit_scaler,
+    network_inputs,
+)
 from stellarml.split import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
 from stellarml.training_record import label_ranges, measure, network_record, versions
 from stellarml.training_table import Stars, read_stars, warnings_of
@@ -46,7 +54,7 @@ class Prepared:
     stars: dict[str, Stars]
     inputs: dict[str, NDArray[np.float64]]
     scaler: Scaler
-    rotation: NDArray[np.float64] | None
+    maps: InputMaps
     physical: Physical
 
 
@@ -121,7 +129,8 @@ def train(
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "features": features,
         "scaler": prepared.scaler,
-        "rotated": prepared.rotation is not None,
+        "imputation": chosen.imputation,
+        "rotated": chosen.rotate,
         "reddening_high_mag": _high(train_stars.reddening_mag),
         "labels": label_ranges(features, train_stars.labels),
         "networks": [
@@ -140,22 +149,23 @@ def train(
     }
     folded = tuple(t.folded for t in trained)
     draft = Manifest(format=FORMAT, format_version=FORMAT_VERSION, files={}, **record)
-    predictor = Predictor(Bundle(draft, folded, prepared.rotation))
+    predictor = Predictor(Bundle(draft, prepared.maps, folded))
     record["metrics"] = measure(predictor, prepared.stars[TEST])
     models = {file: t.fitted.model for file, t in zip(files, trained, strict=True)}
-    return save_bundle(out / model_id, record, folded, prepared.rotation, models)
+    return save_bundle(out / model_id, record, prepared.maps, folded, models)
 
 
 def prepare(stars: Stars, preset: Preset) -> Prepared:
-    """Fit the scaler, the rotation and the labels' scale to the training part, and scale every part."""
+    """Fit the scaler, the input maps and the labels' scale to the training part, and scale every part."""
     parts = {part: stars.of(part) for part in PARTS}
     scaler = fit_scaler(parts[TRAIN].features)
-    inputs = {part: design(s.features, scaler) for part, s in parts.items()}
+    gaussian = fit_imputation(parts[TRAIN].features, scaler) if preset.imputation == "gaussian" else None
+    inputs = {part: design(s.features, scaler, gaussian) for part, s in parts.items()}
     n_features = stars.features.shape[1]
     rotation = fit_rotation(inputs[TRAIN][:, :n_features]) if preset.rotate else None
     labels = parts[TRAIN].labels
     physical = Physical(np.nanmean(labels, axis=0), np.nanstd(labels, axis=0))
-    return Prepared(parts, inputs, scaler, rotation, physical)
+    return Prepared(parts, inputs, scaler, InputMaps(gaussian, rotation), physical)
 
 
 def _fit_all(
@@ -190,7 +200,7 @@ def _fit_all(
             deadline=deadline,
             on_epoch=partial(_tell, progress, title, len(plan) - n - 1),
         )
-        folded = fold(fitted.model, prepared.scaler, prepared.rotation, physical.mean, physical.std)
+        folded = fold(fitted.model, prepared.scaler, prepared.maps.rotation, physical.mean, physical.std)
         trained.append(Trained(columns, seed, fitted, folded))
     return trained
 
@@ -198,13 +208,14 @@ def _fit_all(
 def _part(prepared: Prepared, part: str, columns: tuple[int, ...], physical: Physical) -> Part:
     labels = prepared.stars[part].labels[:, list(columns)]
     known = np.isfinite(labels).any(axis=1)
-    inputs = network_inputs(prepared.inputs[part][known], prepared.rotation)
+    inputs = network_inputs(prepared.inputs[part][known], prepared.maps.rotation)
     return Part(inputs, ((labels[known] - physical.mean) / physical.std).astype(np.float32))
 
 
 def _calibrate(preset: Preset, features: FeatureFile, prepared: Prepared, trained: list[Trained]) -> Any:
     heads = [Head(preset.activation, preset.slope, t.columns) for t in trained]
-    forward = Forward(prepared.scaler, [t.folded for t in trained], heads, len(features.labels))
+    folded = [t.folded for t in trained]
+    forward = Forward(prepared.scaler, prepared.maps.gaussian, folded, heads, len(features.labels))
     validation, calibration = (
         Rows(
             inputs=prepared.inputs[part],

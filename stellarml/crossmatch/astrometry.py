@@ -8,7 +8,7 @@ A source that moves carries its covariance as a quadratic in the interval dt, ni
 
 plus parallax^2 / 2 on aa and dd (the star is somewhere on its parallactic ellipse), plus (sigma_mu dt)^2 on both where
 no proper motion is known. The quadratic is convex along every direction, so over an interval of epochs the largest
-variance is at one of its ends: that is what makes the search radius of `widest_sigma_mas` safe.
+variance is at one of its ends: that is what makes the search radius of `widest_variance_mas2` safe.
 
 Missing values: a proper motion counts only when both components are there; a missing error or correlation of a proper
 motion counts as zero, a missing parallax as none. Trigonometry is compiled here rather than left to NumPy, whose vector
@@ -31,7 +31,13 @@ from stellarml.sky import MAS_PER_RAD
 Flags = NDArray[np.int16]
 Mask = NDArray[np.bool_]
 
+Columns = tuple[Floats, ...]
+
 RAD_PER_DEG = math.pi / 180.0
+
+_SERIES_RAD = 1e-4
+_NO_PROPER_MOTION, _COVARIANCE_PARTIAL = flags.NO_PROPER_MOTION, flags.COVARIANCE_PARTIAL
+_ERROR_REPLACED, _ERROR_AT_FLOOR, _EPOCH_REPLACED = flags.ERROR_REPLACED, flags.ERROR_AT_FLOOR, flags.EPOCH_REPLACED
 
 
 @dataclass(frozen=True)
@@ -65,81 +71,69 @@ class Staying:
 
 def prepare_moving(rows: Sources, settings: MatchSettings) -> Moving:
     """Vectors, motions and covariance polynomials, shape (n, 9), of the side that moves."""
-    known = np.isfinite(rows.pmra_mas_yr) & np.isfinite(rows.pmdec_mas_yr)
-    pmra, pmdec = np.where(known, rows.pmra_mas_yr, 0.0), np.where(known, rows.pmdec_mas_yr, 0.0)
-    vector, motion = _vectors_and_motions(rows.ra_deg, rows.dec_deg, pmra / MAS_PER_RAD, pmdec / MAS_PER_RAD)
-    marks = np.where(known, 0, flags.NO_PROPER_MOTION).astype(np.int16)
-    half_parallax = np.where(np.isfinite(rows.parallax_mas), rows.parallax_mas, 0.0) ** 2 / 2.0
-    usable = on_sky(rows)
-    covariance = np.zeros((len(rows), 9))
-    if settings.radius_arcsec is None:
-        s_a, s_d, admitted, error_marks = _believed(rows, settings.moving_errors)
-        usable &= admitted
-        marks |= error_marks & flags.ERROR_REPLACED
-        covariance, partial = _covariance(rows, s_a, s_d, known, settings)
-        covariance[:, (0, 3)] += half_parallax[:, None]
-        marks |= np.where(partial, flags.COVARIANCE_PARTIAL, 0).astype(np.int16)
+    vector, motion, speed = _vectors_and_motions(rows.ra_deg, rows.dec_deg, rows.pmra_mas_yr, rows.pmdec_mas_yr)
+    with_errors = settings.radius_arcsec is None
+    covariance, half_parallax, admitted, marks = _covariances(
+        (rows.ra_error_mas, rows.dec_error_mas),
+        (rows.pmra_mas_yr, rows.pmdec_mas_yr, rows.pmra_error_mas_yr, rows.pmdec_error_mas_yr),
+        rows.parallax_mas,
+        (
+            rows.ra_dec_corr,
+            rows.ra_pmra_corr,
+            rows.ra_pmdec_corr,
+            rows.dec_pmra_corr,
+            rows.dec_pmdec_corr,
+            rows.pmra_pmdec_corr,
+        ),
+        _numbers(settings.moving_errors),
+        settings.sigma_mu_mas_yr,
+        with_errors,
+    )
     return Moving(
         ra_deg=rows.ra_deg,
         dec_deg=rows.dec_deg,
         vector=vector,
         motion_rad_yr=motion,
-        speed_rad_yr=np.sqrt(pmra * pmra + pmdec * pmdec) / MAS_PER_RAD,
+        speed_rad_yr=speed,
         covariance=covariance,
         half_parallax_mas2=half_parallax,
         epoch_yr=rows.epoch_yr,
-        usable=usable,
+        usable=on_sky(rows) & admitted,
         flags=marks,
     )
 
 
 def prepare_staying(rows: Sources, settings: MatchSettings, mean_epoch_yr: float) -> Staying:
     """Vectors, variances (aa, dd, ad, largest; shape (n, 4)) and filled epochs of the side that stays."""
-    replaced = ~np.isfinite(rows.epoch_yr)
-    vector = vectors(rows.ra_deg, rows.dec_deg)
-    usable = on_sky(rows)
-    variance = np.zeros((len(rows), 4))
-    marks = np.where(replaced & math.isfinite(mean_epoch_yr), flags.EPOCH_REPLACED, 0).astype(np.int16)
-    if settings.radius_arcsec is None:
-        s_a, s_d, admitted, error_marks = _believed(rows, settings.staying_errors)
-        usable &= admitted
-        marks |= error_marks
-        systematic = settings.staying_errors.systematic_mas**2
-        correlation = _zero_if_missing(rows.ra_dec_corr)
-        variance[:, 0] = s_a * s_a + systematic
-        variance[:, 1] = s_d * s_d + systematic
-        variance[:, 2] = correlation * s_a * s_d
-        variance[:, 3] = np.maximum(variance[:, 0], variance[:, 1]) + np.abs(variance[:, 2])
+    variance, admitted, marks, epoch = _variances(
+        rows.ra_error_mas,
+        rows.dec_error_mas,
+        rows.ra_dec_corr,
+        rows.epoch_yr,
+        _numbers(settings.staying_errors),
+        mean_epoch_yr,
+        settings.radius_arcsec is None,
+    )
     return Staying(
         ra_deg=rows.ra_deg,
         dec_deg=rows.dec_deg,
-        vector=vector,
+        vector=vectors(rows.ra_deg, rows.dec_deg),
         variance=variance,
-        epoch_yr=np.where(replaced, mean_epoch_yr, rows.epoch_yr),
-        usable=usable,
+        epoch_yr=epoch,
+        usable=on_sky(rows) & admitted,
         flags=marks,
     )
 
 
-def intervals_yr(moving: Moving, first_yr: float, last_yr: float) -> tuple[Floats, Floats]:
-    """Per moving row, the intervals to the first and the last epoch of the side that stays; NaN counts as 0."""
-    return _zero_if_missing(first_yr - moving.epoch_yr), _zero_if_missing(last_yr - moving.epoch_yr)
-
-
-def widest_sigma_mas(moving: Moving, first_yr: float, last_yr: float) -> Floats:
-    """Largest standard deviation, in any direction, of a moving row between two epochs."""
-    largest = np.zeros(len(moving.epoch_yr))
-    for interval in intervals_yr(moving, first_yr, last_yr):
-        aa, dd, ad = (_polynomial(moving.covariance[:, i : i + 3], interval) for i in (0, 3, 6))
-        half = (aa - dd) / 2.0
-        largest = np.maximum(largest, (aa + dd) / 2.0 + np.sqrt(half * half + ad * ad))
-    return np.sqrt(largest)
+def widest_variance_mas2(moving: Moving, first_yr: float, last_yr: float) -> Floats:
+    """Largest variance, in any direction, of each moving row at any epoch between two; without epochs, at its own."""
+    return _widest(moving.covariance, moving.epoch_yr, first_yr, last_yr)
 
 
 def longest_shift_rad(moving: Moving, first_yr: float, last_yr: float) -> Floats:
     """How far a moving row travels at most between its own epoch and any between two epochs."""
-    first, last = intervals_yr(moving, first_yr, last_yr)
-    shift: Floats = moving.speed_rad_yr * np.maximum(np.abs(first), np.abs(last))
+    longest = np.maximum(np.abs(first_yr - moving.epoch_yr), np.abs(last_yr - moving.epoch_yr))
+    shift: Floats = moving.speed_rad_yr * np.where(np.isfinite(longest), longest, 0.0)
     return shift
 
 
@@ -149,16 +143,9 @@ def on_sky(rows: Sources) -> Mask:
     return usable
 
 
-def admitted_staying(rows: Sources, settings: MatchSettings) -> Mask:
-    """Rows of the side that stays which take part in the match."""
-    if settings.radius_arcsec is not None:
-        return on_sky(rows)
-    return on_sky(rows) & _believed(rows, settings.staying_errors)[2]
-
-
 @compiled
 def vectors(ra_deg: Floats, dec_deg: Floats) -> Floats:
-    """Unit vectors, shape (n, 3)."""
+    """Make unit vectors, shape (n, 3)."""
     out = np.empty((len(ra_deg), 3))
     for i in range(len(ra_deg)):
         ra, dec = ra_deg[i] * RAD_PER_DEG, dec_deg[i] * RAD_PER_DEG
@@ -170,84 +157,157 @@ def vectors(ra_deg: Floats, dec_deg: Floats) -> Floats:
 
 
 @compiled
+def moved(
+    x: float, y: float, z: float, mx: float, my: float, mz: float, speed: float, interval: float
+) -> tuple[float, float, float]:
+    """Move a unit vector for `interval` years along the great circle of the motion (mx, my, mz), rad/yr."""
+    angle = speed * interval
+    if abs(angle) < _SERIES_RAD:
+        square = angle * angle
+        along = 1.0 - square * (0.5 - square / 24.0)
+        across = interval * (1.0 - square / 6.0)
+    else:
+        along, across = math.cos(angle), math.sin(angle) / speed
+    return x * along + mx * across, y * along + my * across, z * along + mz * across
+
+
+@compiled
 def _vectors_and_motions(
-    ra_deg: Floats, dec_deg: Floats, pmra_rad_yr: Floats, pmdec_rad_yr: Floats
-) -> tuple[Floats, Floats]:
+    ra_deg: Floats, dec_deg: Floats, pmra_mas_yr: Floats, pmdec_mas_yr: Floats
+) -> tuple[Floats, Floats, Floats]:
     place = np.empty((len(ra_deg), 3))
-    motion = np.empty((len(ra_deg), 3))
+    motion = np.zeros((len(ra_deg), 3))
+    speed = np.zeros(len(ra_deg))
     for i in range(len(ra_deg)):
         ra, dec = ra_deg[i] * RAD_PER_DEG, dec_deg[i] * RAD_PER_DEG
         cos_ra, sin_ra, cos_dec, sin_dec = math.cos(ra), math.sin(ra), math.cos(dec), math.sin(dec)
         place[i, 0] = cos_dec * cos_ra
         place[i, 1] = cos_dec * sin_ra
         place[i, 2] = sin_dec
-        motion[i, 0] = -pmra_rad_yr[i] * sin_ra - pmdec_rad_yr[i] * sin_dec * cos_ra
-        motion[i, 1] = pmra_rad_yr[i] * cos_ra - pmdec_rad_yr[i] * sin_dec * sin_ra
-        motion[i, 2] = pmdec_rad_yr[i] * cos_dec
-    return place, motion
+        if math.isfinite(pmra_mas_yr[i]) and math.isfinite(pmdec_mas_yr[i]):
+            east, north = pmra_mas_yr[i] / MAS_PER_RAD, pmdec_mas_yr[i] / MAS_PER_RAD
+            motion[i, 0] = -east * sin_ra - north * sin_dec * cos_ra
+            motion[i, 1] = east * cos_ra - north * sin_dec * sin_ra
+            motion[i, 2] = north * cos_dec
+            speed[i] = math.sqrt(east * east + north * north)
+    return place, motion, speed
 
 
-def _covariance(
-    rows: Sources, s_a: Floats, s_d: Floats, known: Mask, settings: MatchSettings
-) -> tuple[Floats, Mask]:
-    s_ma = np.where(known, _zero_if_missing(rows.pmra_error_mas_yr), settings.sigma_mu_mas_yr)
-    s_md = np.where(known, _zero_if_missing(rows.pmdec_error_mas_yr), settings.sigma_mu_mas_yr)
-    r_a_ma, r_a_md, r_d_ma, r_d_md, r_ma_md = (
-        np.where(known, _zero_if_missing(correlation), 0.0)
-        for correlation in (
-            rows.ra_pmra_corr,
-            rows.ra_pmdec_corr,
-            rows.dec_pmra_corr,
-            rows.dec_pmdec_corr,
-            rows.pmra_pmdec_corr,
-        )
-    )
-    systematic = settings.moving_errors.systematic_mas**2
-    covariance = np.column_stack(
-        [
-            s_a * s_a + systematic,
-            2.0 * r_a_ma * s_a * s_ma,
-            s_ma * s_ma,
-            s_d * s_d + systematic,
-            2.0 * r_d_md * s_d * s_md,
-            s_md * s_md,
-            _zero_if_missing(rows.ra_dec_corr) * s_a * s_d,
-            r_a_md * s_a * s_md + r_d_ma * s_d * s_ma,
-            r_ma_md * s_ma * s_md,
-        ]
-    )
-    needed = (
-        rows.pmra_error_mas_yr,
-        rows.pmdec_error_mas_yr,
-        rows.ra_dec_corr,
-        rows.ra_pmra_corr,
-        rows.ra_pmdec_corr,
-        rows.dec_pmra_corr,
-        rows.dec_pmdec_corr,
-        rows.pmra_pmdec_corr,
-    )
-    partial = known & np.isnan(np.sum(needed, axis=0))
-    return covariance, partial
+@compiled
+def _covariances(
+    position_errors: Columns,
+    motions: Columns,
+    parallax: Floats,
+    correlations: Columns,
+    errors: tuple[float, float, float, float],
+    sigma_mu: float,
+    with_errors: bool,
+) -> tuple[Floats, Floats, Mask, Flags]:
+    rows = len(parallax)
+    covariance = np.zeros((rows, 9))
+    half_parallax = np.zeros(rows)
+    admitted = np.ones(rows, dtype=np.bool_)
+    marks = np.zeros(rows, dtype=np.int16)
+    for i in range(rows):
+        known = math.isfinite(motions[0][i]) and math.isfinite(motions[1][i])
+        if not known:
+            marks[i] |= _NO_PROPER_MOTION
+        if not with_errors:
+            continue
+        s_a, mark_a, ok_a = believed(position_errors[0][i], errors)
+        s_d, mark_d, ok_d = believed(position_errors[1][i], errors)
+        admitted[i] = ok_a and ok_d
+        marks[i] |= (mark_a | mark_d) & _ERROR_REPLACED
+        if math.isfinite(parallax[i]):
+            half_parallax[i] = parallax[i] * parallax[i] / 2.0
+        added = errors[2] * errors[2] + half_parallax[i]
+        c = covariance[i]
+        c[0], c[3] = s_a * s_a + added, s_d * s_d + added
+        c[6] = zero_if_missing(correlations[0][i]) * s_a * s_d
+        if not known:
+            c[2], c[5] = sigma_mu * sigma_mu, sigma_mu * sigma_mu
+            continue
+        s_ma, s_md = zero_if_missing(motions[2][i]), zero_if_missing(motions[3][i])
+        r_a_ma, r_a_md = zero_if_missing(correlations[1][i]), zero_if_missing(correlations[2][i])
+        r_d_ma, r_d_md = zero_if_missing(correlations[3][i]), zero_if_missing(correlations[4][i])
+        c[1], c[2] = 2.0 * r_a_ma * s_a * s_ma, s_ma * s_ma
+        c[4], c[5] = 2.0 * r_d_md * s_d * s_md, s_md * s_md
+        c[7] = r_a_md * s_a * s_md + r_d_ma * s_d * s_ma
+        c[8] = zero_if_missing(correlations[5][i]) * s_ma * s_md
+        complete = math.isfinite(motions[2][i]) and math.isfinite(motions[3][i])
+        for correlation in correlations:
+            complete = complete and math.isfinite(correlation[i])
+        if not complete:
+            marks[i] |= _COVARIANCE_PARTIAL
+    return covariance, half_parallax, admitted, marks
 
 
-def _believed(rows: Sources, errors: PositionErrors) -> tuple[Floats, Floats, Mask, Flags]:
-    admitted = np.ones(len(rows), dtype=bool)
-    marks = np.zeros(len(rows), dtype=np.int16)
-    sigmas = []
-    for given in (rows.ra_error_mas, rows.dec_error_mas):
-        missing = ~(given >= 0.0)
-        sigma = np.where(missing, errors.missing_mas, given)
-        admitted &= np.isfinite(sigma) & (sigma <= errors.reject_above_mas)
-        marks[missing] |= flags.ERROR_REPLACED
-        marks[sigma < errors.floor_mas] |= flags.ERROR_AT_FLOOR
-        sigmas.append(np.where(np.isfinite(sigma), np.maximum(sigma, errors.floor_mas), 0.0))
-    return sigmas[0], sigmas[1], admitted, marks
+@compiled
+def _variances(
+    ra_error: Floats,
+    dec_error: Floats,
+    correlation: Floats,
+    epoch: Floats,
+    errors: tuple[float, float, float, float],
+    mean_epoch: float,
+    with_errors: bool,
+) -> tuple[Floats, Mask, Flags, Floats]:
+    rows = len(epoch)
+    variance = np.zeros((rows, 4))
+    admitted = np.ones(rows, dtype=np.bool_)
+    marks = np.zeros(rows, dtype=np.int16)
+    filled = epoch.copy()
+    for i in range(rows):
+        if not math.isfinite(epoch[i]):
+            filled[i] = mean_epoch
+            if math.isfinite(mean_epoch):
+                marks[i] |= _EPOCH_REPLACED
+        if with_errors:
+            s_a, mark_a, ok_a = believed(ra_error[i], errors)
+            s_d, mark_d, ok_d = believed(dec_error[i], errors)
+            admitted[i] = ok_a and ok_d
+            marks[i] |= mark_a | mark_d
+            variance[i, 0] = s_a * s_a + errors[2] * errors[2]
+            variance[i, 1] = s_d * s_d + errors[2] * errors[2]
+            variance[i, 2] = zero_if_missing(correlation[i]) * s_a * s_d
+            variance[i, 3] = max(variance[i, 0], variance[i, 1]) + abs(variance[i, 2])
+    return variance, admitted, marks, filled
 
 
-def _zero_if_missing(values: Floats) -> Floats:
-    return np.where(np.isfinite(values), values, 0.0)
+@compiled
+def _widest(covariance: Floats, epoch: Floats, first: float, last: float) -> Floats:
+    widest = np.zeros(len(epoch))
+    for i in range(len(epoch)):
+        c = covariance[i]
+        for limit in (first, last):
+            t = zero_if_missing(limit - epoch[i])
+            aa, dd = c[0] + t * (c[1] + t * c[2]), c[3] + t * (c[4] + t * c[5])
+            ad = c[6] + t * (c[7] + t * c[8])
+            half = (aa - dd) / 2.0
+            widest[i] = max(widest[i], (aa + dd) / 2.0 + math.sqrt(half * half + ad * ad))
+    return widest
 
 
-def _polynomial(coefficients: Floats, interval: Floats) -> Floats:
-    value: Floats = coefficients[:, 0] + interval * (coefficients[:, 1] + interval * coefficients[:, 2])
-    return value
+@compiled
+def believed(given: float, errors: tuple[float, float, float, float]) -> tuple[float, int, bool]:
+    """One position error as the catalogue's `PositionErrors` have it: sigma, flag bits, whether it is admitted."""
+    floor, reject_above, _, missing = errors
+    mark = 0
+    if not given >= 0.0:
+        given = missing
+        mark |= _ERROR_REPLACED
+    if given < floor:
+        mark |= _ERROR_AT_FLOOR
+    if not (math.isfinite(given) and given <= reject_above):
+        return 0.0, mark, False
+    return max(given, floor), mark, True
+
+
+@compiled
+def zero_if_missing(value: float) -> float:
+    """Return the value, or 0 where it is NaN or infinite."""
+    return value if math.isfinite(value) else 0.0
+
+
+def _numbers(errors: PositionErrors) -> tuple[float, float, float, float]:
+    return float(errors.floor_mas), float(errors.reject_above_mas), float(errors.systematic_mas), float(errors.missing_mas)

@@ -25,17 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.crossmatch import settings as flags
-from stellarml.crossmatch.astrometry import Mask, Moving, prepare_moving, prepare_staying
+from stellarml.crossmatch.astrometry import Mask, Moving, Staying, prepare_moving, prepare_staying
 from stellarml.crossmatch.compiled import compiled
-from stellarml.crossmatch.density import count_within, ln_density_per_mas2, moved_vectors
+from stellarml.crossmatch.density import Counts, count_within, ln_density_per_mas2
 from stellarml.crossmatch.limits import Limits, limits_of, reach_arcsec
 from stellarml.crossmatch.movers import MoverEdges, no_edges
-from stellarml.crossmatch.pairs import find_pairs
+from stellarml.crossmatch.pairs import find_pairs, index_staying
 from stellarml.crossmatch.settings import Floats, Integers, MatchSettings, Sources
+from stellarml.crossmatch.zones import Zones, build_zones
 from stellarml.errors import StellarmlError
-
-Counts = NDArray[np.int32]
-
 
 @dataclass(frozen=True)
 class TileMatch:
@@ -109,8 +107,10 @@ def match_tile(
     moving_rows, staying_rows = (left, right) if settings.moving == "left" else (right, left)
     moving = prepare_moving(moving_rows, settings)
     staying = prepare_staying(staying_rows, settings, settled.mean_epoch_yr)
-    near = moving.usable & ~(reach_arcsec(moving, settings, settled) > settled.edge_radius_arcsec)
-    found = find_pairs(replace(moving, usable=near), staying, settings)
+    reach = reach_arcsec(moving, settings, settled)
+    near = replace(moving, usable=moving.usable & ~(reach > settled.edge_radius_arcsec))
+    zones = index_staying(staying, float(np.median(reach)) / 3600.0 if len(reach) else 1.0)
+    found = find_pairs(near, staying, zones, settings)
     far = edges if edges is not None else no_edges()
     left_far, left_ids = _nodes(left.id, far.left_id)
     right_far, right_ids = _nodes(right.id, far.right_id)
@@ -130,14 +130,14 @@ def match_tile(
         raise StellarmlError(
             "cross-match: a mover's counterpart is not among the right rows; read the ranges of halo.plan_tile"
         )
-    kept = kept[_order(left, right, left_node[kept], right_node[kept])]
+    kept = kept[_order(left.healpix_29, left_ids, right_ids, left_node[kept], right_node[kept])]
     a, b = left_node[kept], right_node[kept]
     degree, reverse_degree = neighbours[a], reverse[b]
     xm_flag = np.concatenate([found.flags, far.flags])[kept]
     xm_flag[reverse_degree > 1] |= flags.HAS_MULTIPLES
     score, density = rank[kept], np.zeros(len(kept), dtype=np.int32)
     if settings.radius_arcsec is None:
-        density = _density(left, right, settings, settled, moving, staying.vector, staying.usable, a)
+        density = _density(moving, staying, zones, settings, settled.mean_epoch_yr, a)
         score = score - ln_density_per_mas2(density, settings.density_radius_arcsec)
     return TileMatch(
         left_row=a,
@@ -171,36 +171,41 @@ def _nodes(ids: Integers, far_ids: Integers) -> tuple[Integers, Integers]:
     return node[which], np.concatenate([ids, distinct[absent]])
 
 
-def _order(left: Sources, right: Sources, left_node: Integers, right_node: Integers) -> Integers:
-    keys = (right.id[right_node], left.id[left_node], left.healpix_29[left_node])
-    return np.lexsort(keys).astype(np.int64)
-
-
 def _density(
-    left: Sources,
-    right: Sources,
-    settings: MatchSettings,
-    limits: Limits,
-    moving: Moving,
-    staying_vector: Floats,
-    staying_usable: Mask,
-    left_row: Integers,
+    moving: Moving, staying: Staying, zones: Zones, settings: MatchSettings, mean_epoch_yr: float, left_row: Integers
 ) -> Counts:
-    rows, which = np.unique(left_row, return_inverse=True)
+    radius = settings.density_radius_arcsec
     if settings.moving == "left":
-        interval = limits.mean_epoch_yr - moving.epoch_yr[rows]
-        interval[~np.isfinite(interval)] = 0.0
-        speed = moving.speed_rad_yr[rows]
-        centre = moved_vectors(moving.vector[rows], moving.motion_rad_yr[rows], speed, interval)
-        shift = speed * np.abs(interval)
-        others = (right.ra_deg, right.dec_deg, staying_vector, staying_usable)
+        left: Moving | Staying = moving
+        motions = (moving.motion_rad_yr, moving.speed_rad_yr, moving.epoch_yr)
     else:
-        centre, shift = staying_vector[rows], np.zeros(len(rows))
-        others = (right.ra_deg, right.dec_deg, moving.vector, moving.usable)
-    counts = count_within(
-        left.ra_deg[rows], left.dec_deg[rows], centre, shift, others, settings.density_radius_arcsec
-    )
-    return counts[which].astype(np.int32)
+        left = staying
+        motions = (np.zeros_like(staying.vector), np.zeros_like(staying.epoch_yr), staying.epoch_yr)
+        zones = build_zones(moving.ra_deg, moving.dec_deg, moving.vector, moving.usable, radius / 3600.0)
+    wanted = np.zeros(len(left.ra_deg), dtype=bool)
+    wanted[left_row] = True
+    place = (left.ra_deg, left.dec_deg, left.vector)
+    counts = count_within(np.flatnonzero(wanted), place, motions, mean_epoch_yr, zones, radius)
+    density: Counts = counts[left_row]
+    return density
+
+
+def _order(
+    index: Integers, left_ids: Integers, right_ids: Integers, left_node: Integers, right_node: Integers
+) -> Integers:
+    order = np.arange(len(left_node))
+    near, far = slice(None, -1), slice(1, None)
+    place, name = index[left_node], left_ids[left_node]
+    same = left_node[near] == left_node[far]
+    later = (place[near] < place[far]) | ((place[near] == place[far]) & (name[near] < name[far]))
+    if not (same | later).all():
+        return np.lexsort((right_ids[right_node], name, place)).astype(np.int64)
+    shared = np.zeros(len(order), dtype=bool)
+    shared[near] |= same
+    shared[far] |= same
+    some = np.flatnonzero(shared)
+    order[some] = some[np.lexsort((right_ids[right_node[some]], left_node[some]))]
+    return order
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""What must be known of whole catalogues before a tile can be matched, and how do tiles' shares of it add up?
+"""What must be known of whole catalogues before a tile can be matched, and how do tiles' shares add up?
 
 Two passes over slim columns, each a small record a tile that merges in any order to the same bytes (integers, maxima):
 
@@ -23,7 +23,6 @@ import numpy as np
 from stellarml.crossmatch.astrometry import (
     Mask,
     Moving,
-    admitted_staying,
     longest_shift_rad,
     prepare_moving,
     prepare_staying,
@@ -82,18 +81,18 @@ class MovingPart:
 
 def staying_part(rows: Sources, settings: MatchSettings) -> StayingPart:
     """Epochs and errors of the rows that take part, on the side that stays."""
-    taking = rows.take(admitted_staying(rows, settings))
-    epochs = taking.epoch_yr[np.isfinite(taking.epoch_yr)]
+    staying = prepare_staying(rows, settings, math.nan)
+    dated = staying.usable & np.isfinite(rows.epoch_yr)
+    epochs = rows.epoch_yr[dated]
     steps = np.rint((epochs - 2000.0) * _STEPS_PER_YEAR).astype(np.int64)
     first, last = epoch_limits(epochs)
-    variance = prepare_staying(taking, settings, math.nan).variance
     return StayingPart(
-        rows=len(taking),
+        rows=int(staying.usable.sum()),
         epochs=len(epochs),
         epoch_steps=int(steps.sum()),
         first_epoch_yr=first,
         last_epoch_yr=last,
-        widest_mas2=float(variance[:, 3].max()) if len(taking) else 0.0,
+        widest_mas2=float(staying.variance[staying.usable, 3].max(initial=0.0)),
     )
 
 

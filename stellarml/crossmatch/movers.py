@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stellarml import sky
 from stellarml.crossmatch.astrometry import Flags, prepare_moving, prepare_staying
 from stellarml.crossmatch.limits import Limits, reach_arcsec
-from stellarml.crossmatch.pairs import find_pairs
+from stellarml.crossmatch.pairs import find_pairs, index_staying
 from stellarml.crossmatch.settings import Floats, Integers, MatchSettings, Sources
 
 
@@ -80,9 +80,9 @@ def mover_edges(movers: Sources, staying: Sources, settings: MatchSettings, limi
     staying : Sources
         Rows of the other side, the whole catalogue or one tile's share of `mover_ranges`; join with `merge_edges`.
     """
-    found = find_pairs(
-        prepare_moving(movers, settings), prepare_staying(staying, settings, limits.mean_epoch_yr), settings
-    )
+    prepared = prepare_staying(staying, settings, limits.mean_epoch_yr)
+    zones = index_staying(prepared, max(limits.edge_radius_arcsec, 1.0) / 3600.0)
+    found = find_pairs(prepare_moving(movers, settings), prepared, zones, settings)
     moving, stayed = movers.take(found.moving_row), staying.take(found.staying_row)
     left, right = (moving, stayed) if settings.moving == "left" else (stayed, moving)
     centre_ra, centre_dec = left.ra_deg, left.dec_deg

@@ -21,7 +21,9 @@ from stellarml.crossmatch.astrometry import (
     Moving,
     Staying,
     longest_shift_rad,
-    widest_sigma_mas,
+    moved,
+    widest_variance_mas2,
+    zero_if_missing,
 )
 from stellarml.crossmatch.compiled import compiled
 from stellarml.crossmatch.settings import Floats, Integers, MatchSettings
@@ -67,22 +69,23 @@ def search_radius_rad(
     shift = longest_shift_rad(moving, *epochs_yr)
     if settings.radius_arcsec is not None:
         return (settings.radius_arcsec / ARCSEC_PER_RAD + shift) * SAFETY
-    sigma = widest_sigma_mas(moving, *epochs_yr)
-    reach = np.sqrt(settings.limit) * np.sqrt(sigma * sigma + widest_staying_mas2) / MAS_PER_RAD
+    variance = widest_variance_mas2(moving, *epochs_yr) + widest_staying_mas2
+    reach = np.sqrt(settings.limit) * np.sqrt(variance) / MAS_PER_RAD
     bound: Floats = (reach + shift) * SAFETY
     return bound
 
 
-def find_pairs(moving: Moving, staying: Staying, settings: MatchSettings) -> Pairs:
+def index_staying(staying: Staying, reach_deg: float) -> Zones:
+    """Index the usable rows of the side that stays for searches of a typical radius."""
+    return build_zones(staying.ra_deg, staying.dec_deg, staying.vector, staying.usable, reach_deg)
+
+
+def find_pairs(moving: Moving, staying: Staying, zones: Zones, settings: MatchSettings) -> Pairs:
     """All good neighbours among the usable rows of both sides, ordered by moving row."""
-    used = staying.usable
-    if not used.any() or not moving.usable.any():
-        nothing = np.empty(0, dtype=np.int64)
-        none = np.empty(0)
-        return Pairs(nothing, nothing, none, none, none, np.empty(0, dtype=np.int16))
-    epochs = epoch_limits(staying.epoch_yr[used])
-    radius_deg = search_radius_rad(moving, settings, epochs, float(staying.variance[used, 3].max())) / RAD_PER_DEG
-    zones = build_zones(staying.ra_deg, staying.dec_deg, used, 2.0 * float(np.median(radius_deg[moving.usable])))
+    details = np.column_stack([staying.variance, staying.epoch_yr])[zones.row]
+    epochs = epoch_limits(details[:, 4])
+    widest_staying = float(details[:, 3].max(initial=0.0))
+    radius_deg = search_radius_rad(moving, settings, epochs, widest_staying) / RAD_PER_DEG
     found = _search(
         moving.ra_deg,
         moving.dec_deg,
@@ -93,12 +96,10 @@ def find_pairs(moving: Moving, staying: Staying, settings: MatchSettings) -> Pai
         moving.half_parallax_mas2,
         moving.epoch_yr,
         moving.flags,
-        widest_sigma_mas(moving, *epochs) ** 2,
+        widest_variance_mas2(moving, *epochs),
         np.where(moving.usable, radius_deg, -1.0),
         zones,
-        staying.vector[zones.row],
-        staying.variance[zones.row],
-        staying.epoch_yr[zones.row],
+        details,
         staying.flags,
         settings.limit,
         -1.0 if settings.radius_arcsec is None else settings.radius_arcsec,
@@ -110,18 +111,6 @@ def epoch_limits(epoch_yr: Floats) -> tuple[float, float]:
     """First and last finite epoch; NaN twice where there is none."""
     finite = epoch_yr[np.isfinite(epoch_yr)]
     return (float(finite.min()), float(finite.max())) if len(finite) else (math.nan, math.nan)
-
-
-@compiled
-def moved(
-    x: float, y: float, z: float, mx: float, my: float, mz: float, speed: float, interval: float
-) -> tuple[float, float, float]:
-    """Unit vector after `interval` years along the great circle of the motion (mx, my, mz), rad/yr."""
-    angle = speed * interval
-    if angle == 0.0:
-        return x, y, z
-    along, across = math.cos(angle), math.sin(angle) / speed
-    return x * along + mx * across, y * along + my * across, z * along + mz * across
 
 
 @compiled
@@ -153,18 +142,14 @@ def _search(
     widest_mas2: Floats,
     radius_deg: Floats,
     zones: Zones,
-    other_vector: Floats,
-    other_variance: Floats,
-    other_epoch: Floats,
-    other_flags: Flags,
+    details: Floats,
+    staying_flags: Flags,
     limit: float,
     fixed_arcsec: float,
 ) -> Numbers:
     capacity = max(1024, len(ra_deg) + len(ra_deg) // 4)
-    rows = np.empty(capacity, dtype=np.int64)
-    others = np.empty(capacity, dtype=np.int64)
-    numbers = np.empty((capacity, 3))
-    marks = np.empty(capacity, dtype=np.int16)
+    rows, others = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int64)
+    marks, numbers = np.empty(capacity, dtype=np.int16), np.empty((3, capacity))
     count = 0
     reach = math.sqrt(limit) / MAS_PER_RAD
     fixed = fixed_arcsec > 0.0
@@ -175,40 +160,40 @@ def _search(
         low_zone, high_zone = zone_span(zones, dec_deg[i], radius)
         if low_zone >= high_zone:
             continue
-        low, high, low2, high2 = ra_windows(ra_deg[i], ra_half_width_deg(dec_deg[i], radius))
+        farthest = radius * RAD_PER_DEG * SAFETY + _TINY_RAD
         x0, y0, z0 = vector[i, 0], vector[i, 1], vector[i, 2]
+        low, high, low2, high2 = ra_windows(ra_deg[i], ra_half_width_deg(dec_deg[i], radius))
         for zone in range(low_zone, high_zone):
             begin, end = zones.start[zone], zones.start[zone + 1]
             for window in range(2):
                 if window == 1:
                     if high2 < low2:
                         break
-                    least, most = low2, high2
-                else:
-                    least, most = low, high
-                j = first_at_least(zones.ra_deg, begin, end, least)
-                while j < end and zones.ra_deg[j] <= most:
-                    k = j
-                    j += 1
-                    dx, dy, dz = other_vector[k, 0] - x0, other_vector[k, 1] - y0, other_vector[k, 2] - z0
-                    interval = other_epoch[k] - epoch[i]
-                    if interval != interval:
-                        interval = 0.0
+                    low, high, low2, high2 = low2, high2, low, high
+                k = first_at_least(zones.ra_deg, begin, end, low) - 1
+                while k + 1 < end and zones.ra_deg[k + 1] <= high:
+                    k += 1
+                    qx, qy, qz = zones.vector[k, 0], zones.vector[k, 1], zones.vector[k, 2]
+                    dx, dy, dz = qx - x0, qy - y0, qz - z0
+                    chord2 = dx * dx + dy * dy + dz * dz
+                    if chord2 > farthest * farthest:
+                        continue
+                    interval = zero_if_missing(details[k, 4] - epoch[i])
                     shift = speed[i] * abs(interval)
                     if fixed:
                         bound = fixed_arcsec / ARCSEC_PER_RAD + shift
                     else:
-                        bound = reach * math.sqrt(widest_mas2[i] + other_variance[k, 3]) + shift
+                        bound = reach * math.sqrt(widest_mas2[i] + details[k, 3]) + shift
                     bound = bound * SAFETY + _TINY_RAD
-                    if dx * dx + dy * dy + dz * dz > bound * bound:
+                    if chord2 > bound * bound:
                         continue
                     x, y, z = moved(
                         x0, y0, z0, motion[i, 0], motion[i, 1], motion[i, 2], speed[i], interval
                     )
-                    dx, dy, dz = other_vector[k, 0] - x, other_vector[k, 1] - y, other_vector[k, 2] - z
+                    dx, dy, dz = qx - x, qy - y, qz - z
                     chord2 = dx * dx + dy * dy + dz * dz
-                    distance = ARCSEC_PER_RAD * 2.0 * math.asin(min(1.0, math.sqrt(chord2) / 2.0))
-                    flag = moving_flags[i] | other_flags[zones.row[k]]
+                    distance = ARCSEC_PER_RAD * angle_of_chord(math.sqrt(chord2))
+                    flag = moving_flags[i] | staying_flags[zones.row[k]]
                     if interval == 0.0:
                         flag &= ~_NO_PM
                     if shift > _MOVED_FAR_RAD:
@@ -224,9 +209,9 @@ def _search(
                         east, north = tangent_offsets(x, y, z, dx, dy, dz, depth)
                         east, north = east * MAS_PER_RAD, north * MAS_PER_RAD
                         c = covariance[i]
-                        aa = c[0] + interval * (c[1] + interval * c[2]) + other_variance[k, 0]
-                        dd = c[3] + interval * (c[4] + interval * c[5]) + other_variance[k, 1]
-                        ad = c[6] + interval * (c[7] + interval * c[8]) + other_variance[k, 2]
+                        aa = c[0] + interval * (c[1] + interval * c[2]) + details[k, 0]
+                        dd = c[3] + interval * (c[4] + interval * c[5]) + details[k, 1]
+                        ad = c[6] + interval * (c[7] + interval * c[8]) + details[k, 2]
                         determinant = aa * dd - ad * ad
                         if not (determinant > 0.0 and aa > 0.0):
                             continue
@@ -238,26 +223,31 @@ def _search(
                             flag |= _PARALLAX
                     if count == capacity:
                         capacity *= 2
-                        rows, others = _longer(rows, capacity), _longer(others, capacity)
-                        marks = _longer(marks, capacity)
-                        wider = np.empty((capacity, 3))
-                        wider[:count] = numbers
-                        numbers = wider
+                        rows, others, marks, numbers = _longer(rows, others, marks, numbers, capacity)
                     rows[count], others[count], marks[count] = i, zones.row[k], flag
-                    numbers[count, 0], numbers[count, 1], numbers[count, 2] = distance, d2, rank
+                    numbers[0, count], numbers[1, count], numbers[2, count] = distance, d2, rank
                     count += 1
-    return (
-        rows[:count].copy(),
-        others[:count].copy(),
-        numbers[:count, 0].copy(),
-        numbers[:count, 1].copy(),
-        numbers[:count, 2].copy(),
-        marks[:count].copy(),
-    )
+                if window == 1:
+                    low, high, low2, high2 = low2, high2, low, high
+    distances, d2s, ranks = numbers[0, :count], numbers[1, :count], numbers[2, :count]
+    return rows[:count].copy(), others[:count].copy(), distances.copy(), d2s.copy(), ranks.copy(), marks[:count].copy()
 
 
 @compiled
-def _longer(values: Integers, capacity: int) -> Integers:
-    longer = np.empty(capacity, dtype=values.dtype)
-    longer[: len(values)] = values
-    return longer
+def angle_of_chord(chord: float) -> float:
+    """Angle in radians that a chord of the unit sphere spans; exact to rounding for small ones too."""
+    if chord < 1e-4:
+        return chord * (1.0 + chord * chord / 24.0)
+    return 2.0 * math.asin(min(1.0, chord / 2.0))
+
+
+@compiled
+def _longer(
+    rows: Integers, others: Integers, marks: Flags, numbers: Floats, capacity: int
+) -> tuple[Integers, Integers, Flags, Floats]:
+    count = len(rows)
+    more_rows, more_others = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int64)
+    more_marks, more_numbers = np.empty(capacity, dtype=np.int16), np.empty((3, capacity))
+    more_rows[:count], more_others[:count], more_marks[:count] = rows, others, marks
+    more_numbers[:, :count] = numbers
+    return more_rows, more_others, more_marks, more_numbers

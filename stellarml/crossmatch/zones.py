@@ -19,34 +19,67 @@ from stellarml.crossmatch.settings import Floats, Integers
 
 SLACK_DEG = 1e-10
 _RA_BITS = 40
+_SAMPLE = 4096
 
 
 class Zones(NamedTuple):
-    """Rows sorted by zone and right ascension; `row` leads back to the caller's arrays."""
+    """Rows sorted by zone and right ascension, with their unit vectors; `row` leads back to the caller's arrays."""
 
     first_dec_deg: float
     height_deg: float
     start: Integers
     ra_deg: Floats
+    vector: Floats
     row: Integers
 
 
-def build_zones(ra_deg: Floats, dec_deg: Floats, usable: Mask, height_deg: float) -> Zones:
-    """Index the usable rows; O(n) memory whatever height is asked for."""
-    rows = np.flatnonzero(usable).astype(np.int64)
-    ra = ra_deg[rows] % 360.0
-    dec = dec_deg[rows]
+def build_zones(ra_deg: Floats, dec_deg: Floats, vector: Floats, usable: Mask, reach_deg: float) -> Zones:
+    """Index the usable rows for searches of a typical radius `reach_deg`; O(n) memory whatever that is."""
+    rows = np.flatnonzero(usable)
     if not len(rows):
-        return Zones(0.0, 1.0, np.zeros(2, dtype=np.int64), ra, rows)
+        none = np.empty(0)
+        return Zones(0.0, 1.0, np.zeros(2, dtype=np.int64), none, np.empty((0, 3)), rows)
+    dec = dec_deg[rows]
     first, last = float(dec.min()), float(dec.max())
-    height = max(height_deg, (last - first) / (len(rows) + 1.0), SLACK_DEG)
-    zone = ((dec - first) / height).astype(np.int64)
-    count = int(zone.max()) + 1
-    quantised = (ra * (2.0**_RA_BITS / 360.0)).astype(np.int64)
-    order = np.argsort((zone << (_RA_BITS + 1)) | quantised)
-    start = np.zeros(count + 1, dtype=np.int64)
-    np.cumsum(np.bincount(zone, minlength=count), out=start[1:])
-    return Zones(first, height, start, ra[order], rows[order])
+    height = max(_height_deg(dec, reach_deg), (last - first) / (len(rows) + 1.0), SLACK_DEG)
+    zone, key = _keys(ra_deg, dec_deg, rows, first, height)
+    order = np.argsort(key)
+    start = np.zeros(int(zone.max()) + 2, dtype=np.int64)
+    np.cumsum(np.bincount(zone), out=start[1:])
+    row = rows[order]
+    ra, sorted_vector = _gather(ra_deg, vector, row)
+    return Zones(first, height, start, ra, sorted_vector, row)
+
+
+def _height_deg(dec_deg: Floats, reach_deg: float) -> float:
+    """Take the diameter of a search or, where sources are sparse, what makes a window hold about one source."""
+    sample = dec_deg[:: max(1, len(dec_deg) // _SAMPLE)]
+    low, high = np.quantile(sample, [0.1, 0.9])
+    extent = float(high - low) / 0.8
+    return max(2.0 * reach_deg, extent * extent / (4.0 * len(dec_deg) * max(reach_deg, SLACK_DEG)))
+
+
+@compiled
+def _keys(
+    ra_deg: Floats, dec_deg: Floats, rows: Integers, first_dec_deg: float, height_deg: float
+) -> tuple[Integers, Integers]:
+    zone = np.empty(len(rows), dtype=np.int64)
+    key = np.empty(len(rows), dtype=np.int64)
+    for i in range(len(rows)):
+        zone[i] = int((dec_deg[rows[i]] - first_dec_deg) / height_deg)
+        turned = (ra_deg[rows[i]] % 360.0) * (2.0**_RA_BITS / 360.0)
+        key[i] = (zone[i] << (_RA_BITS + 1)) | int(turned)
+    return zone, key
+
+
+@compiled
+def _gather(ra_deg: Floats, vector: Floats, row: Integers) -> tuple[Floats, Floats]:
+    ra, out = np.empty(len(row)), np.empty((len(row), 3))
+    for i in range(len(row)):
+        ra[i] = ra_deg[row[i]] % 360.0
+        for axis in range(3):
+            out[i, axis] = vector[row[i], axis]
+    return ra, out
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""What distances would Bailer-Jones et al. (2021) give?
+"""Distances as Bailer-Jones et al. (2021, AJ 161, 147) would give them.
 
 Geometric: median and 16/84 % of the posterior of parallax and the prior r^2 exp(-r/L) where the parallax is worse than
 10 %, 1/parallax where it is better. Photogeometric: the same, sharpened by what colour and magnitude tell (12 %).
@@ -47,7 +47,12 @@ def geometric_quantiles_pc(parallax_mas: Floats, error_mas: Floats) -> Floats:
 
 
 def distance_rows(
-    source_id: np.ndarray, parallax: Floats, error: Floats, has_colour: Bools, true_pc: Floats, draw: np.random.Generator
+    source_id: np.ndarray,
+    parallax: Floats,
+    error: Floats,
+    has_colour: Bools,
+    true_pc: Floats,
+    draw: np.random.Generator,
 ) -> dict[str, Column]:
     """Return the distance table's columns for the sources of a block that have a parallax (mas; NaN: none)."""
     has = np.isfinite(parallax)
@@ -63,7 +68,9 @@ def distance_rows(
     out: dict[str, Column] = {"source_id": source_id[has]}
     for q, name in enumerate(("lo", "med", "hi")):
         out[f"r_{name}_geo"] = geo[:, q].astype(np.float32)
-        out[f"r_{name}_photogeo"] = np.where(colour, np.exp(middle + (q - 1) * width), np.nan).astype(np.float32)
+        out[f"r_{name}_photogeo"] = np.where(colour, np.exp(middle + (q - 1) * width), np.nan).astype(
+            np.float32
+        )
     weak = parallax[has] / error[has] < _GOOD_SNR
     out["flag"] = np.where(colour, np.where(weak, 10022, 10033), np.where(weak, 10099, 10199))
     return out

@@ -1,4 +1,4 @@
-"""How much light is lost on the way, and what does the published map say?
+"""Light lost on the way, and what the published map says of it.
 
 A sheet of dust 125 pc high: E(B-V)(d) = E_map (1 - exp(-d |sin b| / 125 pc)), so that stars nearer than 400 pc from
 the plane are over-corrected when the map's value is applied, as the paper does. The map's own error of 16 % and the
@@ -22,7 +22,17 @@ RV_ERROR = 0.05
 _MAX_EBV = 3.0
 _MAP_SCATTER_DEX = 0.25
 # dA_X / dR_V per unit E(B-V), the a(x) of Cardelli, Clayton & Mathis (1989) at the bands' mean wavelengths.
-_RV_SLOPE = {"u": 0.95, "v": 0.97, "g": 1.00, "r": 0.93, "i": 0.80, "z": 0.67, "G": 0.90, "BP": 1.0, "RP": 0.80}
+_RV_SLOPE = {
+    "u": 0.95,
+    "v": 0.97,
+    "g": 1.00,
+    "r": 0.93,
+    "i": 0.80,
+    "z": 0.67,
+    "G": 0.90,
+    "BP": 1.0,
+    "RP": 0.80,
+}
 _RV = 3.1
 _SFD_SCALE = 0.86
 
@@ -45,7 +55,7 @@ def mean_map_ebv(b_deg: Floats) -> Floats:
 
 def true_map_ebv(ra_deg: Floats, dec_deg: Floats, seed: int) -> Floats:
     """Return the true E(B-V) of the whole column (mag), shape (n,): the mean with clouds of 0.25 dex, capped at 3."""
-    clouds = 10.0 ** (_MAP_SCATTER_DEX * _waves(ra_deg, dec_deg, seed, "clouds", (40.0, 600.0)))
+    clouds = 10.0 ** (_MAP_SCATTER_DEX * _waves(ra_deg, dec_deg, seed, "clouds", (120.0, 900.0)))
     return np.minimum(mean_map_ebv(galactic(ra_deg, dec_deg)[1]) * clouds, _MAX_EBV)
 
 
@@ -61,7 +71,7 @@ def _waves(ra_deg: Floats, dec_deg: Floats, seed: int, name: str, wavenumbers: t
     """Return a smooth random field of zero mean and unit variance on the sphere, shape (n,)."""
     draw = stream(seed, "waves", name)
     n_waves = 24
-    k = np.exp(draw.uniform(*np.log(wavenumbers), n_waves))
+    k = np.exp(draw.uniform(np.log(wavenumbers[0]), np.log(wavenumbers[1]), n_waves))
     direction = draw.standard_normal((n_waves, 3))
     direction /= np.linalg.norm(direction, axis=1)[:, None]
     phase = draw.uniform(0, 2 * np.pi, n_waves)
@@ -69,7 +79,7 @@ def _waves(ra_deg: Floats, dec_deg: Floats, seed: int, name: str, wavenumbers: t
     total = np.zeros(len(ra_deg))
     for i in range(n_waves):
         total += np.cos(v @ (direction[i] * k[i]) + phase[i])
-    return total * np.sqrt(2.0 / n_waves)
+    return np.asarray(total * np.sqrt(2.0 / n_waves))
 
 
 def sheet_fraction(distance_pc: Floats, b_deg: Floats) -> Floats:

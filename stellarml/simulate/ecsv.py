@@ -1,4 +1,4 @@
-"""What stands at the head of a Gaia bulk file?
+"""The head of a Gaia bulk file, and the column lists of both archives.
 
 About a thousand `#` lines of YAML (ECSV) with name, type, unit, UCD and meaning of each of the 152 columns, then one
 line of names. Types come from the release's schema, units and meanings from the archive's own metadata.

@@ -1,4 +1,4 @@
-"""Which parts of the sky are simulated, and where are the sources inside them?
+"""The parts of the sky that are simulated, and the places of the sources inside them.
 
 Five caps put the awkward places of a sphere into every sky: RA = 0 where three HEALPix base pixels meet, the south
 pole, a field of real SkyMapper rows, and two dusty ones. Their areas grow with the number of sources, so that surface
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import healpy as hp
 import numpy as np
 
-from stellarml.simulate.galaxy import galactic
+from stellarml.simulate.galaxy import galactic, lon_lat_deg, unit_vectors
 from stellarml.simulate.streams import Bools, Floats, Ints, stream
 
 CELL_LEVEL = 6
@@ -78,7 +78,9 @@ def positions(field: Field, n: int, area_deg2: float, seed: int) -> tuple[Floats
         s = np.sqrt(1.0 - c * c)
         x, y = s * np.cos(angle), s * np.sin(angle)
         u, w = x / radius, y / radius
-        wave = np.sin(2.1 * u + phase[0]) + np.sin(2.9 * w + phase[1]) + 0.7 * np.sin(4.3 * (u - w) + phase[2])
+        wave = (
+            np.sin(2.1 * u + phase[0]) + np.sin(2.9 * w + phase[1]) + 0.7 * np.sin(4.3 * (u - w) + phase[2])
+        )
         keep = draw.random(more) < 0.63 + 0.137 * wave
         east, north = np.concatenate([east, x[keep]]), np.concatenate([north, y[keep]])
         cosine = np.concatenate([cosine, c[keep]])
@@ -90,18 +92,14 @@ def _from_local(field: Field, east: Floats, north: Floats, cosine: Floats) -> tu
     centre = np.array([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)])
     e = np.array([-np.sin(a), np.cos(a), 0.0])
     v = cosine[:, None] * centre + east[:, None] * e + north[:, None] * np.cross(centre, e)
-    return np.degrees(np.arctan2(v[:, 1], v[:, 0])) % 360.0, np.degrees(np.arctan2(v[:, 2], np.hypot(v[:, 0], v[:, 1])))
+    return lon_lat_deg(v)
 
 
 def shift(ra_deg: Floats, dec_deg: Floats, east_mas: Floats, north_mas: Floats) -> tuple[Floats, Floats]:
     """Return the positions moved on the tangent plane by true arcs (mas); correct at the poles."""
-    from stellarml.simulate.galaxy import unit_vectors
-
     to_star, east, north = unit_vectors(ra_deg, dec_deg)
     mas = np.radians(1.0 / 3.6e6)
-    v = to_star + (east_mas * mas)[:, None] * east + (north_mas * mas)[:, None] * north
-    ra = np.degrees(np.arctan2(v[:, 1], v[:, 0])) % 360.0
-    return ra, np.degrees(np.arctan2(v[:, 2], np.hypot(v[:, 0], v[:, 1])))
+    return lon_lat_deg(to_star + (east_mas * mas)[:, None] * east + (north_mas * mas)[:, None] * north)
 
 
 def with_close_pairs(
@@ -117,7 +115,7 @@ def with_close_pairs(
     draw = stream(seed, "close_pairs", field)
     n = len(ra_deg)
     order = draw.permutation(n)
-    n_moved = min(int(round(share * n)), n // 2)
+    n_moved = min(round(share * n), n // 2)
     moved, hosts = order[:n_moved], order[n_moved : 2 * n_moved]
     separation_mas = 1000.0 * draw.uniform(0.3, 6.0, n_moved)
     angle = draw.uniform(0, 2 * np.pi, n_moved)

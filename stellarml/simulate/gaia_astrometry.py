@@ -1,4 +1,4 @@
-"""What does Gaia measure of a source's place and motion, and how well?
+"""Gaia's measurement of a source's place and motion, and its errors.
 
 Errors follow the DR3 model of PyGaia with a scatter that is partly common to a sky cell (scanning law) and partly the
 source's own; `astrometric_sigma5d_max` is computed from the covariance, since it reproduces the real column to 0.14 %
@@ -53,7 +53,7 @@ def correlation_factor(cell: np.ndarray, seed: int, draw: np.random.Generator) -
         for j in range(i):
             common = 0.14 * cell_normal(seed, f"correlation{i}{j}", cell)
             factor[:, i, j] = _MEAN_CORRELATION.get((i, j), 0.0) + common + draw.normal(0, 0.06, n)
-    return factor / np.sqrt((factor**2).sum(axis=2))[:, :, None]
+    return np.asarray(factor / np.sqrt((factor**2).sum(axis=2))[:, :, None])
 
 
 def solution(g_mag: Floats, poor: Bools, draw: np.random.Generator) -> np.ndarray:
@@ -76,7 +76,9 @@ def astrometry(truth: Truth, seed: int, noise: bool, draw: np.random.Generator) 
     sigma *= np.where(solved == SIX, 1.12, 1.0)
     sigma_two = np.exp(draw.normal(np.log(1.6), 0.8, n)) * (1 + 10 ** (0.4 * (g_mag - 20.5)))
     errors = sigma[:, None] * ERROR_RATIO * np.exp(draw.normal(0, 0.03, (n, 5)))
-    errors[~has_motion, :2] = sigma_two[~has_motion, None] * np.exp(draw.normal(0, 0.15, (int((~has_motion).sum()), 2)))
+    errors[~has_motion, :2] = sigma_two[~has_motion, None] * np.exp(
+        draw.normal(0, 0.15, (int((~has_motion).sum()), 2))
+    )
     factor = correlation_factor(cell, seed, draw)
     error32 = errors.astype(np.float32)
     pulls = np.einsum("nij,nj->ni", factor, draw.standard_normal((n, 5)))
@@ -114,7 +116,9 @@ def _quality(truth: Truth, draw: np.random.Generator) -> tuple[Bools, Floats, np
     """Return which solutions are poor, RUWE, and the two IPD percentages."""
     n = len(truth["ra"])
     near = truth["close_pair"]
-    chance = np.select([near, truth["is_binary"] == 1, truth["component"] >= QUASAR], [0.45, 0.13, 0.10], 0.02)
+    chance = np.select(
+        [near, truth["is_binary"] == 1, truth["component"] >= QUASAR], [0.45, 0.13, 0.10], 0.02
+    )
     poor = np.asarray(draw.random(n) < chance)
     ruwe = np.exp(draw.normal(0.02, 0.06, n)) + np.where(poor, 0.25 + draw.exponential(1.6, n), 0.0)
     crowded = (near & (draw.random(n) < 0.6)) | (poor & (draw.random(n) < 0.35))
@@ -123,7 +127,9 @@ def _quality(truth: Truth, draw: np.random.Generator) -> tuple[Bools, Floats, np
     return poor, ruwe, peaks.astype(np.int8), odd.astype(np.int8)
 
 
-def _bookkeeping(truth: Truth, solved: np.ndarray, ruwe: Floats, draw: np.random.Generator) -> dict[str, Column]:
+def _bookkeeping(
+    truth: Truth, solved: np.ndarray, ruwe: Floats, draw: np.random.Generator
+) -> dict[str, Column]:
     """Return the counts and diagnostics that no cut of the paper reads."""
     n = len(truth["ra"])
     has_motion = solved != TWO
@@ -146,7 +152,9 @@ def _bookkeeping(truth: Truth, solved: np.ndarray, ruwe: Floats, draw: np.random
         "astrometric_primary_flag": np.asarray(five & (draw.random(n) < 0.3)),
         "nu_eff_used_in_astrometry": np.where(five, nu_eff, np.nan).astype(np.float32),
         "pseudocolour": np.where(six, nu_eff + draw.normal(0, 0.1, n), np.nan).astype(np.float32),
-        "pseudocolour_error": np.where(six, np.exp(draw.normal(np.log(0.12), 0.5, n)), np.nan).astype(np.float32),
+        "pseudocolour_error": np.where(six, np.exp(draw.normal(np.log(0.12), 0.5, n)), np.nan).astype(
+            np.float32
+        ),
         "astrometric_matched_transits": transits.astype(np.int16),
         "visibility_periods_used": np.where(has_motion, draw.integers(10, 21, n), 6).astype(np.int16),
         "matched_transits": matched.astype(np.int16),
@@ -161,8 +169,12 @@ def _bookkeeping(truth: Truth, solved: np.ndarray, ruwe: Floats, draw: np.random
         out[f"{name}_pseudocolour_corr"] = values.astype(np.float32)
     scanned = draw.random(n) < 0.97
     for k, (low, high) in enumerate(((0.15, 0.5), (0.1, 0.4), (0.2, 0.6), (0.8, 0.95)), start=1):
-        out[f"scan_direction_strength_k{k}"] = np.where(scanned, draw.uniform(low, high, n), np.nan).astype(np.float32)
-        out[f"scan_direction_mean_k{k}"] = np.where(scanned, draw.uniform(-180 / k, 180 / k, n), np.nan).astype(np.float32)
+        out[f"scan_direction_strength_k{k}"] = np.where(scanned, draw.uniform(low, high, n), np.nan).astype(
+            np.float32
+        )
+        out[f"scan_direction_mean_k{k}"] = np.where(
+            scanned, draw.uniform(-180 / k, 180 / k, n), np.nan
+        ).astype(np.float32)
     return out
 
 

@@ -1,4 +1,4 @@
-"""What does Gaia measure of a source's light?
+"""Gaia's measurement of a source's light, and its errors.
 
 Magnitude errors are PyGaia's DR3 splines scaled to the mean number of transits of DR3; the observed magnitudes also
 carry the few-mmag systematics that the published errors leave out. BP and RP are missing for 1 % of bright and 10 % of
@@ -27,7 +27,11 @@ _MAGNITUDE_RANGE = (4.0, 20.9)
 
 @cache
 def _splines() -> dict[str, BSpline]:
-    text = resources.files("stellarml").joinpath("data", "gaia_edr3_photerr_spline.csv").read_text(encoding="utf-8")
+    text = (
+        resources.files("stellarml")
+        .joinpath("data", "gaia_edr3_photerr_spline.csv")
+        .read_text(encoding="utf-8")
+    )
     rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
     out = {}
     for band in ("G", "BP", "RP"):

@@ -1,4 +1,4 @@
-"""What would the archive's 152 columns say of these sources?
+"""The archive's 152 columns for a block of sources.
 
 One block of sources at a time: astrometry, photometry and GSP-Phot come from their own modules, everything else
 (RVS, flags, class probabilities, coordinates) from here. A column that cannot be computed is drawn with the null
@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from stellarml.simulate.galaxy import galactic, unit_vectors
 from stellarml.simulate.gaia_astrometry import astrometry, vbroad_columns
 from stellarml.simulate.gaia_photometry import photometry
+from stellarml.simulate.galaxy import galactic, lon_lat_deg, unit_vectors
 from stellarml.simulate.gspphot import gspphot
 from stellarml.simulate.settings import Realism
 from stellarml.simulate.streams import Floats, stream
@@ -25,7 +25,9 @@ _OBLIQUITY_DEG = 23.4392911
 _RVS_LIMIT_MAG = 14.2
 
 
-def gaia_rows(truth: Truth, random_index: np.ndarray, seed: int, block: str, realism: Realism) -> dict[str, Column]:
+def gaia_rows(
+    truth: Truth, random_index: np.ndarray, seed: int, block: str, realism: Realism
+) -> dict[str, Column]:
     """Return all columns of `gaia_source` for a block of the true sky.
 
     Parameters
@@ -104,7 +106,7 @@ def _radial_velocities(truth: Truth, draw: np.random.Generator) -> dict[str, Col
         "rvs_spec_sig_to_noise": real(2.5 * snr, bright & (snr > 8)),
         "has_rvs": np.asarray(bright & (snr > 20)),
     }
-    return out | vbroad_columns(bright & (draw.random(n) < 0.45), draw)
+    return out | vbroad_columns(bright & (draw.random(n) < 0.3), draw)
 
 
 def _classes(truth: Truth, draw: np.random.Generator) -> dict[str, Column]:
@@ -112,7 +114,9 @@ def _classes(truth: Truth, draw: np.random.Generator) -> dict[str, Column]:
     kind = truth["component"]
     giant = np.nan_to_num(truth["logg"], nan=5.0) < 2.2
     variable = draw.random(n) < np.where(giant, 0.06, 0.011) + 0.25 * (kind == QUASAR)
-    quasar = np.where(kind == QUASAR, draw.random(n) < 0.9, draw.random(n) < 0.0025 + 0.01 * (truth["m_G"] > 19.5))
+    quasar = np.where(
+        kind == QUASAR, draw.random(n) < 0.9, draw.random(n) < 0.0025 + 0.01 * (truth["m_G"] > 19.5)
+    )
     galaxy_like = np.where(kind == GALAXY, draw.random(n) < 0.85, draw.random(n) < 0.001)
     multiple = (truth["is_binary"] == 1) & (draw.random(n) < 0.012) & (truth["m_G"] < 18)
     bit = draw.choice(np.array([1, 2, 3, 4]), n, p=[0.45, 0.4, 0.08, 0.07])
@@ -142,10 +146,11 @@ def _coordinates(ra_deg: Floats, dec_deg: Floats) -> dict[str, Column]:
     lon, lat = galactic(ra_deg, dec_deg)
     x, y, z = unit_vectors(ra_deg, dec_deg)[0].T
     tilt = np.radians(_OBLIQUITY_DEG)
-    y_ecl, z_ecl = y * np.cos(tilt) + z * np.sin(tilt), z * np.cos(tilt) - y * np.sin(tilt)
+    ecl = np.stack([x, y * np.cos(tilt) + z * np.sin(tilt), z * np.cos(tilt) - y * np.sin(tilt)], axis=1)
+    ecl_lon, ecl_lat = lon_lat_deg(ecl)
     return {
         "l": lon,
         "b": lat,
-        "ecl_lon": np.degrees(np.arctan2(y_ecl, x)) % 360.0,
-        "ecl_lat": np.degrees(np.arcsin(np.clip(z_ecl, -1.0, 1.0))),
+        "ecl_lon": ecl_lon,
+        "ecl_lat": ecl_lat,
     }

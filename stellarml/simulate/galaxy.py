@@ -1,4 +1,4 @@
-"""How many stars of which component are where, how old, how metal-rich, and how fast?
+"""The stars of each component: how many are where, how old, how metal-rich, how fast.
 
 Densities, [Fe/H] and ages follow Bland-Hawthorn & Gerhard (2016, ARA&A 54, 529) as used by brutus; velocities Bensby
 et al. (2003) and Schoenrich et al. (2010). The thin disc's height grows with age: with one height for all ages, young
@@ -21,7 +21,7 @@ AGE_MEAN_GYR = np.array([4.9, 10.0, 12.4])
 AGE_SIGMA_GYR = np.array([4.0, 2.0, 1.0])
 ALPHA_MEAN = np.array([0.04, 0.22, 0.28])
 ALPHA_SIGMA = np.array([0.03, 0.05, 0.07])
-STARS_FORMED_PER_PC3 = 0.108
+STARS_FORMED_PER_PC3 = 0.114
 
 SUN_R_KPC = 8.2
 SUN_Z_KPC = 0.025
@@ -41,8 +41,8 @@ GALACTIC_AXES = np.array(
 
 
 def thin_disc_height_kpc(age_gyr: float) -> float:
-    """Return the scale height (kpc) of thin-disc stars of an age: 0.13 at 1 Gyr, 0.30 at 5 Gyr, 0.42 at 10 Gyr."""
-    return float(0.30 * (age_gyr / 5.0) ** 0.5)
+    """Return the scale height (kpc) of thin-disc stars of an age: 0.11 at 1 Gyr, 0.30 at 5 Gyr, 0.45 at 10 Gyr."""
+    return float(0.30 * (age_gyr / 5.0) ** 0.6)
 
 
 def density(component: int, age_gyr: float, l_deg: float, b_deg: float, distance_kpc: Floats) -> Floats:
@@ -74,7 +74,11 @@ def feh_age_weights(component: int, feh: Floats, log_age: Floats) -> Floats:
     """Return the probability of each (feh, log age) bin centre in a component, shape (n_feh, n_age)."""
     feh_part = np.exp(-0.5 * ((feh - FEH_MEAN[component]) / FEH_SIGMA[component]) ** 2)
     gyr = 10.0 ** (log_age - 9.0)
-    age_part = gyr * np.exp(-0.5 * ((gyr - AGE_MEAN_GYR[component]) / AGE_SIGMA_GYR[component]) ** 2)
+    age_part = (
+        gyr
+        * np.gradient(log_age)
+        * np.exp(-0.5 * ((gyr - AGE_MEAN_GYR[component]) / AGE_SIGMA_GYR[component]) ** 2)
+    )
     return np.asarray(np.outer(feh_part / feh_part.sum(), age_part / age_part.sum()))
 
 
@@ -90,10 +94,16 @@ def unit_vectors(ra_deg: Floats, dec_deg: Floats) -> tuple[Floats, Floats, Float
     )
 
 
+def lon_lat_deg(vectors: Floats) -> tuple[Floats, Floats]:
+    """Return longitude in [0, 360) and latitude (deg) of vectors of shape (n, 3); exact near the poles."""
+    x, y, z = vectors.T
+    lon = np.degrees(np.arctan2(y, x)) % 360.0
+    return np.where(lon >= 360.0, 0.0, lon), np.degrees(np.arctan2(z, np.hypot(x, y)))
+
+
 def galactic(ra_deg: Floats, dec_deg: Floats) -> tuple[Floats, Floats]:
     """Return Galactic longitude (0 to 360) and latitude in degrees, each of shape (n,)."""
-    v = unit_vectors(ra_deg, dec_deg)[0] @ GALACTIC_AXES.T
-    return np.degrees(np.arctan2(v[:, 1], v[:, 0])) % 360.0, np.degrees(np.arcsin(np.clip(v[:, 2], -1, 1)))
+    return lon_lat_deg(unit_vectors(ra_deg, dec_deg)[0] @ GALACTIC_AXES.T)
 
 
 def motions(

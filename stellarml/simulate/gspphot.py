@@ -1,4 +1,4 @@
-"""What does Gaia's own classifier (GSP-Phot) say of a star?
+"""What Gaia's own classifier, GSP-Phot, says of a star.
 
 Its errors are not independent noise: one A0-Teff error is shared (measured correlations Teff-A0 0.73, Teff-logg 0.67),
 log g follows the distance, and [M/H] saturates towards metal-poor stars. Drawn independently, metal-poor labels come
@@ -43,7 +43,12 @@ def gspphot(
     """
     n = len(truth["ra"])
     star = truth["component"] < QUASAR
-    has = usable & (truth["m_G"] < FAINT_LIMIT_MAG) & (draw.random(n) > NULL_SHARE) & (star | (draw.random(n) < 0.3))
+    has = (
+        usable
+        & (truth["m_G"] < FAINT_LIMIT_MAG)
+        & (draw.random(n) > NULL_SHARE)
+        & (star | (draw.random(n) < 0.3))
+    )
     teff0 = np.where(star, truth["teff"], 6500.0)
     logg0 = np.where(star, truth["logg"], 4.3)
     feh0 = np.where(star, truth["feh"], -0.5)
@@ -52,7 +57,9 @@ def gspphot(
         shared = own_t
     heat = np.clip(teff0 / 5500.0, 0.7, 1.8) ** 2
     teff = teff0 + TEFF_ERROR_K * heat * shared
-    relative = np.clip(np.nan_to_num(parallax_error, nan=1.0) * np.minimum(truth["distance_pc"], 3e4) / 1000.0, 0.005, 1.5)
+    relative = np.clip(
+        np.nan_to_num(parallax_error, nan=1.0) * np.minimum(truth["distance_pc"], 3e4) / 1000.0, 0.005, 1.5
+    )
     log_distance = 0.5 * np.log10(1.0 + relative) * draw.standard_normal(n)
     independent = LOGG_ERROR_DEX * own_g
     together = LOGG_ERROR_DEX * (_TEFF_LOGG * shared + np.sqrt(1 - _TEFF_LOGG**2) * own_g) - 2 * log_distance

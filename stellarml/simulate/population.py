@@ -1,4 +1,4 @@
-"""Which stars are in a field, and how many stars of nature does each stand for?
+"""The stars of a field, and how many stars of nature each one stands for.
 
 A magnitude-limited sky is 95 % faint dwarfs of one kind. So the natural rate of every small cell of (component,
 [Fe/H], age, evolutionary point, G) is computed first, cells are drawn at a chosen share of bright, giant and
@@ -25,7 +25,10 @@ BINARY_SHARE = 0.4
 _G_EDGES = np.arange(8.0, G_FAINT + 0.01, 0.43)
 _FEH_EDGES = np.concatenate([[-4.0, -3.25, -2.75], np.arange(-2.5, 0.51, 0.25)])
 # How densely apparent magnitudes are drawn, in place of nature's steep rise.
-_TARGET_G = ([8.0, 10.0, 12.0, 13.0, 14.0, 16.5, 17.0, 18.0, 20.5, 20.9], [0.03, 0.2, 0.7, 1, 1.2, 1.2, 0.9, 0.8, 1.2, 0.7])
+_TARGET_G = (
+    [8.0, 10.0, 12.0, 13.0, 14.0, 16.5, 17.0, 18.0, 20.5, 20.9],
+    [0.03, 0.2, 0.7, 1, 1.2, 1.2, 0.9, 0.8, 1.2, 0.7],
+)
 _GIANT_LOGG = 3.5
 _GIANT_BOOST = 2.0
 _METAL_POOR_FEH = -1.5
@@ -78,7 +81,9 @@ def field_counts(field: Field, realism: Realism) -> FieldCounts:
         for j, log_age in enumerate(g.log_age):
             age_gyr = float(10.0 ** (log_age - 9.0))
             along = volume * galaxy.density(c, age_gyr, l_deg, b_deg, distance / 1000.0)
-            natural[c, :, j] = star[:, j, :, None] * np.interp(need[:, j], modulus, along, left=0.0, right=0.0)
+            natural[c, :, j] = star[:, j, :, None] * np.interp(
+                need[:, j], modulus, along, left=0.0, right=0.0
+            )
         giant[c] = logg < _GIANT_LOGG
     natural *= np.diff(_G_EDGES)
     boosted = natural * np.where(giant, _GIANT_BOOST, 1.0)[..., None]
@@ -90,7 +95,9 @@ def field_counts(field: Field, realism: Realism) -> FieldCounts:
     )
 
 
-def draw_stars(field: Field, counts: FieldCounts, n: int, seed: int, realism: Realism) -> dict[str, Floats | Ints]:
+def draw_stars(
+    field: Field, counts: FieldCounts, n: int, seed: int, realism: Realism
+) -> dict[str, Floats | Ints]:
     """Draw `n` stars of a field: parameters, absolute magnitudes, distances, weights; each column of shape (n,).
 
     `weight` is the number of stars of nature that the row stands for in a field of n / surface density deg2.
@@ -104,7 +111,11 @@ def draw_stars(field: Field, counts: FieldCounts, n: int, seed: int, realism: Re
     log_age = _within(g.log_age, j, draw)
     point = _within(g.point, k, draw)
     g_mag = _G_EDGES[m] + draw.random(n) * np.diff(_G_EDGES)[m]
-    alpha = galaxy.ALPHA_MEAN[c] + galaxy.ALPHA_SIGMA[c] * draw.standard_normal(n) if realism.alpha else np.zeros(n)
+    alpha = (
+        galaxy.ALPHA_MEAN[c] + galaxy.ALPHA_SIGMA[c] * draw.standard_normal(n)
+        if realism.alpha
+        else np.zeros(n)
+    )
     z = feh + alpha_shift(alpha)
     star = interpolate(z, log_age, point)
     distance = np.interp(g_mag - star["M_G"], counts.effective_modulus, counts.distance_pc)

@@ -1,4 +1,4 @@
-"""How is a whole simulated sky written?
+"""The order in which a whole simulated sky is drawn and written.
 
 The true sky is drawn first, in memory (about 0.5 kB a source); then threads write one file each, block by block, from
 random streams keyed by block, so that neither memory nor bytes depend on the number of threads.
@@ -6,16 +6,18 @@ random streams keyed by block, so that neither memory nor bytes depend on the nu
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.errors import UserError
+from stellarml.errors import StorageError, UserError
 from stellarml.simulate import distances, labels
 from stellarml.simulate.ecsv import gaia_columns, gaia_header, skymapper_columns
 from stellarml.simulate.gaia_rows import QUOTED, gaia_rows
@@ -31,7 +33,15 @@ LEVEL8_PIXELS = 786_432
 MIN_GAIA_FILES, ROWS_A_GAIA_FILE = 8, 500_000
 MIN_SKYMAPPER_FILES, ROWS_A_SKYMAPPER_FILE = 4, 250_000
 BLOCK_ROWS = 25_000
-_CORE = ("ra", "dec", "ruwe", "ipd_frac_multi_peak", "ipd_frac_odd_win", "astrometric_sigma5d_max", "parallax_error")
+_CORE = (
+    "ra",
+    "dec",
+    "ruwe",
+    "ipd_frac_multi_peak",
+    "ipd_frac_odd_win",
+    "astrometric_sigma5d_max",
+    "parallax_error",
+)
 
 Tell = Callable[[str], None]
 Span = tuple[int, int]
@@ -53,14 +63,35 @@ def simulate(settings: SimulateSettings, out: Path, progress: Tell | None = None
     ------
     UserError
         Fewer than 1000 stars, or a `raw` folder that already holds files.
+    StorageError
+        The file system refused; nothing is left behind.
     """
     started = time.monotonic()
     tell = progress or (lambda _: None)
     _check(settings, out)
+    unfinished = out / "simulate.unfinished"
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        summary = _write(settings, unfinished, tell)
+        for name in ("truth", "raw"):
+            shutil.rmtree(out / name, ignore_errors=True)
+            (unfinished / name).rename(out / name)
+        unfinished.rmdir()
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise StorageError(
+            f"the simulated sky could not be written to {out}: {error}. Nothing was kept; a sky of {settings.stars} "
+            f"stars needs about {settings.stars / 1e6:.1f} GB. Free the space and run it again."
+        ) from error
+    return summary.model_copy(update={"seconds": time.monotonic() - started})
+
+
+def _write(settings: SimulateSettings, out: Path, tell: Tell) -> SimulateSummary:
+    """Write `raw` and `truth` below `out`."""
     truth = draw_truth(settings, tell)
     folders = {name: out / "raw" / name for name in ("gaia_dr3", "gaia_distances", "skymapper_dr2", "sos")}
     for folder in (*folders.values(), out / "truth"):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
     random_index = stream(settings.seed, "random_index").permutation(settings.stars)
     files: dict[str, list[Path]] = {name: [] for name in folders}
     with ThreadPoolExecutor(settings.workers) as pool:
@@ -68,7 +99,10 @@ def simulate(settings: SimulateSettings, out: Path, progress: Tell | None = None
         jobs = []
         for first, last, span in gaia_partition(truth["source_id"]):
             name = f"{first:06d}-{last:06d}.csv.gz"
-            gaia, distance = folders["gaia_dr3"] / f"GaiaSource_{name}", folders["gaia_distances"] / f"Distance_{name}"
+            gaia, distance = (
+                folders["gaia_dr3"] / f"GaiaSource_{name}",
+                folders["gaia_distances"] / f"Distance_{name}",
+            )
             files["gaia_dr3"].append(gaia)
             files["gaia_distances"].append(distance)
             jobs.append(pool.submit(_write_gaia, truth, random_index, span, gaia, distance, settings))
@@ -104,7 +138,7 @@ def simulate(settings: SimulateSettings, out: Path, progress: Tell | None = None
         rows=rows,
         files={name: tuple(p.relative_to(out).as_posix() for p in paths) for name, paths in files.items()},
         drawn=_drawn(truth, objects, np.asarray(table["source_id"]), contaminant),
-        seconds=time.monotonic() - started,
+        seconds=0.0,
     )
 
 
@@ -114,7 +148,7 @@ def _check(settings: SimulateSettings, out: Path) -> None:
             f"stars is {settings.stars}; a simulated sky needs at least {MIN_STARS} Gaia sources. Ask for more stars."
         )
     raw = out / "raw"
-    if raw.exists() and any(raw.rglob("*")):
+    if any(path.is_file() for path in raw.rglob("*")):
         raise UserError(
             f"{raw} already holds files; a simulated sky is written into an empty folder. "
             "Remove it or name another output folder."
@@ -132,10 +166,9 @@ def gaia_partition(source_id: np.ndarray) -> Iterator[tuple[int, int, Span]]:
     border = pixel[np.minimum(np.arange(1, n_files) * n // n_files, n - 1)] + 1
     first = np.r_[0, _strictly_rising(border)]
     last = np.r_[first[1:] - 1, LEVEL8_PIXELS - 1]
-    start = np.searchsorted(pixel, first)
-    stop = np.r_[start[1:], n]
-    for a, b, i, j in zip(first.tolist(), last.tolist(), start.tolist(), stop.tolist(), strict=True):
-        yield a, b, (i, j)
+    edge = [*(int(np.searchsorted(pixel, a)) for a in first), n]
+    for k in range(n_files):
+        yield int(first[k]), int(last[k]), (edge[k], edge[k + 1])
 
 
 def _strictly_rising(border: np.ndarray) -> np.ndarray:
@@ -146,8 +179,8 @@ def _strictly_rising(border: np.ndarray) -> np.ndarray:
 
 def _even_spans(n: int, at_least: int, rows: int) -> list[Span]:
     n_files = max(at_least, -(-n // rows))
-    edges = (np.arange(n_files + 1) * n // n_files).tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    edges = [k * n // n_files for k in range(n_files + 1)]
+    return list(pairwise(edges))
 
 
 def _blocks(span: Span) -> Iterator[slice]:
@@ -156,7 +189,12 @@ def _blocks(span: Span) -> Iterator[slice]:
 
 
 def _write_gaia(
-    truth: Truth, random_index: np.ndarray, span: Span, path: Path, distance_path: Path, settings: SimulateSettings
+    truth: Truth,
+    random_index: np.ndarray,
+    span: Span,
+    path: Path,
+    distance_path: Path,
+    settings: SimulateSettings,
 ) -> tuple[dict[str, np.ndarray], int]:
     """Write one bulk file and its distances; return what later steps need of it, and the rows of distances."""
     names = [column.name for column in gaia_columns()]
@@ -196,7 +234,9 @@ def _write_skymapper(
         yield (",".join(names) + "\n").encode()
         for part in _blocks(span):
             block = {name: column[part] for name, column in objects.items()}
-            yield table_block(skymapper_rows(block, truth, settings.seed, f"{part.start}", settings.realism), names, "")
+            yield table_block(
+                skymapper_rows(block, truth, settings.seed, f"{part.start}", settings.realism), names, ""
+            )
 
     write_gzip(path, blocks())
 
@@ -231,6 +271,7 @@ def _write_truth(truth: Truth, contaminant: np.ndarray, objects: dict[str, np.nd
             "object_id": pa.array(objects["object_id"]),
             "source_id": pa.array(truth["source_id"][host], mask=host < 0),
             "blended": pa.array(second >= 0),
+            "true_epoch_mjd": pa.array(objects["true_epoch"]),
             "blended_source_id": pa.array(truth["source_id"][second], mask=second < 0),
         }),
         folder / "skymapper_truth.parquet",
@@ -251,6 +292,6 @@ def _drawn(
         "galaxies_and_quasars": int((truth["component"] >= min(QUASAR, GALAXY)).sum()),
         "skymapper_blends": int((objects["second"] >= 0).sum()),
         "skymapper_only": int((objects["host"] < 0).sum()),
-        "labelled": int(len(np.unique(labelled))),
+        "labelled": len(np.unique(labelled)),
         "contaminants": int(contaminant.sum()),
     }

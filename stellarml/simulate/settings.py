@@ -21,16 +21,22 @@ class Realism(BaseModel):
     dust: bool = Field(True, description="a dust sheet 125 pc high; without it every extinction is zero")
     sfd_error: bool = Field(True, description="16 % error of the published E(B-V)")
     rv_error: bool = Field(True, description="5 % scatter of R_V by sky cell")
-    zero_points: bool = Field(True, description="zero-point errors by sky cell: 20 mmag in u, v, 10 in g, r, i, z")
+    zero_points: bool = Field(
+        True, description="zero-point errors by sky cell: 20 mmag in u, v, 10 in g, r, i, z"
+    )
     photometric_noise: bool = Field(True, description="magnitude errors of both surveys")
     astrometric_noise: bool = Field(True, description="parallax, proper motion and position errors")
-    frame_offsets: bool = Field(True, description="SkyMapper positions off by 100 to 180 mas, whole fields at once")
+    frame_offsets: bool = Field(
+        True, description="SkyMapper positions off by 100 to 180 mas, whole fields at once"
+    )
     fast_movers: bool = Field(True, description="a handful of stars that move by 1 to 10 arcsec a year")
     close_pairs: bool = Field(True, description="Gaia sources within a few arcsec of each other")
     blends: bool = Field(True, description="close pairs that SkyMapper sees as one object")
     skymapper_only: bool = Field(True, description="SkyMapper objects without a Gaia source")
     extragalactic: bool = Field(True, description="quasars and galaxies among the Gaia sources")
-    missing_bands: bool = Field(True, description="bands lost to depth, saturation and chance; sentinels for nulls")
+    missing_bands: bool = Field(
+        True, description="bands lost to depth, saturation and chance; sentinels for nulls"
+    )
     correlated_gspphot: bool = Field(True, description="GSP-Phot errors that share A0, Teff and distance")
     label_noise: bool = Field(True, description="Student-t label errors of 45 K, 0.05 dex, 0.04 dex")
     contaminants: bool = Field(True, description="labels of a wrong star, tied to poor astrometry")

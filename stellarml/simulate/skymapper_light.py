@@ -1,4 +1,4 @@
-"""How bright does SkyMapper find an object, in which bands, and how sure is it?
+"""SkyMapper's measurement of an object's light: which bands, how bright, how sure.
 
 Errors have the LSST form sigma^2 = floor^2 + (0.04 - gamma) y + gamma y^2, y = 10^(0.4 (m - m5)) (Ivezic et al. 2019),
 with the depth m5 of the shallow or the main survey, which differs by sky cell. A band is missing where the object is

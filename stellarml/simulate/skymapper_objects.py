@@ -1,4 +1,4 @@
-"""Which objects does SkyMapper see, made of which Gaia sources, and where?
+"""The objects that SkyMapper sees: of which Gaia sources they are made, and where they are.
 
 SkyMapper resolves about 2 arcsec: closer Gaia sources become one object with their summed light. Positions are those
 of the object's own epoch (proper motion and parallax applied), blurred by 36 to 150 mas, and whole sky cells are off
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from stellarml.simulate.fields import shift, sky_cell
-from stellarml.simulate.galaxy import unit_vectors
+from stellarml.simulate.galaxy import lon_lat_deg, unit_vectors
 from stellarml.simulate.settings import SimulateSettings
 from stellarml.simulate.skymapper_light import BANDS, observe
 from stellarml.simulate.streams import Bools, Floats, Ints, cell_uniform, stream
@@ -28,12 +28,14 @@ _NEIGHBOUR_ARCSEC = 15.0
 _MISSING_EPOCH_SHARE = 0.005
 
 
-def sky_objects(truth: Truth, settings: SimulateSettings, tell: Callable[[str], None]) -> dict[str, np.ndarray]:
+def sky_objects(
+    truth: Truth, settings: SimulateSettings, tell: Callable[[str], None]
+) -> dict[str, np.ndarray]:
     """Return the objects that SkyMapper detects, each column of shape (objects,), ascending in `object_id`.
 
-    Columns: object_id, host (row of the true sky, -1 without one), second (row of the blended fainter source or -1),
-    ra, dec (deg, at mean_epoch), mean_epoch (MJD, 0 where lost), sigma_mas, prox (arcsec), prox_id, density, and for
-    each band X: X_mag (NaN where not measured), X_err.
+    Columns: object_id, host (row of the true sky, -1 without one), second (row of the blended fainter source, or -1),
+    ra, dec (deg, at true_epoch), true_epoch, mean_epoch (MJD, 0 where lost), sigma_mas, prox (arcsec), prox_id,
+    density, and for each band X: X_mag (NaN where not measured), X_err.
     """
     seed, realism = settings.seed, settings.realism
     tell("merging what SkyMapper cannot resolve")
@@ -56,7 +58,9 @@ def sky_objects(truth: Truth, settings: SimulateSettings, tell: Callable[[str], 
         FIRST_EPOCH_MJD, LAST_EPOCH_MJD,
     )  # fmt: skip
     objects |= observe(magnitude, cell, seed, realism)
-    objects["sigma_mas"] = np.clip(36.0 * np.exp(draw.normal(0.15, 0.4, n)) + 5.0 * objects["faintness"], 36.0, 150.0)
+    objects["sigma_mas"] = np.clip(
+        36.0 * np.exp(draw.normal(0.15, 0.4, n)) + 5.0 * objects["faintness"], 36.0, 150.0
+    )
     frame = _frame_offsets_mas(cell, seed) if realism.frame_offsets else np.zeros((n, 2))
     years = (epoch - _J2016_MJD) / 365.25
     to_east, to_north = parallax_shift_mas(objects["ra"], objects["dec"], moving["parallax"], epoch)
@@ -67,6 +71,7 @@ def sky_objects(truth: Truth, settings: SimulateSettings, tell: Callable[[str], 
         moving["pmdec"] * years + to_north + frame[:, 1] + blur[1],
     )  # fmt: skip
     objects["galaxy_like"] = galaxy_like
+    objects["true_epoch"] = epoch
     objects["mean_epoch"] = np.where(draw.random(n) < _MISSING_EPOCH_SHARE, 0.0, epoch)
     seen = np.isfinite(np.stack([objects[f"{b}_mag"] for b in BANDS])).any(axis=0)
     objects = {name: column[seen] for name, column in objects.items()}
@@ -110,22 +115,30 @@ def _centroids(truth: Truth, host: Ints, second: Ints) -> tuple[Floats, Floats]:
     at = np.flatnonzero(second >= 0)
     a, b = host[at], second[at]
     share = 1.0 / (1.0 + 10.0 ** (0.4 * (truth["m_r"][b] - truth["m_r"][a])))
-    va, vb = unit_vectors(truth["ra"][a], truth["dec"][a])[0], unit_vectors(truth["ra"][b], truth["dec"][b])[0]
-    v = va + share[:, None] * (vb - va)
-    ra[at] = np.degrees(np.arctan2(v[:, 1], v[:, 0])) % 360.0
-    dec[at] = np.degrees(np.arctan2(v[:, 2], np.hypot(v[:, 0], v[:, 1])))
+    va, vb = (
+        unit_vectors(truth["ra"][a], truth["dec"][a])[0],
+        unit_vectors(truth["ra"][b], truth["dec"][b])[0],
+    )
+    ra[at], dec[at] = lon_lat_deg(va + share[:, None] * (vb - va))
     return ra, dec
 
 
 def _with_lone_objects(
-    objects: dict[str, np.ndarray], magnitude: dict[str, Floats], moving: dict[str, Floats], near: Ints, seed: int
+    objects: dict[str, np.ndarray],
+    magnitude: dict[str, Floats],
+    moving: dict[str, Floats],
+    near: Ints,
+    seed: int,
 ) -> tuple[dict[str, np.ndarray], dict[str, Floats], dict[str, Floats]]:
     """Append faint extended objects without a Gaia source, 10 to 120 arcsec from the objects `near`."""
     draw = stream(seed, "lone_objects")
     n = len(near)
     angle, arcsec = draw.uniform(0, 2 * np.pi, n), draw.uniform(10.0, 120.0, n)
     ra, dec = shift(
-        objects["ra"][near], objects["dec"][near], 1000 * arcsec * np.sin(angle), 1000 * arcsec * np.cos(angle)
+        objects["ra"][near],
+        objects["dec"][near],
+        1000 * arcsec * np.sin(angle),
+        1000 * arcsec * np.cos(angle),
     )
     none = np.full(n, -1, dtype=np.int64)
     more = {"host": none, "second": none, "ra": ra, "dec": dec}
@@ -140,14 +153,16 @@ def _with_lone_objects(
 
 
 def _frame_offsets_mas(cell: Ints, seed: int) -> Floats:
-    """Return the offset of SkyMapper's frame from Gaia's, shape (n, 2): small in half of the cells, 90-180 elsewhere."""
+    """Return the offset of SkyMapper's frame from Gaia's, shape (n, 2): 5-50 mas, but 90-180 in 45 % of cells."""
     large = cell_uniform(seed, "frame_kind", cell) < 0.45
     size = np.where(large, 90.0, 5.0) + np.where(large, 90.0, 45.0) * cell_uniform(seed, "frame_size", cell)
     angle = 2 * np.pi * cell_uniform(seed, "frame_angle", cell)
     return np.stack([size * np.sin(angle), size * np.cos(angle)], axis=1)
 
 
-def parallax_shift_mas(ra_deg: Floats, dec_deg: Floats, parallax_mas: Floats, mjd: Floats) -> tuple[Floats, Floats]:
+def parallax_shift_mas(
+    ra_deg: Floats, dec_deg: Floats, parallax_mas: Floats, mjd: Floats
+) -> tuple[Floats, Floats]:
     """Return the parallactic displacement towards east and north (mas), each of shape (n,).
 
     The Earth's place is that of a circular orbit with the equation of the centre (0.01 au), enough for mas.

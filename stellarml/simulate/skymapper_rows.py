@@ -1,4 +1,4 @@
-"""What would the 100 columns of SkyMapper's `dr2.master` say of these objects?
+"""The 100 columns of SkyMapper's `dr2.master` for a block of objects.
 
 Rounded to the digits that the release prints. Magnitudes that were not measured are empty in most rows and 99.0 in
 some, because the paper had to remove magnitudes above 25: a reader must cope with both.
@@ -38,7 +38,7 @@ def skymapper_rows(
     """Return all columns of `dr2.master` for a block of objects, by name."""
     draw = stream(seed, "skymapper", block)
     n = len(objects["ra"])
-    ra, dec = np.round(objects["ra"], 6), np.round(objects["dec"], 6)
+    ra, dec = np.round(objects["ra"], 6) % 360.0, np.round(objects["dec"], 6)
     glon, glat = galactic(ra, dec)
     visits = draw.poisson(3.0, n) + 1
     out: dict[str, Column] = {
@@ -50,9 +50,9 @@ def skymapper_rows(
         "rms_epoch": np.round(np.abs(draw.normal(0, 140.0, n)), 4).astype(np.float32),
         "glon": np.round(glon, 6).astype(np.float32),
         "glat": np.round(glat, 6).astype(np.float32),
-        "ebmv_sfd": np.round(published_ebv(ra, dec, seed, error=realism.sfd_error) if realism.dust else 0 * ra, 4).astype(
-            np.float32
-        ),
+        "ebmv_sfd": np.round(
+            published_ebv(ra, dec, seed, error=realism.sfd_error) if realism.dust else 0 * ra, 4
+        ).astype(np.float32),
         "prox": np.round(objects["prox"], 2).astype(np.float32),
         "prox_id": nullable(objects["prox_id"], objects["prox_id"] >= 0),
         "density": objects["density"].astype(np.float32),
@@ -107,20 +107,25 @@ def _shape(objects: dict[str, np.ndarray], draw: np.random.Generator) -> dict[st
     n = len(objects["ra"])
     faint = objects["faintness"]
     doubt = 1 / (1 + np.exp((3.4 - faint) * 1.6))
-    star = np.where(draw.random(n) < 0.012 + 0.85 * doubt, draw.uniform(0.2, 0.97, n), 0.978 + 0.02 * draw.random(n))
+    star = np.where(
+        draw.random(n) < 0.012 + 0.85 * doubt, draw.uniform(0.2, 0.97, n), 0.978 + 0.02 * draw.random(n)
+    )
     extended = objects["galaxy_like"]
     value = np.where(extended, np.where(draw.random(n) < 0.9, 0.55 * draw.random(n), star), star)
     value = np.where((objects["second"] >= 0) & (draw.random(n) < 0.25), 0.7 * draw.random(n), value)
     bias = draw.random(n) < 0.025 + 0.85 / (1 + np.exp((objects["prox"] - 7.0) / 1.0))
     bias |= (objects["second"] >= 0) & (draw.random(n) < 0.3)
     bits = sum(
-        np.where(draw.random(n) < 0.6, _FLAGS_PSF_BIT[b], 0) * np.isfinite(objects[f"{b}_mag"]).astype(np.int64)
+        np.where(draw.random(n) < 0.6, _FLAGS_PSF_BIT[b], 0)
+        * np.isfinite(objects[f"{b}_mag"]).astype(np.int64)
         for b in BANDS
     )
     return {
         "class_star": np.round(value, 3).astype(np.float32),
         "flags_psf": np.where(bias, bits, 0),
-        "radius_petro": np.round(np.where(extended, 7.5, 4.8) + draw.exponential(1.2, n), 2).astype(np.float32),
+        "radius_petro": np.round(np.where(extended, 7.5, 4.8) + draw.exponential(1.2, n), 2).astype(
+            np.float32
+        ),
     }
 
 

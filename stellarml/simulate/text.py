@@ -1,4 +1,4 @@
-"""How do columns become the archives' gzipped text, fast and always the same bytes?
+"""Columns as the archives' gzipped text: fast, and always the same bytes.
 
 pyarrow formats numbers (shortest text that reads back equal) and joins the columns; the joined string array's own
 buffer is the block of text, without a copy; isal compresses it into one gzip member with an empty header. All three
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from isal import isal_zlib
 
-Column = np.ndarray | pa.Array
+# An ndarray, or a pyarrow Array where nulls are not NaN; pyarrow has no types for mypy.
+Column: TypeAlias = Any
 _GZIP_WINDOW = 31
 _LEVEL = 1
 
@@ -50,7 +52,9 @@ def nullable(values: np.ndarray, present: np.ndarray, type_: pa.DataType | None 
 def text_block(columns: Iterable[pa.Array], null: str) -> memoryview:
     """Return rows of comma-separated text, each ended by a newline."""
     parts = list(columns)
-    parts[-1] = pc.binary_join_element_wise(parts[-1], "\n", "", null_handling="replace", null_replacement=null)
+    parts[-1] = pc.binary_join_element_wise(
+        parts[-1], "\n", "", null_handling="replace", null_replacement=null
+    )
     rows = pc.binary_join_element_wise(*parts, ",", null_handling="replace", null_replacement=null)
     offsets = np.frombuffer(rows.buffers()[1], dtype=np.int32)
     first, last = int(offsets[rows.offset]), int(offsets[rows.offset + len(rows)])

@@ -16,7 +16,7 @@ from stellarml.simulate.fields import FIELDS, Field, positions, shares, shift, s
 from stellarml.simulate.isochrones import BANDS, interpolate
 from stellarml.simulate.population import draw_stars, field_counts
 from stellarml.simulate.settings import SimulateSettings
-from stellarml.simulate.streams import Floats, Ints, stream
+from stellarml.simulate.streams import Ints, stream
 
 KINDS = (*galaxy.COMPONENTS, "quasar", "galaxy")
 QUASAR, GALAXY = 3, 4
@@ -148,8 +148,3 @@ def _source_ids(truth: Truth, seed: int) -> Ints:
     component = np.where(draw.random(n) < 0.03, 64, 0)
     code = draw.choice(np.array([0, 1, 2, 4]), n)
     return (pixel << 35) | (code << 32) | (running << 7) | component
-
-
-def apparent(truth: Truth, band: str) -> Floats:
-    """Return the noiseless apparent magnitudes of a band, shape (n,)."""
-    return np.asarray(truth[f"m_{band}"], dtype=np.float64)

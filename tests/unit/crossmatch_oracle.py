@@ -38,7 +38,7 @@ def _far_apart(moving: Sources, i: int, staying: Sources) -> np.ndarray:
     here = np.radians([moving.ra_deg[i], moving.dec_deg[i]])
     sep = angular_separation(*here, np.radians(staying.ra_deg), np.radians(staying.dec_deg))
     pm = np.nan_to_num(np.hypot(moving.pmra_mas_yr[i], moving.pmdec_mas_yr[i]))
-    return ~(sep <= np.radians(12.0 / 3600.0) + 5.0 * pm * MAS)
+    return ~(sep <= np.radians(12.0 / 3600.0) + 20.0 * pm * MAS)
 
 
 def _admitted(rows: Sources, errors: PositionErrors, settings: MatchSettings) -> np.ndarray:

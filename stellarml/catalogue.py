@@ -1,0 +1,225 @@
+"""The stage label: every matched star with its labels, intervals and flags, as a HATS catalogue a model version.
+
+Features are computed by Spark, fused with the read of the leaf; the task's one Python function labels the rows as they
+come and writes the finished leaf itself, so a row crosses from the JVM to Python once and never goes back. A leaf of
+``matched`` is the unit of work and keeps its name. No TensorFlow on executors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from stellarml.config import Config, Tiles
+from stellarml.engine import RESULT_SCHEMA, collect_outcomes, guarded, outcome_batch
+from stellarml.errors import StellarmlError
+from stellarml.fit import chosen_model
+from stellarml.flags import QualityFlag
+from stellarml.manifest import stage_run
+from stellarml.model import load_bundle, pack_bundle
+from stellarml.storage import (
+    HEALPIX_COLUMN,
+    Leaf,
+    finish_catalogue,
+    open_catalogue,
+    write_atomically,
+    write_parquet,
+)
+from stellarml.training_set import feature_file
+
+if TYPE_CHECKING:
+    from pyspark import Broadcast
+    from pyspark.sql import DataFrame, SparkSession
+
+CURRENT = "current.json"
+RIGHT_CUTS_SHIFT = 32
+_REDDENING = "ebmv_sfd"
+
+
+@dataclass(frozen=True)
+class _LabelTask:
+    out: Path
+    leaves: tuple[Leaf, ...]
+    blob: Broadcast[bytes]
+    sha256: str
+    level: int
+    model_id: str
+    tiles: Tiles
+
+
+def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = False) -> dict[str, Any]:
+    """Label ``lake/matched`` with the chosen model; write ``labels/<model id>/``, publish it, return its run.json."""
+    from stellarml.features import check_features
+
+    lake = config.path(config.paths.lake)
+    features = feature_file(config)
+    model = chosen_model(config, features)
+    manifest = load_bundle(model, features).manifest
+    out = config.path(config.paths.labels) / manifest.id
+    relevant = {"level": config.label.level, "tiles": config.tiles.model_dump(), "files": manifest.files}
+    with stage_run(
+        "label", out, config=config, relevant=relevant, derived=[lake / "matched", model], overwrite=overwrite
+    ) as run:
+        if run.complete:
+            _publish(config, manifest.id)
+            return run.record
+        matched = open_catalogue(lake / "matched")
+        blob, sha256 = pack_bundle(model)
+        task = _LabelTask(
+            out,
+            matched.leaves,
+            spark.sparkContext.broadcast(blob),
+            sha256,
+            config.label.level,
+            manifest.id,
+            config.tiles,
+        )
+        pending = [leaf for leaf in matched.leaves if leaf.tile.name not in run.marks]
+        marks = dict(run.marks)
+        if pending:
+            frame = spark.read.schema(_spark_schema(spark, matched.leaves[0].path)).parquet(
+                *(str(leaf.path) for leaf in sorted(pending, key=lambda leaf: -leaf.rows))
+            )
+            check_features(frame, features)
+            marks |= collect_outcomes(_labelling(frame, task, config), "label", out, len(pending))
+        done = [marks[leaf.tile.name] for leaf in matched.leaves]
+        finish_catalogue(
+            out,
+            name=f"labels_{manifest.id}",
+            tiles=[leaf.tile for leaf in matched.leaves],
+            rows=sum(mark["rows"] for mark in done),
+            ra="ra",
+            dec="dec",
+            schema=output_schema(features.label_names),
+            max_rows=config.tiles.max_rows,
+        )
+        rows = sum(mark["rows"] for mark in done)
+        record = run.finish(
+            {"in": matched.rows, "out": rows, "without_flag": sum(mark["without_flag"] for mark in done)},
+            units=len(done),
+            model_id=manifest.id,
+        )
+        _publish(config, manifest.id)
+        return record
+
+
+def _spark_schema(spark: SparkSession, leaf: Path) -> Any:
+    return spark.read.parquet(str(leaf)).schema
+
+
+def _labelling(frame: DataFrame, task: _LabelTask, config: Config) -> DataFrame:
+    """Return the job: one task a leaf, features by Spark, labels and the leaf by `_label_leaf`."""
+    from pyspark.sql import functions as sf
+
+    from stellarml.features import feature_columns
+
+    failed = [name for name in frame.columns if name.startswith("cuts_failed_")]
+    bits = sf.lit(0).cast("long")
+    for shift, name in zip((0, RIGHT_CUTS_SHIFT), failed, strict=True):
+        bits = bits.bitwiseOR(sf.shiftleft(sf.col(name), shift))
+    features = feature_columns(feature_file(config), frame.columns)
+    names = [HEALPIX_COLUMN, "source_id", "ra", "dec"]
+    passed = [sf.col(_REDDENING).cast("float").alias(_REDDENING)] if _REDDENING in frame.columns else []
+    rows = frame.select(*names, bits.alias("cuts_failed"), *passed, *features)
+
+    def label(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from _label_leaf(task, batches)
+
+    return rows.mapInArrow(label, RESULT_SCHEMA)
+
+
+def _label_leaf(task: _LabelTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    labelled: list[pa.RecordBatch] = []
+    problem: Exception | None = None
+    first = -1
+    for batch in batches:
+        if batch.num_rows == 0 or problem is not None:
+            continue
+        try:
+            if first < 0:
+                first = batch.column(0)[0].as_py()
+            labelled.append(label_rows(task, batch))
+        except Exception as error:
+            problem = error
+    if first < 0:
+        return
+    leaf = _leaf_of(task.leaves, first)
+
+    def finish() -> dict[str, Any]:
+        if problem is not None:
+            raise problem
+        table = pa.Table.from_batches(labelled)
+        if table.num_rows != leaf.rows:
+            raise StellarmlError(f"{leaf.path}: holds {leaf.rows} rows, {table.num_rows} were labelled")
+        written = write_parquet(task.out / leaf.tile.path, table, task.tiles)
+        clean = int((table["quality_flags"].to_numpy() == 0).sum())
+        return {
+            "files": {str(leaf.tile.path): written["bytes"]},
+            "rows": table.num_rows,
+            "without_flag": clean,
+        }
+
+    yield outcome_batch(leaf.tile.name, guarded(task.out, leaf.tile.name, finish))
+
+
+def _leaf_of(leaves: Sequence[Leaf], index: int) -> Leaf:
+    starts = np.array([leaf.tile.range[0] for leaf in leaves])
+    return leaves[int(np.searchsorted(starts, index, "right")) - 1]
+
+
+def label_rows(task: _LabelTask, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the output columns for one batch of identity, cuts and features."""
+    from stellarml.inference import features_of, predictor_of
+
+    predictor = predictor_of(task.blob.value, task.sha256)
+    names = batch.schema.names
+    reddening = batch.column(_REDDENING).to_numpy(zero_copy_only=False) if _REDDENING in names else None
+    found = predictor.label(features_of(batch, predictor.feature_names), task.level, reddening)
+    failed = batch.column("cuts_failed").to_numpy()
+    found["quality_flags"] = found["quality_flags"] | np.where(
+        failed != 0, np.int32(QualityFlag.CUT_FAILED), np.int32(0)
+    )
+    columns = [batch.column(name) for name in ("source_id", "ra", "dec")]
+    columns += [pa.array(found[name]) for name in predictor.output_names]
+    columns += [
+        batch.column("cuts_failed"),
+        _constant(task.model_id, batch.num_rows),
+        batch.column(HEALPIX_COLUMN),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=output_schema(predictor.label_names))
+
+
+def _constant(text: str, rows: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([text])).cast(
+        pa.string()
+    )
+
+
+def output_schema(label_names: Sequence[str]) -> pa.Schema:
+    """Return the columns of a labelled catalogue, in their order."""
+    fields = [("source_id", pa.int64()), ("ra", pa.float64()), ("dec", pa.float64())]
+    fields += [(f"{name}{end}", pa.float32()) for name in label_names for end in ("", "_lo", "_hi")]
+    fields += [("quality_flags", pa.int32()), ("cuts_failed", pa.int64()), ("model_id", pa.string())]
+    return pa.schema([*fields, (HEALPIX_COLUMN, pa.int64())])
+
+
+def _publish(config: Config, model_id: str) -> None:
+    """Name the published version: one small file, replaced in one step."""
+    pointer = config.path(config.paths.labels) / CURRENT
+    if pointer.exists() and json.loads(pointer.read_text()).get("model_id") == model_id:
+        return
+    content = {"model_id": model_id, "published_utc": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_atomically(pointer, json.dumps(content) + "\n")
+
+
+def current_model(config: Config) -> str | None:
+    """Return the id of the published version, or None."""
+    pointer = config.path(config.paths.labels) / CURRENT
+    return str(json.loads(pointer.read_text())["model_id"]) if pointer.exists() else None

@@ -1,0 +1,403 @@
+"""The cross-match of two HATS catalogues: one Spark task a tile of the left one, no shuffle.
+
+What must be known of whole catalogues is gathered first, in three light passes over slim columns (`limits`, `movers`).
+Then each task reads its tile and the halos with pyarrow, row group by row group, matches, reads the wide columns of the
+matched rows only, and writes its leaves. The output does not depend on the tiling, on the number of tasks or on their
+order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from stellarml import sky
+from stellarml.config import Config, Tiles
+from stellarml.crossmatch.halo import plan_tile
+from stellarml.crossmatch.kernel import TileMatch, match_tile
+from stellarml.crossmatch.limits import (
+    Limits,
+    MovingPart,
+    StayingPart,
+    choose_edge_radius,
+    is_mover,
+    merge_staying,
+    moving_part,
+    staying_part,
+)
+from stellarml.crossmatch.movers import MoverEdges, merge_edges, mover_edges, mover_ranges, no_edges
+from stellarml.crossmatch.rows import match_columns, match_settings, taking_part, to_sources
+from stellarml.crossmatch.settings import MatchSettings, Sources
+from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
+from stellarml.engine import Unit, run_units
+from stellarml.errors import InputError
+from stellarml.manifest import StageRun, stage_run
+from stellarml.selection import CUTS_FAILED, REPAIRS
+from stellarml.sources.descriptor import Descriptor, load_descriptor
+from stellarml.storage import (
+    HEALPIX_COLUMN,
+    Catalogue,
+    Leaf,
+    Tile,
+    finish_catalogue,
+    open_catalogue,
+    read_ranges,
+    write_parquet,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+NEIGHBOURHOOD, BEST, MATCHED = "neighbourhood", "best_neighbour", "matched"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One catalogue of a match: its leaves, what its columns mean, and which rows take part."""
+
+    leaves: tuple[Leaf, ...]
+    schema: pa.Schema
+    descriptor: Descriptor
+    scope: str
+
+    def read(self, ranges: npt.NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+        """Read the rows in `ranges` that take part."""
+        names = list(dict.fromkeys([*columns, CUTS_FAILED]))
+        return taking_part(read_ranges(self.leaves, ranges, names, self.schema), self.scope)
+
+    def sources(self, ranges: npt.NDArray[np.int64]) -> Sources:
+        """Read the rows in `ranges` that take part, in the kernel's form."""
+        return to_sources(self.read(ranges, match_columns(self.descriptor, self.schema)), self.descriptor)
+
+
+@dataclass(frozen=True)
+class MatchPlan:
+    """All that a tile's task needs to know."""
+
+    out: Path
+    left: Side
+    right: Side
+    settings: MatchSettings
+    limits: Limits
+    edges: MoverEdges
+    tiles: Tiles
+
+
+def crossmatch(spark: SparkSession, config: Config, *, overwrite: bool = False) -> dict[str, Any]:
+    """Match ``lake/stars`` with the photometric survey; return the run.json of ``lake/matched``.
+
+    Raises
+    ------
+    InputError
+        If an input is missing, or not one star has a counterpart.
+    """
+    lake = config.path(config.paths.lake)
+    left = load_descriptor(config.surveys.astrometry, config.root)
+    right = load_descriptor(config.surveys.photometry, config.root)
+    settings = match_settings(config.crossmatch, left, right)
+    out = lake / MATCHED
+    relevant = {
+        "crossmatch": config.crossmatch.model_dump(),
+        "left": left.position.model_dump(mode="json"),
+        "right": right.position.model_dump(mode="json"),
+        "tiles": config.tiles.model_dump(),
+    }
+    with stage_run(
+        "crossmatch",
+        out,
+        config=config,
+        relevant=relevant,
+        derived=[lake / "stars", lake / right.name],
+        siblings=[lake / NEIGHBOURHOOD, lake / BEST],
+        overwrite=overwrite,
+    ) as run:
+        if run.complete:
+            return run.record
+        catalogues = open_catalogue(lake / "stars"), open_catalogue(lake / right.name)
+        sides = [
+            Side(c.leaves, c.schema, d, config.crossmatch.scope)
+            for c, d in zip(catalogues, (left, right), strict=True)
+        ]
+        plan = plan_match(spark, "crossmatch", out, run.marks, sides[0], sides[1], settings, config.tiles)
+        return _match_tiles(spark, run, plan, catalogues, config)
+
+
+def plan_match(
+    spark: SparkSession,
+    stage: str,
+    out: Path,
+    marks: dict[str, dict[str, Any]],
+    left: Side,
+    right: Side,
+    settings: MatchSettings,
+    tiles: Tiles,
+) -> MatchPlan:
+    """Gather what must be known of whole catalogues before any tile can be matched."""
+    moving, staying = (left, right) if settings.moving == "left" else (right, left)
+    pieces = _each_leaf(
+        spark, stage, out, marks, "staying", staying, lambda s: _pack(staying_part(s, settings))
+    )
+    limits = merge_staying([StayingPart(**piece) for piece in pieces])
+    pieces = _each_leaf(
+        spark, stage, out, marks, "moving", moving, lambda s: _pack(moving_part(s, settings, limits))
+    )
+    parts = [MovingPart(**{name: np.array(value) for name, value in piece.items()}) for piece in pieces]
+    limits = choose_edge_radius(parts, limits)
+    edges = no_edges()
+    if limits.movers:
+        settled = limits
+        pieces = _each_leaf(
+            spark,
+            stage,
+            out,
+            marks,
+            "movers",
+            moving,
+            lambda s: _pack(s.take(is_mover(s, settings, settled))),
+        )
+        movers = Sources.concatenate([_unpack_sources(piece) for piece in pieces])
+        candidates = staying.sources(mover_ranges(movers, settings, limits))
+        edges = merge_edges([mover_edges(movers, candidates, settings, limits)])
+    return MatchPlan(out, left, right, settings, limits, edges, tiles)
+
+
+def _each_leaf(
+    spark: SparkSession,
+    stage: str,
+    out: Path,
+    marks: dict[str, dict[str, Any]],
+    what: str,
+    side: Side,
+    measure: Callable[[Sources], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Run `measure` on the rows of every leaf of one side; each is a unit with a mark of its own."""
+
+    def work(leaf: Leaf) -> dict[str, Any]:
+        return {"files": {}, "part": measure(side.sources(np.array([leaf.tile.range])))}
+
+    units = [Unit(f"{what}-{leaf.tile.name}", leaf.rows, leaf) for leaf in side.leaves]
+    pending = [unit for unit in units if unit.name not in marks]
+    done = marks | run_units(spark, stage, out, pending, work)
+    return [done[unit.name]["part"] for unit in units]
+
+
+def _pack(record: Any) -> dict[str, Any]:
+    return {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in vars(record).items()}
+
+
+def _unpack_sources(piece: dict[str, Any]) -> Sources:
+    integers = ("id", "healpix_29")
+    columns: Any = {n: np.array(v, np.int64 if n in integers else np.float64) for n, v in piece.items()}
+    return Sources(**columns)
+
+
+def _match_tiles(
+    spark: SparkSession,
+    run: StageRun,
+    plan: MatchPlan,
+    catalogues: tuple[Catalogue, Catalogue],
+    config: Config,
+) -> dict[str, Any]:
+    def work(leaf: Leaf) -> dict[str, Any]:
+        return _match_leaf(plan, leaf)
+
+    units = [Unit(f"tile-{leaf.tile.name}", leaf.rows, leaf) for leaf in plan.left.leaves]
+    pending = [unit for unit in units if unit.name not in run.marks]
+    marks = run.marks | run_units(spark, "crossmatch", run.out, pending, work)
+    done = [marks[unit.name] for unit in units]
+    statistics = merge_statistics([mark["statistics"] for mark in done])
+    statistics |= {"left_rows": catalogues[0].rows, "right_rows": catalogues[1].rows}
+    statistics |= {"edge_radius_arcsec": plan.limits.edge_radius_arcsec, "fast_movers": plan.limits.movers}
+    if statistics["pairs"] == 0:
+        raise InputError(_no_overlap(plan))
+    schemas = output_schemas(plan)
+    for name, folder in ((NEIGHBOURHOOD, run.siblings[0]), (BEST, run.siblings[1]), (MATCHED, run.out)):
+        finish_catalogue(
+            folder,
+            name=name,
+            tiles=[u.task.tile for u, mark in zip(units, done, strict=True) if mark["rows"][name]],
+            rows=sum(mark["rows"][name] for mark in done),
+            ra="ra",
+            dec="dec",
+            schema=schemas[name],
+            max_rows=config.tiles.max_rows,
+        )
+    rows = {name: sum(mark["rows"][name] for mark in done) for name in (NEIGHBOURHOOD, BEST, MATCHED)}
+    return run.finish(
+        {"in": catalogues[0].rows, "out": rows[MATCHED], **rows}, units=len(units), match=statistics
+    )
+
+
+def _no_overlap(plan: MatchPlan) -> str:
+    def area(side: Side) -> str:
+        order = 3
+        pixels = {pixel for leaf in side.leaves for pixel in _pixels_at(leaf.tile, order)}
+        return (
+            f"{sum(leaf.rows for leaf in side.leaves)} rows in {len(pixels)} of 768 HEALPix pixels of order 3"
+        )
+
+    return (
+        f"no source of {plan.left.descriptor.name} has a counterpart in {plan.right.descriptor.name}: "
+        f"{area(plan.left)} against {area(plan.right)}. Check that both cover the same part of the sky, that positions "
+        "are in degrees, and with crossmatch.scope = 'selected' that rows pass their cuts."
+    )
+
+
+def _pixels_at(tile: Tile, order: int) -> range:
+    if tile.order >= order:
+        pixel = tile.pixel >> 2 * (tile.order - order)
+        return range(pixel, pixel + 1)
+    width = 4 ** (order - tile.order)
+    return range(tile.pixel * width, (tile.pixel + 1) * width)
+
+
+def _match_leaf(plan: MatchPlan, leaf: Leaf) -> dict[str, Any]:
+    """Match one tile of the left catalogue and write its leaves."""
+    tile = leaf.tile
+    halo = plan_tile(tile.order, tile.pixel, plan.settings, plan.limits, plan.edges)
+    left = plan.left.read(halo.left, match_columns(plan.left.descriptor, plan.left.schema))
+    right = plan.right.read(halo.right, match_columns(plan.right.descriptor, plan.right.schema))
+    keys = left[HEALPIX_COLUMN].to_numpy()
+    owned = (keys >= tile.range[0]) & (keys < tile.range[1])
+    result = match_tile(
+        to_sources(left, plan.left.descriptor),
+        to_sources(right, plan.right.descriptor),
+        plan.settings,
+        owned=owned,
+        limits=plan.limits,
+        edges=plan.edges,
+    )
+    tables = {NEIGHBOURHOOD: _edges(plan, left, right, result, np.arange(len(result.left_row)))}
+    tables[BEST] = tables[NEIGHBOURHOOD].filter(pa.array(result.best))
+    tables[MATCHED] = _wide(plan, tile, halo.right, left, right, result)
+    files = {}
+    for name, table in tables.items():
+        if table.num_rows:
+            path = Path("..", name, tile.path) if name != MATCHED else tile.path
+            files[str(path)] = write_parquet(plan.out / path, table, plan.tiles)["bytes"]
+    return {
+        "files": files,
+        "rows": {name: table.num_rows for name, table in tables.items()},
+        "statistics": tile_statistics(result, owned),
+    }
+
+
+def _edges(
+    plan: MatchPlan, left: pa.Table, right: pa.Table, result: TileMatch, rows: npt.NDArray[np.int64]
+) -> pa.Table:
+    """Return the edges `rows` as a table in the columns of the Gaia archive."""
+    ra, dec = _position(plan.left.descriptor)
+    a, b = pa.array(result.left_row[rows]), pa.array(result.right_row[rows])
+    return pa.table(
+        {
+            HEALPIX_COLUMN: left[HEALPIX_COLUMN].take(a),
+            "source_id": left[plan.left.descriptor.id_column].take(a),
+            "original_ext_source_id": right[plan.right.descriptor.id_column].take(b),
+            "ra": left[ra].take(a),
+            "dec": left[dec].take(a),
+            "angular_distance": pa.array(result.distance_arcsec[rows].astype(np.float32)),
+            "score": pa.array(result.score[rows]),
+            "number_of_neighbours": pa.array(result.number_of_neighbours[rows].astype(np.int32)),
+            "number_of_mates": pa.array(result.number_of_mates[rows].astype(np.int32)),
+            "number_of_reverse_neighbours": pa.array(
+                result.number_of_reverse_neighbours[rows].astype(np.int32)
+            ),
+            "xm_flag": pa.array(result.xm_flag[rows].astype(np.int16)),
+        }
+    )
+
+
+def _position(descriptor: Descriptor) -> tuple[str, str]:
+    from stellarml.sources.shards import position_columns
+
+    return position_columns(descriptor)
+
+
+def _wide(
+    plan: MatchPlan,
+    tile: Tile,
+    right_ranges: npt.NDArray[np.int64],
+    left: pa.Table,
+    right: pa.Table,
+    result: TileMatch,
+) -> pa.Table:
+    """Return the unique pairs with the columns of both sides."""
+    unique = np.flatnonzero(result.unique)
+    edges = _edges(plan, left, right, result, unique)
+    left_names, right_names = wide_names(plan)
+    wide = plan.left.read(np.array([tile.range]), list(left_names))
+    rows = _rows_of(wide, plan.left.descriptor.id_column, left, result.left_row[unique])
+    columns = {new: wide[old].take(rows) for old, new in left_names.items()}
+    touched = _touched(right_ranges, right[HEALPIX_COLUMN].to_numpy()[result.right_row[unique]])
+    other = plan.right.read(touched, list(right_names))
+    rows = _rows_of(other, plan.right.descriptor.id_column, right, result.right_row[unique])
+    columns |= {new: other[old].take(rows) for old, new in right_names.items()}
+    merged = {name: edges[name] for name in edges.column_names}
+    return pa.table(merged | {name: column for name, column in columns.items() if name not in merged})
+
+
+def _touched(ranges: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return cells around the matched rows, merged, so that no row group without one is read."""
+    if len(keys) == 0:
+        return ranges[:0]
+    shift = 2 * (29 - 14)
+    cells = np.unique(keys >> shift)
+    return sky.merge_ranges(np.column_stack([cells << shift, (cells + 1) << shift]))
+
+
+def _rows_of(wide: pa.Table, id_column: str, slim: pa.Table, rows: npt.NDArray[np.int64]) -> pa.Array:
+    """Return where in `wide` the `rows` of `slim` are; both are in the order of (index, id)."""
+    from stellarml.crossmatch.rows import integer_ids
+
+    ids = integer_ids(slim[id_column])[rows]
+    known = integer_ids(wide[id_column])
+    order = np.argsort(known, kind="stable")
+    return pa.array(order[np.searchsorted(known, ids, sorter=order)])
+
+
+def wide_names(plan: MatchPlan) -> tuple[dict[str, str], dict[str, str]]:
+    """Return, for each side, the columns that `matched` carries and their names there.
+
+    ``cuts_failed`` and ``repairs`` of both sides carry the survey's name; so does any other right column whose name the
+    left side has.
+    """
+    sides = plan.left, plan.right
+    left, right = (
+        {n: f"{n}_{side.descriptor.name}" if n in (CUTS_FAILED, REPAIRS) else n for n in side.schema.names}
+        for side in sides
+    )
+    left.pop(HEALPIX_COLUMN, None)
+    right.pop(HEALPIX_COLUMN, None)
+    left[plan.left.descriptor.id_column] = "source_id"
+    ra, dec = _position(plan.left.descriptor)
+    left[ra], left[dec] = "ra", "dec"
+    right[plan.right.descriptor.id_column] = "original_ext_source_id"
+    taken = set(left.values())
+    return left, {
+        n: f"{new}_{plan.right.descriptor.name}" if new in taken else new for n, new in right.items()
+    }
+
+
+def output_schemas(plan: MatchPlan) -> dict[str, pa.Schema]:
+    """Return the schemas of the three tables, for a catalogue without a single row."""
+    empty_left = plan.left.schema.empty_table()
+    empty_right = plan.right.schema.empty_table()
+    nothing = match_tile(
+        to_sources(empty_left, plan.left.descriptor),
+        to_sources(empty_right, plan.right.descriptor),
+        plan.settings,
+        limits=plan.limits,
+    )
+    edges = _edges(plan, empty_left, empty_right, nothing, np.arange(0)).schema
+    left, right = wide_names(plan)
+    fields = {f.name: f for f in edges}
+    for schema, names in ((plan.left.schema, left), (plan.right.schema, right)):
+        for old, new in names.items():
+            fields.setdefault(new, pa.field(new, schema.field(old).type))
+    return {NEIGHBOURHOOD: edges, BEST: edges, MATCHED: pa.schema(list(fields.values()))}

@@ -1,0 +1,122 @@
+"""The stage train: ``lake/training`` in, one model bundle out.
+
+A bundle's id follows from everything that made it (training set, preset, seed, features, split, code), so that the same
+run finds the same model again, and another one never overwrites it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from stellarml.config import Config
+from stellarml.errors import BundleError, InputError, did_you_mean
+from stellarml.feature_file import FeatureFile
+from stellarml.fingerprint import code_identity, digest
+from stellarml.log import get_logger
+from stellarml.manifest import read_record, stage_run
+from stellarml.model import MANIFEST, load_bundle
+from stellarml.training_set import feature_file, read_training
+
+_DIGITS = 10
+
+
+def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
+    """Fit the model that the configuration describes; write ``models/<id>/`` and return its run.json.
+
+    Raises
+    ------
+    TrainingError
+        If the training set cannot teach anything.
+    """
+    from stellarml.training import train
+
+    lake, models = config.path(config.paths.lake), config.path(config.paths.models)
+    features = feature_file(config)
+    training = read_record(lake / "training")
+    relevant = {
+        "train": config.train.model_dump(exclude={"threads"}),
+        "features": features.model_dump(mode="json"),
+        "split": config.split.model_dump(),
+    }
+    model_id = _model_id(config, relevant, training["key"])
+    out = models / model_id
+    with stage_run(
+        "train", out, config=config, relevant=relevant, derived=[lake / "training"], overwrite=overwrite
+    ) as run:
+        if run.complete:
+            return run.record
+        log = get_logger()
+        work = out / "_work"
+        shutil.rmtree(work, ignore_errors=True)
+        table = read_training(lake / "training")
+        fresh = train(
+            table,
+            features,
+            config.train,
+            config.split,
+            work,
+            model_id=model_id,
+            provenance={
+                "training_set": training["key"],
+                "rows": training["rows"],
+                "code": code_identity()["version"],
+            },
+            progress=lambda line: log.info(line, stage="train"),
+        )
+        for path in sorted(fresh.iterdir(), key=lambda p: p.name == MANIFEST):
+            path.replace(out / path.name)
+        shutil.rmtree(work, ignore_errors=True)
+        bundle = load_bundle(out, features)
+        return run.finish(
+            {"in": table.num_rows, "out": table.num_rows, **bundle.manifest.counts},
+            units=0,
+            model_id=model_id,
+            metrics=bundle.manifest.metrics,
+        )
+
+
+def _model_id(config: Config, relevant: dict[str, Any], training_key: str) -> str:
+    settings = json.dumps(relevant, sort_keys=True)
+    return f"{config.train.preset}-{digest([settings, training_key, code_identity()['digest']])[:_DIGITS]}"
+
+
+def finished_models(config: Config) -> dict[str, dict[str, Any]]:
+    """Return run.json of every finished model by id, newest last."""
+    found = []
+    for path in sorted(config.path(config.paths.models).glob("*/run.json")):
+        if (path.parent / MANIFEST).is_file():
+            found.append(
+                (load_bundle(path.parent).manifest.created_utc, path.parent.name, read_record(path.parent))
+            )
+    return {name: record for _, name, record in sorted(found, key=lambda item: item[:2])}
+
+
+def chosen_model(config: Config, features: FeatureFile | None = None) -> Path:
+    """Return the folder of the model to label with: the one configured, or else the newest.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    BundleError
+        If it is damaged, or was made for other features than `features`.
+    """
+    models = config.path(config.paths.models)
+    if config.label.model:
+        folder = models / config.label.model
+        if not folder.is_dir():
+            known = [p.name for p in models.glob("*/") if (p / MANIFEST).is_file()]
+            raise BundleError(
+                f"{folder}: no such model.{did_you_mean(config.label.model, known)} "
+                f"Models there: {', '.join(sorted(known)) or 'none'}."
+            )
+    else:
+        known = list(finished_models(config))
+        if not known:
+            raise InputError(f"{models}: holds no finished model. Run  stellarml train  first.")
+        folder = models / known[-1]
+    load_bundle(folder, features)
+    return folder

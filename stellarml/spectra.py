@@ -1,0 +1,197 @@
+"""Spectroscopic labels: several tables joined into one row a star, by a stated rule.
+
+A label table is keyed by source_id, or else matched to the stars by position. Of several rows of one star the one from
+the table named first in ``surveys.labels`` is taken, among those of one table the one with the smallest stated error.
+If any two rows of a star differ by more than ``labels.conflict_*``, they contradict each other and the star is left
+out: a wrong label teaches more than a missing one. Rows that fail a cut of their table, or lack a label, take no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from stellarml.config import Config, Tiles
+from stellarml.crossmatch.halo import plan_tile
+from stellarml.crossmatch.kernel import match_tile
+from stellarml.crossmatch.rows import match_columns, match_settings, to_sources
+from stellarml.crossmatch.stage import MatchPlan, Side, plan_match
+from stellarml.engine import Unit, run_units
+from stellarml.errors import ConfigError, did_you_mean
+from stellarml.feature_file import FeatureFile
+from stellarml.manifest import StageRun
+from stellarml.selection import CUTS_FAILED
+from stellarml.sources.descriptor import Descriptor, load_descriptor
+from stellarml.storage import HEALPIX_COLUMN, Leaf, open_catalogue, write_parquet
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+_TASKS = 16
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Observed while the labels are read: rows that could serve, and stars whose rows contradict each other."""
+
+    rows: Any
+    stars: Any
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the counts; after the job only."""
+        return {"label_rows": int(self.rows.get["rows"]), **{k: int(v) for k, v in self.stars.get.items()}}
+
+
+def resolved_labels(
+    spark: SparkSession, config: Config, features: FeatureFile, run: StageRun
+) -> tuple[DataFrame, LabelCounts]:
+    """Return one row a star: source_id, every label, and its error as e_<label>.
+
+    Raises
+    ------
+    ConfigError
+        If a label table does not give a label that the feature file names.
+    """
+    from pyspark.sql import DataFrame as SparkFrame
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as sf
+
+    tables = [load_descriptor(name, config.root) for name in config.surveys.labels]
+    frames = [_label_rows(spark, config, features, run, table, rank) for rank, table in enumerate(tables)]
+    counts = LabelCounts(Observation("label rows"), Observation("labelled stars"))
+    rows = reduce(SparkFrame.unionByName, frames).observe(counts.rows, sf.count(sf.lit(1)).alias("rows"))
+    names = features.label_names
+    errors = [sf.coalesce(sf.col(f"e_{name}"), sf.lit(float("inf"))) for name in names]
+    first = sf.min(sf.struct(sf.col("rank"), *errors, *(sf.col(n) for n in _columns(names))))
+    spreads = [(sf.max(name) - sf.min(name)).alias(f"spread_{name}") for name in names]
+    stars = rows.groupBy("source_id").agg(first.alias("best"), *spreads)
+    conflict = _conflict(config, names)
+    stars = stars.observe(
+        counts.stars,
+        sf.count(sf.lit(1)).alias("labelled_stars"),
+        sf.coalesce(sf.sum(conflict.cast("int")), sf.lit(0)).alias("conflicting_stars"),
+    )
+    kept = stars.where(~conflict)
+    return kept.select("source_id", *(sf.col(f"best.{n}").alias(n) for n in _columns(names))), counts
+
+
+def _columns(names: Sequence[str]) -> list[str]:
+    return [column for name in names for column in (name, f"e_{name}")]
+
+
+def _conflict(config: Config, names: Sequence[str]) -> Column:
+    from pyspark.sql import functions as sf
+
+    limits = {
+        "teff": config.labels.conflict_teff_k,
+        "logg": config.labels.conflict_logg_dex,
+        "feh": config.labels.conflict_feh_dex,
+    }
+    found = sf.lit(False)
+    for name in names:
+        if name in limits:
+            found = found | (sf.col(f"spread_{name}") > limits[name])
+    return found
+
+
+def _label_rows(
+    spark: SparkSession, config: Config, features: FeatureFile, run: StageRun, table: Descriptor, rank: int
+) -> DataFrame:
+    """Return the usable rows of one label table: source_id, rank, labels and their errors."""
+    from pyspark.sql import functions as sf
+
+    root = config.path(config.paths.lake) / table.name
+    rows = spark.read.option("recursiveFileLookup", "true").parquet(str(root / "dataset"))
+    rows = rows.coalesce(_TASKS).where(sf.col(CUTS_FAILED) == 0)
+    columns = []
+    for label in features.labels:
+        if label.name not in table.labels:
+            raise ConfigError(
+                f"label table '{table.name}' has no label '{label.name}', which the feature file names."
+                f"{did_you_mean(label.name, table.labels)} Add [labels.{label.name}] to its descriptor."
+            )
+        given = table.labels[label.name]
+        value = sf.col(given.value[0].lower()).cast("float")
+        error = sf.col(given.error[0].lower()).cast("float") if given.error else sf.lit(None).cast("float")
+        columns += [value.alias(label.name), error.alias(f"e_{label.name}")]
+    if table.has_positions:
+        pairs = _by_position(spark, config, run, table)
+        if not pairs:
+            schema = "source_id long, rank int, " + ", ".join(
+                f"{c} float" for c in _columns(features.label_names)
+            )
+            return spark.createDataFrame([], schema)
+        found = spark.read.parquet(*pairs).coalesce(_TASKS)
+        rows = rows.join(found, rows[table.id_column] == found["label_id"])
+        key = sf.col("matched_source_id")
+    else:
+        key = sf.col(table.id_column)
+    rows = rows.select(key.cast("long").alias("source_id"), sf.lit(rank).alias("rank"), *columns)
+    return rows.where(reduce(lambda a, b: a & b, (sf.col(n).isNotNull() for n in features.label_names)))
+
+
+@dataclass(frozen=True)
+class _PositionTask:
+    plan: MatchPlan
+    leaf: Leaf
+    path: Path
+    tiles: Tiles
+
+
+def _by_position(spark: SparkSession, config: Config, run: StageRun, table: Descriptor) -> list[str]:
+    """Match a label table to the stars within a fixed radius, one to one; return the files of pairs."""
+    lake = config.path(config.paths.lake)
+    stars = load_descriptor(config.surveys.astrometry, config.root)
+    fixed = config.crossmatch.model_copy(update={"radius_arcsec": config.labels.match_radius_arcsec})
+    catalogues = open_catalogue(lake / table.name), open_catalogue(lake / "stars")
+    left, right = (
+        Side(catalogue.leaves, catalogue.schema, descriptor, "full")
+        for catalogue, descriptor in zip(catalogues, (table, stars), strict=True)
+    )
+    plan = plan_match(
+        spark, "features", run.out, run.marks, left, right, match_settings(fixed, table, stars), config.tiles
+    )
+    units = []
+    for leaf in left.leaves:
+        name = f"{table.name}-{leaf.tile.name}"
+        units.append(
+            Unit(name, leaf.rows, _PositionTask(plan, leaf, Path("_work", f"{name}.parquet"), config.tiles))
+        )
+    pending = [unit for unit in units if unit.name not in run.marks]
+    marks = run.marks | run_units(spark, "features", run.out, pending, _match_labels)
+    return [str(run.out / path) for unit in units for path in marks[unit.name]["files"]]
+
+
+def _match_labels(task: _PositionTask) -> dict[str, Any]:
+    plan, tile = task.plan, task.leaf.tile
+    halo = plan_tile(tile.order, tile.pixel, plan.settings, plan.limits, plan.edges)
+    left = plan.left.read(halo.left, match_columns(plan.left.descriptor, plan.left.schema))
+    right = plan.right.read(halo.right, match_columns(plan.right.descriptor, plan.right.schema))
+    keys = left[HEALPIX_COLUMN].to_numpy()
+    result = match_tile(
+        to_sources(left, plan.left.descriptor),
+        to_sources(right, plan.right.descriptor),
+        plan.settings,
+        owned=(keys >= tile.range[0]) & (keys < tile.range[1]),
+        limits=plan.limits,
+        edges=plan.edges,
+    )
+    best = np.flatnonzero(result.best)
+    pairs = pa.table(
+        {
+            "label_id": left[plan.left.descriptor.id_column].take(pa.array(result.left_row[best])),
+            "matched_source_id": right[plan.right.descriptor.id_column].take(
+                pa.array(result.right_row[best])
+            ),
+        }
+    )
+    if pairs.num_rows == 0:
+        return {"files": {}, "rows": 0}
+    written = write_parquet(plan.out / task.path, pairs, task.tiles)
+    return {"files": {str(task.path): written["bytes"]}, "rows": pairs.num_rows}

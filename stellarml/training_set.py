@@ -1,0 +1,139 @@
+"""The stage features: the labelled stars that pass every cut, with features, mask and split.
+
+It is small (a few million rows at most) beside the catalogues it comes from, so after one join in Spark it comes to the
+driver as Arrow and is written there, sorted, as a HATS catalogue.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from stellarml.config import Config
+from stellarml.errors import InputError
+from stellarml.feature_file import FeatureFile, load_feature_file
+from stellarml.manifest import stage_run
+from stellarml.sources.descriptor import load_descriptor
+from stellarml.spectra import resolved_labels
+from stellarml.split import split_column
+from stellarml.storage import HEALPIX_COLUMN, write_catalogue
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+MISSING_MASK = "missing_mask"
+PASSED_THROUGH = ("phot_g_mean_mag", "ebmv_sfd")
+_IDENTITY = (HEALPIX_COLUMN, "source_id", "original_ext_source_id", "ra", "dec")
+
+
+def make_training_set(spark: SparkSession, config: Config, *, overwrite: bool = False) -> dict[str, Any]:
+    """Write ``lake/training/`` and return its run.json.
+
+    Raises
+    ------
+    InputError
+        If no matched star has a label and passes the cuts, or a feature names a column that is not there.
+    """
+    from stellarml.features import check_features
+
+    lake = config.path(config.paths.lake)
+    out = lake / "training"
+    features = feature_file(config)
+    tables = [load_descriptor(name, config.root) for name in config.surveys.labels]
+    relevant = {
+        "features": features.model_dump(mode="json"),
+        "labels": config.labels.model_dump(),
+        "label_tables": [table.labels for table in tables],
+        "split": config.split.model_dump(),
+        "tiles": config.tiles.model_dump(),
+    }
+    derived = [lake / "matched", *(lake / table.name for table in tables)]
+    with stage_run(
+        "features", out, config=config, relevant=relevant, derived=derived, overwrite=overwrite
+    ) as run:
+        if run.complete:
+            return run.record
+        matched = read_leaves(spark, lake / "matched")
+        check_features(matched, features)
+        labels, counts = resolved_labels(spark, config, features, run)
+        frame = _training_frame(matched, labels, features, config)
+        table = frame.toArrow()
+        found = counts.as_dict()
+        if table.num_rows == 0:
+            raise InputError(
+                f"no star can be used for training: of {found['labelled_stars']} labelled stars "
+                f"({', '.join(t.name for t in tables)}) none is matched and passes every cut. Check that the label "
+                "tables give source_ids of this Gaia release (or positions), and that both cover the same sky."
+            )
+        parts = table["split"].combine_chunks().value_counts().to_pylist()
+        tiles = write_catalogue(
+            out, table, config.tiles, name="training", ra="ra", dec="dec", id_column="source_id"
+        )
+        return run.finish(
+            {"in": found["label_rows"], "out": table.num_rows, **found},
+            units=0,
+            tiles=tiles,
+            split={part["values"]: part["counts"] for part in parts},
+            missing={n: table[n].null_count for n in (f.name for f in features.features)},
+        )
+
+
+def feature_file(config: Config) -> FeatureFile:
+    """Return the feature file that the configuration names: shipped, or a path relative to the configuration."""
+    name = config.features.file
+    return load_feature_file(config.path(name) if name.endswith(".toml") else name)
+
+
+def read_leaves(spark: SparkSession, root: Path) -> DataFrame:
+    """Read the leaves of a HATS catalogue as a DataFrame, one partition a leaf."""
+    return spark.read.option("recursiveFileLookup", "true").parquet(str(root / "dataset"))
+
+
+def passes_all_cuts(frame: DataFrame) -> Column:
+    """Return whether a matched star passes the cuts of both surveys."""
+    from pyspark.sql import functions as sf
+
+    failed = [name for name in frame.columns if name.startswith("cuts_failed_")]
+    passes = sf.lit(True)
+    for name in failed:
+        passes = passes & (sf.col(name) == 0)
+    return passes
+
+
+def _training_frame(
+    matched: DataFrame, labels: DataFrame, features: FeatureFile, config: Config
+) -> DataFrame:
+    from pyspark.sql import functions as sf
+
+    from stellarml.features import feature_columns
+
+    stars = matched.where(passes_all_cuts(matched))
+    names = [f.name for f in features.features]
+    labelled = list(labels.columns)[1:]
+    passed = [sf.col(n) for n in PASSED_THROUGH if n in matched.columns and n not in names]
+    inputs = stars.select(
+        *(sf.col(n) for n in _IDENTITY), *passed, *feature_columns(features, matched.columns)
+    )
+    joined = inputs.join(labels, "source_id")
+    mask = sf.lit(0).cast("long")
+    for bit, name in enumerate(names):
+        mask = mask + sf.when(sf.col(name).isNull(), sf.lit(1 << bit)).otherwise(sf.lit(0)).cast("long")
+    return joined.select(
+        *_IDENTITY,
+        *(sf.col(n) for n in PASSED_THROUGH if n in inputs.columns and n not in names),
+        *names,
+        mask.alias(MISSING_MASK),
+        *labelled,
+        split_column("source_id", config.split).alias("split"),
+    )
+
+
+def read_training(root: Path) -> pa.Table:
+    """Read ``lake/training`` into memory."""
+    import pyarrow.parquet as pq
+
+    return pa.concat_tables(
+        pq.read_table(path, partitioning=None) for path in sorted((root / "dataset").rglob("Npix=*.parquet"))
+    )
