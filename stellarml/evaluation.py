@@ -41,6 +41,7 @@ BIN_EDGES: Mapping[str, tuple[float, ...]] = {
 """Bins of Table 2, half-open. In K, dex, dex and mag."""
 DENSITY_BINS = 160
 BAND_BINS = 40
+QUARTILE_IN_SIGMA = 0.6745
 _RANK_ACCURACY = 10_000
 
 
@@ -167,7 +168,7 @@ def _scales(
     wanted = [spread(name, 0.001, 0.999).alias(name) for name in (COLOUR, MAGNITUDE)]
     for label in labels:
         wanted.append(spread(label.name, 0.001, 0.01, 0.99, 0.999).alias(label.name))
-        wanted.append(spread(f"residual_{label.name}", 0.16, 0.5, 0.84).alias(f"residual_{label.name}"))
+        wanted.append(spread(f"residual_{label.name}", 0.25, 0.5, 0.75).alias(f"residual_{label.name}"))
     row = pairs.agg(F.count(F.lit(1)).alias("stars"), *wanted).first()
     found: dict[str, Any] = row.asDict() if row else {"stars": 0}
     scales: dict[str, Scale] = {}
@@ -181,7 +182,8 @@ def _scales(
             continue
         lo, hi = _padded(span[1], span[2])
         ranges[label.name] = _padded(span[0], span[3])
-        width = (residual[2] - residual[0]) / 2 or abs(residual[1]) or 1.0
+        # Quartiles, not the 16 and 84 % levels: with a fifth of the stars wrong, those would be the tails.
+        width = (residual[2] - residual[0]) / (2 * QUARTILE_IN_SIGMA) or abs(residual[1]) or 1.0
         scales[label.name] = Scale(centre=residual[1], width=width, lo=lo, hi=hi)
     return int(found["stars"]), scales, ranges
 

@@ -53,14 +53,13 @@ def sky_maps(sky: SkyMap, labels: Sequence[Label]) -> Figure:
     for i, panel in enumerate(panels):
         axes = figure.add_subplot(rows, columns, i + 1)
         drawn = _patch(axes, sky, panel, centre) if zoomed else _mollweide(axes, sky, panel)
-        place = (1.03, 0, 0.045, 1) if zoomed else (0.2, -0.08, 0.66, 0.05)
-        bar = figure.colorbar(
-            drawn,
-            cax=axes.inset_axes(place),
-            orientation="vertical" if zoomed else "horizontal",
-            label=panel.title,
-            extend="neither" if isinstance(panel.norm, LogNorm) else "both",
-        )
+        extend = "neither" if isinstance(panel.norm, LogNorm) else "both"
+        if zoomed:
+            beside = axes.inset_axes((1.03, 0, 0.045, 1))
+            bar = figure.colorbar(drawn, cax=beside, label=panel.title, extend=extend)
+        else:
+            below: Any = {"location": "bottom", "shrink": 0.66, "aspect": 28, "pad": 0.02}
+            bar = figure.colorbar(drawn, ax=axes, label=panel.title, extend=extend, **below)
         if isinstance(panel.norm, LogNorm):
             bar.locator = LogLocator(subs=(1, 2, 5))
             bar.minorticks_off()

@@ -25,7 +25,7 @@ from stellarml.feature_file import FeatureFile
 from stellarml.folding import Folded, fold
 from stellarml.forward import Forward, Head
 from stellarml.model import FORMAT, FORMAT_VERSION, Bundle, Manifest, save_bundle
-from stellarml.network import Epoch, Fitted, Part, Physical, fit, keras
+from stellarml.network import Epoch, Fitted, Part, Physical, Trainer, keras
 from stellarml.predictor import Predictor
 from stellarml.presets import PRESETS, Preset
 from stellarml.scaling import (
@@ -178,6 +178,8 @@ def _fit_all(
     n_labels = len(features.labels)
     groups = [(j,) for j in range(n_labels)] if preset.per_label else [tuple(range(n_labels))]
     plan = [group for group in groups for _ in range(preset.members)]
+    n_inputs = network_inputs(prepared.inputs[TRAIN][:1], prepared.maps.rotation).shape[1]
+    trainer = Trainer(preset, n_inputs, len(plan[0]))
     started = time.monotonic()
     trained = []
     for n, columns in enumerate(plan):
@@ -190,8 +192,7 @@ def _fit_all(
             deadline = now + max(0.0, settings.max_seconds - (now - started)) / (len(plan) - n)
         title = ", ".join(features.label_names[c] for c in columns)
         title += f" (member {n % preset.members + 1} of {preset.members})" if preset.members > 1 else ""
-        fitted = fit(
-            preset,
+        fitted = trainer.fit(
             _part(prepared, TRAIN, columns, physical),
             _part(prepared, VALIDATION, columns, physical),
             physical,

@@ -164,7 +164,9 @@ def test_gaia_flags_and_nulls_have_the_fractions_of_the_archive(gaia: pd.DataFra
     assert gaia.loc[good, "teff_gspphot"].isna().mean() == pytest.approx(0.08, abs=0.02)
 
 
-def test_distances_belong_to_sources_with_a_parallax(sky: tuple[Path, SimulateSummary], gaia: pd.DataFrame) -> None:
+def test_distances_belong_to_sources_with_a_parallax(
+    sky: tuple[Path, SimulateSummary], gaia: pd.DataFrame
+) -> None:
     paths = sorted((sky[0] / "raw/gaia_distances").glob("*.csv.gz"))
     table = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
     assert table.columns.tolist() == [
@@ -183,7 +185,9 @@ def test_skymapper_table_has_the_release_columns_in_bulk_order(skymapper: pd.Dat
     assert skymapper.columns.tolist() == [name for name, _ in skymapper_columns()]
     assert len(skymapper.columns) == 100
     assert (np.diff(skymapper["object_id"]) > 0).all()
-    pixel = hp.ang2pix(64, skymapper["raj2000"].to_numpy(), skymapper["dej2000"].to_numpy(), nest=True, lonlat=True)
+    pixel = hp.ang2pix(
+        64, skymapper["raj2000"].to_numpy(), skymapper["dej2000"].to_numpy(), nest=True, lonlat=True
+    )
     assert (np.diff(pixel) < 0).any()
     assert skymapper["smss_j"].str.fullmatch(r"\d{6}\.\d\d[+-]\d{6}\.\d").all()
     for name, sql_type in skymapper_columns():
@@ -234,7 +238,7 @@ def test_truth_describes_every_row(
     truth = pd.read_parquet(sky[0] / "truth/gaia_truth.parquet")
     assert truth["source_id"].tolist() == gaia["source_id"].tolist()
     assert set(truth["component"]) == {"thin_disc", "thick_disc", "halo", "quasar", "galaxy"}
-    objects = pd.read_parquet(sky[0] / "truth/skymapper_truth.parquet")
+    objects = pd.read_parquet(sky[0] / "truth/skymapper_truth.parquet", dtype_backend="numpy_nullable")
     assert objects["object_id"].tolist() == skymapper["object_id"].tolist()
     assert objects["source_id"].isna().any()
     known = objects["source_id"].dropna().astype("int64")
