@@ -20,18 +20,23 @@ import pyarrow as pa
 from stellarml.config import Config, Tiles
 from stellarml.engine import RESULT_SCHEMA, collect_outcomes, guarded, outcome_batch
 from stellarml.errors import StellarmlError
-from stellarml.fit import chosen_model
 from stellarml.flags import QualityFlag
+from stellarml.hats_catalogue import Leaf, finish_catalogue, open_catalogue
 from stellarml.manifest import stage_run
-from stellarml.model import load_bundle, pack_bundle
-from stellarml.storage import (
+from stellarml.model import LabelRange, load_bundle, pack_bundle
+from stellarml.registry import chosen_model
+from stellarml.schema import (
+    CUTS_FAILED,
+    DEC,
+    EBV,
     HEALPIX_COLUMN,
-    Leaf,
-    finish_catalogue,
-    open_catalogue,
-    write_atomically,
-    write_parquet,
+    QUALITY_FLAGS,
+    RA,
+    SOURCE_ID,
+    arrow_schema,
+    label_columns,
 )
+from stellarml.storage import write_atomically, write_parquet
 from stellarml.training_set import feature_file
 
 if TYPE_CHECKING:
@@ -40,7 +45,6 @@ if TYPE_CHECKING:
 
 CURRENT = "current.json"
 RIGHT_CUTS_SHIFT = 32
-_REDDENING = "ebmv_sfd"
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class _LabelTask:
     sha256: str
     level: int
     model_id: str
+    schema: pa.Schema
     tiles: Tiles
 
 
@@ -79,6 +84,7 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
             sha256,
             config.label.level,
             manifest.id,
+            output_schema(manifest.labels),
             config.tiles,
         )
         pending = [leaf for leaf in matched.leaves if leaf.tile.name not in run.marks]
@@ -95,9 +101,9 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
             name=f"labels_{manifest.id}",
             tiles=[leaf.tile for leaf in matched.leaves],
             rows=sum(mark["rows"] for mark in done),
-            ra="ra",
-            dec="dec",
-            schema=output_schema(features.label_names),
+            ra=RA,
+            dec=DEC,
+            schema=task.schema,
             max_rows=config.tiles.max_rows,
         )
         rows = sum(mark["rows"] for mark in done)
@@ -125,9 +131,9 @@ def _labelling(frame: DataFrame, task: _LabelTask, config: Config) -> DataFrame:
     for shift, name in zip((0, RIGHT_CUTS_SHIFT), failed, strict=True):
         bits = bits.bitwiseOR(sf.shiftleft(sf.col(name), shift))
     features = feature_columns(feature_file(config), frame.columns)
-    names = [HEALPIX_COLUMN, "source_id", "ra", "dec"]
-    passed = [sf.col(_REDDENING).cast("float").alias(_REDDENING)] if _REDDENING in frame.columns else []
-    rows = frame.select(*names, bits.alias("cuts_failed"), *passed, *features)
+    names = [HEALPIX_COLUMN, SOURCE_ID, RA, DEC]
+    passed = [sf.col(EBV).cast("float").alias(EBV)] if EBV in frame.columns else []
+    rows = frame.select(*names, bits.alias(CUTS_FAILED), *passed, *features)
 
     def label(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from _label_leaf(task, batches)
@@ -159,7 +165,7 @@ def _label_leaf(task: _LabelTask, batches: Iterator[pa.RecordBatch]) -> Iterator
         if table.num_rows != leaf.rows:
             raise StellarmlError(f"{leaf.path}: holds {leaf.rows} rows, {table.num_rows} were labelled")
         written = write_parquet(task.out / leaf.tile.path, table, task.tiles)
-        clean = int((table["quality_flags"].to_numpy() == 0).sum())
+        clean = int((table[QUALITY_FLAGS].to_numpy() == 0).sum())
         return {
             "files": {str(leaf.tile.path): written["bytes"]},
             "rows": table.num_rows,
@@ -180,20 +186,20 @@ def label_rows(task: _LabelTask, batch: pa.RecordBatch) -> pa.RecordBatch:
 
     predictor = predictor_of(task.blob.value, task.sha256)
     names = batch.schema.names
-    reddening = batch.column(_REDDENING).to_numpy(zero_copy_only=False) if _REDDENING in names else None
+    reddening = batch.column(EBV).to_numpy(zero_copy_only=False) if EBV in names else None
     found = predictor.label(features_of(batch, predictor.feature_names), task.level, reddening)
-    failed = batch.column("cuts_failed").to_numpy()
-    found["quality_flags"] = found["quality_flags"] | np.where(
+    failed = batch.column(CUTS_FAILED).to_numpy()
+    found[QUALITY_FLAGS] = found[QUALITY_FLAGS] | np.where(
         failed != 0, np.int32(QualityFlag.CUT_FAILED), np.int32(0)
     )
-    columns = [batch.column(name) for name in ("source_id", "ra", "dec")]
+    columns = [batch.column(name) for name in (SOURCE_ID, RA, DEC)]
     columns += [pa.array(found[name]) for name in predictor.output_names]
     columns += [
-        batch.column("cuts_failed"),
+        batch.column(CUTS_FAILED),
         _constant(task.model_id, batch.num_rows),
         batch.column(HEALPIX_COLUMN),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=output_schema(predictor.label_names))
+    return pa.RecordBatch.from_arrays(columns, schema=task.schema)
 
 
 def _constant(text: str, rows: int) -> pa.Array:
@@ -202,12 +208,9 @@ def _constant(text: str, rows: int) -> pa.Array:
     )
 
 
-def output_schema(label_names: Sequence[str]) -> pa.Schema:
-    """Return the columns of a labelled catalogue, in their order."""
-    fields = [("source_id", pa.int64()), ("ra", pa.float64()), ("dec", pa.float64())]
-    fields += [(f"{name}{end}", pa.float32()) for name in label_names for end in ("", "_lo", "_hi")]
-    fields += [("quality_flags", pa.int32()), ("cuts_failed", pa.int64()), ("model_id", pa.string())]
-    return pa.schema([*fields, (HEALPIX_COLUMN, pa.int64())])
+def output_schema(labels: Sequence[LabelRange]) -> pa.Schema:
+    """Return the columns of a labelled catalogue, in their order, with units and descriptions."""
+    return arrow_schema(label_columns([(label.name, label.unit) for label in labels]))
 
 
 def _publish(config: Config, model_id: str) -> None:

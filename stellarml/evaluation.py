@@ -220,9 +220,11 @@ def _bin_names(labels: Sequence[Label]) -> list[str]:
 
 
 def _bin_axis(by: str, scales: Mapping[str, Scale], ranges: Mapping[str, tuple[float, float]]) -> Axis | None:
+    if by not in ranges:
+        return None
     if by in BIN_EDGES:
         return Axis(by, np.array(BIN_EDGES[by], dtype=np.float64))
-    return linear_axis(by, scales[by].lo, scales[by].hi, 6) if by in scales and by in ranges else None
+    return linear_axis(by, scales[by].lo, scales[by].hi, 6) if by in scales else None
 
 
 def _histograms(

@@ -100,14 +100,22 @@ def label_frame(
     id_column
         Kept under its own name, with its type.
     label_names
-        Of the bundle; the driver knows them.
+        Of the bundle.
     level
         68, 90 or 95.
 
     Returns
     -------
     id, NAME, NAME_lo, NAME_hi for each label, quality_flags; rows out = rows in.
+
+    Raises
+    ------
+    InputError
+        If `df` lacks the id or features of the model.
     """
+    needed = (id_column, *predictor_of(packed.value, sha256).feature_names)
+    absent = [f"'{n}'.{did_you_mean(n, df.columns)}" for n in needed if n not in df.columns]
+    raise_gathered(InputError, "the table lacks a column of the model", absent)
 
     def label(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

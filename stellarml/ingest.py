@@ -22,9 +22,11 @@ from stellarml import errors
 from stellarml.config import Config
 from stellarml.engine import RESULT_SCHEMA, Unit, collect_outcomes, run_units
 from stellarml.errors import InputError, StellarmlError
+from stellarml.hats_catalogue import finish_catalogue
 from stellarml.log import get_logger
 from stellarml.manifest import StageRun, stage_run, write_mark
-from stellarml.selection import CUTS_FAILED, REPAIRS, cut_flow, merge_counts, repair_and_cut
+from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
+from stellarml.selection import cut_flow, merge_counts, repair_and_cut
 from stellarml.sources.columns import Header, ddl, resolve
 from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor
 from stellarml.sources.files import SourceFile, find_files
@@ -45,7 +47,7 @@ from stellarml.sources.shards import (
 )
 from stellarml.sources.tables import read_table_header
 from stellarml.sources.text import guess_types, read_header
-from stellarml.storage import HEALPIX_COLUMN, HEALPIX_ORDER, Tile, choose_tiles, finish_catalogue
+from stellarml.storage import HEALPIX_ORDER, Tile, choose_tiles
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -281,9 +283,7 @@ def _tile_tasks(
     return tasks
 
 
-def _pixel_plans(
-    cells: np.ndarray, counts: np.ndarray, max_rows: int
-) -> Iterator[_Plan]:
+def _pixel_plans(cells: np.ndarray, counts: np.ndarray, max_rows: int) -> Iterator[_Plan]:
     """Group neighbouring level-5 pixels into units of about `max_rows` rows."""
     unit = np.cumsum(counts) // max(max_rows, 1)
     for number in np.unique(unit):

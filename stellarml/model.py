@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from stellarml.calibration import Calibration
-from stellarml.errors import BundleError, raise_gathered
+from stellarml.errors import BundleError, StorageError, raise_gathered
 from stellarml.feature_file import FeatureFile, feature_differences
 from stellarml.folding import Folded
 from stellarml.imputation import Gaussian
@@ -130,19 +130,18 @@ def save_bundle(
         All fields of `Manifest` but `format`, `format_version` and `files`.
     models
         Keras models by file name.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses; an older bundle in the same place survives.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
-        arrays = _arrays_of(inputs)
-        for n, network in enumerate(networks):
-            for i, (kernel, bias) in enumerate(zip(network.kernels, network.biases, strict=True)):
-                arrays[f"network{n}_kernel{i:02d}"] = kernel
-                arrays[f"network{n}_bias{i:02d}"] = bias
+        fresh.mkdir(parents=True)
         with (fresh / WEIGHTS).open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, allow_pickle=False, **_arrays_of(inputs, networks))
         for name, model in models.items():
             model.save(fresh / name)
             _settle_times(fresh / name)
@@ -150,13 +149,16 @@ def save_bundle(
         whole = Manifest(format=FORMAT, format_version=FORMAT_VERSION, files=files, **manifest)
         text = json.dumps(whole.model_dump(mode="json"), indent=1, allow_nan=False)
         (fresh / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         if folder.exists():
             folder.rename(old)
         fresh.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: the model could not be written ({error.strerror or error}); no half-written bundle is left"
+        ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
@@ -270,8 +272,12 @@ def bundle_from(manifest: Manifest, weights: bytes, source: str) -> Bundle:
     return Bundle(manifest, _inputs_from(manifest, arrays, source), tuple(networks))
 
 
-def _arrays_of(inputs: InputMaps) -> dict[str, NDArray[Any]]:
+def _arrays_of(inputs: InputMaps, networks: tuple[Folded, ...]) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
+    for n, network in enumerate(networks):
+        for i, (kernel, bias) in enumerate(zip(network.kernels, network.biases, strict=True)):
+            arrays[f"network{n}_kernel{i:02d}"] = kernel
+            arrays[f"network{n}_bias{i:02d}"] = bias
     if inputs.gaussian is not None:
         arrays["imputation_mean"] = inputs.gaussian.mean
         arrays["imputation_covariance"] = inputs.gaussian.covariance

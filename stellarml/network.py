@@ -152,7 +152,7 @@ class Trainer:
         seed
             Of weights, dropout and order.
         max_epochs
-            0 for the preset's own; phases shrink in proportion.
+            0 for the preset's own; phases shrink in proportion, the last ones may vanish.
         deadline
             `time.monotonic()` after which no further epoch starts; one is always run.
         on_epoch
@@ -162,9 +162,9 @@ class Trainer:
         keras().utils.set_random_seed(seed)
         fresh = build(self._preset, *self._shape)  # the seed decides its weights; it will carry the best ones
         weights = fresh.get_weights()
-        for layer in self._model.layers:
+        for n, layer in enumerate(self._model.layers):
             if hasattr(layer, "seed_generator"):
-                layer.seed_generator.state.assign([seed, 0])
+                layer.seed_generator.state.assign([seed, n])
         self._mean.assign(physical.mean)
         self._std.assign(physical.std)
         order = np.random.default_rng(seed)
@@ -234,8 +234,12 @@ def _schedule(preset: Preset, n_batches: int, max_epochs: int) -> Iterator[tuple
     total = max_epochs or preset.epochs
     if preset.max_steps:
         total = min(total, max(3, preset.max_steps // n_batches))
+    left = total
     for phase in preset.phases:
-        epochs = max(1, round(phase.epochs * total / preset.epochs))
+        epochs = min(left, max(1, round(phase.epochs * total / preset.epochs)))
+        if not epochs:
+            return
+        left -= epochs
         steps = np.arange(epochs * n_batches)
         rates = FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + np.cos(np.pi * steps / len(steps)))
         rates *= phase.learning_rate * np.minimum(1.0, (steps + 1) / min(WARM_UP_STEPS, len(steps)))

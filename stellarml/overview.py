@@ -50,20 +50,22 @@ def sky_map(table: DataFrame, labels: Sequence[Label], order: int) -> SkyMap:
         coarser where a pixel would hold fewer than a dozen stars.
     """
     first = _sky(table, labels, order)
-    better = order + _order_step(len(first.pixels), int(first.stars.sum()), order)
+    better = _better_order(first)
     return first if better == order else _sky(table, labels, better)
 
 
-def _order_step(pixels: int, stars: int, order: int) -> int:
-    """Return how many orders finer (patch) or coarser (few stars on a wide sky) a map says more."""
-    if pixels == 0:
-        return 0
-    step = 0
-    while pixels * 4**step < MIN_PIXELS and stars >= MIN_STARS_A_PIXEL * pixels * 4 ** (step + 1):
-        step += 1
-    while pixels * 4.0**step > MIN_PIXELS * 4 and stars < MIN_STARS_A_PIXEL * pixels * 4.0**step:
-        step -= 1
-    return max(min(step, MAX_EXTRA_ORDERS), -order)
+def _better_order(sky: SkyMap) -> int:
+    """Return the order at which a map says most: finer for a patch, coarser for few stars on a wide sky."""
+    stars, order, occupied = int(sky.stars.sum()), sky.order, len(sky.pixels)
+    if not occupied:
+        return order
+    while order > 0 and occupied > MIN_PIXELS and stars < MIN_STARS_A_PIXEL * occupied:
+        order -= 1
+        occupied = len(np.unique(sky.pixels >> 2 * (sky.order - order)))
+    finest = min(sky.order + MAX_EXTRA_ORDERS, HEALPIX_ORDER)
+    while order < finest and occupied < MIN_PIXELS and stars >= MIN_STARS_A_PIXEL * occupied * 4:
+        order, occupied = order + 1, occupied * 4
+    return order
 
 
 def _sky(table: DataFrame, labels: Sequence[Label], order: int) -> SkyMap:

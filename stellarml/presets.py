@@ -63,6 +63,7 @@ PRESETS: dict[str, Preset] = {
         imputation="median",
         rotate=False,
         batch_rows=512,
+        max_steps=60_000,
     ),
     "small": Preset(
         name="small",

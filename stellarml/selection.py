@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stellarml.errors import ConfigError, did_you_mean
+from stellarml.schema import CUTS_FAILED, REPAIRS
 from stellarml.sources.descriptor import Cut, Descriptor
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-REPAIRS = "repairs"
-CUTS_FAILED = "cuts_failed"
 HAS_DISTANCE = Cut(
     name="has_distance",
     where="r_med_geo is not null",

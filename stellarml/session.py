@@ -192,3 +192,7 @@ def _options(settings: Spark) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
     }
     return options | {f"spark.executorEnv.{name}": "1" for name in _THREAD_VARIABLES}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{find_java()}\n")

@@ -20,15 +20,16 @@ import pyarrow as pa
 from stellarml.config import Config, Tiles
 from stellarml.crossmatch.halo import plan_tile
 from stellarml.crossmatch.kernel import match_tile
+from stellarml.crossmatch.plan import MatchPlan, Side, plan_match
 from stellarml.crossmatch.rows import match_columns, match_settings, to_sources
-from stellarml.crossmatch.stage import MatchPlan, Side, plan_match
 from stellarml.engine import Unit, run_units
 from stellarml.errors import ConfigError, did_you_mean
 from stellarml.feature_file import FeatureFile
+from stellarml.hats_catalogue import Leaf, open_catalogue
 from stellarml.manifest import StageRun
-from stellarml.selection import CUTS_FAILED
+from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN
 from stellarml.sources.descriptor import Descriptor, load_descriptor
-from stellarml.storage import HEALPIX_COLUMN, Leaf, open_catalogue, write_parquet
+from stellarml.storage import write_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -18,11 +18,13 @@ import pyarrow.parquet as pq
 
 from stellarml.config import Config, Tiles
 from stellarml.engine import Unit, run_units
+from stellarml.hats_catalogue import Leaf, finish_catalogue, open_catalogue
 from stellarml.ingest import PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT
 from stellarml.manifest import read_record, stage_run
-from stellarml.selection import CUTS_FAILED, HAS_DISTANCE, REPAIRS, cut_flow, merge_counts
+from stellarml.schema import CUTS_FAILED, REPAIRS
+from stellarml.selection import HAS_DISTANCE, cut_flow, merge_counts
 from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor
-from stellarml.storage import Leaf, Tile, finish_catalogue, open_catalogue, write_parquet
+from stellarml.storage import Tile, write_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

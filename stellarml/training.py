@@ -26,6 +26,7 @@ from stellarml.folding import Folded, fold
 from stellarml.forward import Forward, Head
 from stellarml.model import FORMAT, FORMAT_VERSION, Bundle, Manifest, save_bundle
 from stellarml.network import Epoch, Fitted, Part, Physical, Trainer, keras
+from stellarml.parts import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
 from stellarml.predictor import Predictor
 from stellarml.presets import PRESETS, Preset
 from stellarml.scaling import (
@@ -37,7 +38,6 @@ from stellarml.scaling import (
     fit_scaler,
     network_inputs,
 )
-from stellarml.split import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
 from stellarml.training_record import label_ranges, measure, network_record, versions
 from stellarml.training_table import Stars, read_stars, warnings_of
 

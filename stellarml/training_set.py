@@ -14,16 +14,16 @@ import pyarrow as pa
 from stellarml.config import Config
 from stellarml.errors import InputError
 from stellarml.feature_file import FeatureFile, load_feature_file
+from stellarml.hats_catalogue import write_catalogue
 from stellarml.manifest import stage_run
+from stellarml.schema import HEALPIX_COLUMN, MISSING_MASK
 from stellarml.sources.descriptor import load_descriptor
 from stellarml.spectra import resolved_labels
 from stellarml.split import split_column
-from stellarml.storage import HEALPIX_COLUMN, write_catalogue
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-MISSING_MASK = "missing_mask"
 PASSED_THROUGH = ("phot_g_mean_mag", "ebmv_sfd")
 _IDENTITY = (HEALPIX_COLUMN, "source_id", "original_ext_source_id", "ra", "dec")
 

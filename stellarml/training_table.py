@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stellarml.errors import InputError, TrainingError, did_you_mean, raise_gathered
 from stellarml.feature_file import FeatureFile
 from stellarml.hashing import hash_digits
-from stellarml.split import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
+from stellarml.parts import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
 
 MIN_ROWS = {TRAIN: 100, VALIDATION: 10, CALIBRATION: 20}
 REDDENING = "ebmv_sfd"
@@ -128,15 +128,20 @@ def _stable_order(stars: Stars) -> NDArray[np.int64]:
 
 
 def _problems(stars: Stars, features: FeatureFile) -> list[str]:
-    problems = []
+    problems = [
+        f"the {part} part has {found} stars, at least {least} are needed ({len(stars.ids)} labelled stars in all)"
+        for part, least in MIN_ROWS.items()
+        if (found := int((stars.part == part).sum())) < least
+    ]
+    if problems:
+        return problems
     for j, name in enumerate(features.label_names):
         known = np.isfinite(stars.labels[:, j])
         for part, least in MIN_ROWS.items():
             found = int((known & (stars.part == part)).sum())
             if found < least:
                 problems.append(
-                    f"label '{name}': {found} stars in the {part} part, at least {least} are needed"
-                    + (f" ({len(stars.ids)} stars in all)" if part == TRAIN else "")
+                    f"label '{name}' is known for {found} stars of the {part} part, at least {least} are needed"
                 )
         values = stars.labels[known & (stars.part == TRAIN), j]
         if len(values) > 1 and np.ptp(values) <= 1e-6 * max(1.0, abs(float(values[0]))):

@@ -234,10 +234,9 @@ def _covariances(
         c[4], c[5] = 2.0 * r_d_md * s_d * s_md, s_md * s_md
         c[7] = r_a_md * s_a * s_md + r_d_ma * s_d * s_ma
         c[8] = zero_if_missing(correlations[5][i]) * s_ma * s_md
-        complete = math.isfinite(motions[2][i]) and math.isfinite(motions[3][i])
-        for correlation in correlations:
-            complete = complete and math.isfinite(correlation[i])
-        if not complete:
+        every = motions[2][i] + motions[3][i] + correlations[0][i] + correlations[1][i] + correlations[2][i]
+        every += correlations[3][i] + correlations[4][i] + correlations[5][i]
+        if not math.isfinite(every):
             marks[i] |= _COVARIANCE_PARTIAL
     return covariance, half_parallax, admitted, marks
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stellarml.crossmatch.astrometry import RAD_PER_DEG, moved, zero_if_missing
 from stellarml.crossmatch.compiled import compiled
 from stellarml.crossmatch.settings import Floats, Integers
-from stellarml.crossmatch.zones import Zones, first_at_least, ra_half_width_deg, ra_windows, zone_span
+from stellarml.crossmatch.zones import Zones, ra_half_width_deg, ra_windows, window_span, zone_span
 from stellarml.sky import ARCSEC_PER_RAD, MAS_PER_RAD
 
 Counts = NDArray[np.int32]
@@ -77,19 +77,21 @@ def _count(
         low, high, low2, high2 = ra_windows(ra_deg[i], ra_half_width_deg(dec_deg[i], reach))
         total = 0
         for zone in range(low_zone, high_zone):
-            begin, end = zones.start[zone], zones.start[zone + 1]
-            for window in range(2):
-                if window == 1:
-                    if high2 < low2:
-                        break
-                    least, most = low2, high2
-                else:
-                    least, most = low, high
-                j = first_at_least(zones.ra_deg, begin, end, least)
-                while j < end and zones.ra_deg[j] <= most:
-                    dx, dy, dz = zones.vector[j, 0] - x, zones.vector[j, 1] - y, zones.vector[j, 2] - z
-                    if dx * dx + dy * dy + dz * dz <= chord * chord:
-                        total += 1
-                    j += 1
+            begin, end = window_span(zones.ra_deg, zones.start[zone], zones.start[zone + 1], low, high)
+            total += _inside(zones.x, zones.y, zones.z, begin, end, x, y, z, chord * chord)
+            if low2 <= high2:
+                begin, end = window_span(zones.ra_deg, zones.start[zone], zones.start[zone + 1], low2, high2)
+                total += _inside(zones.x, zones.y, zones.z, begin, end, x, y, z, chord * chord)
         counts[i] = total
     return counts
+
+
+@compiled
+def _inside(
+    xs: Floats, ys: Floats, zs: Floats, begin: int, end: int, x: float, y: float, z: float, chord2: float
+) -> int:
+    total = 0
+    for k in range(begin, end):
+        dx, dy, dz = xs[k] - x, ys[k] - y, zs[k] - z
+        total += 1 if dx * dx + dy * dy + dz * dz <= chord2 else 0
+    return total

@@ -35,6 +35,7 @@ from stellarml.crossmatch.settings import Floats, Integers, MatchSettings, Sourc
 from stellarml.crossmatch.zones import Zones, build_zones
 from stellarml.errors import StellarmlError
 
+
 @dataclass(frozen=True)
 class TileMatch:
     """Edges of the owned left rows, sorted by (left ``_healpix_29``, left id, right id); arrays of shape (n_edges,).

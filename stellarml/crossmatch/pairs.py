@@ -18,6 +18,7 @@ from stellarml.crossmatch import settings as bits
 from stellarml.crossmatch.astrometry import (
     RAD_PER_DEG,
     Flags,
+    Mask,
     Moving,
     Staying,
     longest_shift_rad,
@@ -30,14 +31,12 @@ from stellarml.crossmatch.settings import Floats, Integers, MatchSettings
 from stellarml.crossmatch.zones import (
     Zones,
     build_zones,
-    first_at_least,
     ra_half_width_deg,
     ra_windows,
+    window_span,
     zone_span,
 )
 from stellarml.sky import ARCSEC_PER_RAD, MAS_PER_RAD
-
-Numbers = tuple[Integers, Integers, Floats, Floats, Floats, Flags]
 
 SAFETY = 1.0 + 1e-9
 _TINY_RAD = 1e-14
@@ -86,9 +85,24 @@ def find_pairs(moving: Moving, staying: Staying, zones: Zones, settings: MatchSe
     epochs = epoch_limits(details[:, 4])
     widest_staying = float(details[:, 3].max(initial=0.0))
     radius_deg = search_radius_rad(moving, settings, epochs, widest_staying) / RAD_PER_DEG
-    found = _search(
+    reach = -1.0 if settings.radius_arcsec is not None else math.sqrt(settings.limit) / MAS_PER_RAD
+    fixed = settings.radius_arcsec if settings.radius_arcsec is not None else -1.0
+    rows, places = _candidates(
         moving.ra_deg,
         moving.dec_deg,
+        moving.vector,
+        moving.speed_rad_yr,
+        moving.epoch_yr,
+        widest_variance_mas2(moving, *epochs),
+        np.where(moving.usable, radius_deg, -1.0),
+        zones,
+        details,
+        reach,
+        fixed / ARCSEC_PER_RAD,
+    )
+    numbers, flags, good = _evaluate(
+        rows,
+        places,
         moving.vector,
         moving.motion_rad_yr,
         moving.speed_rad_yr,
@@ -96,15 +110,14 @@ def find_pairs(moving: Moving, staying: Staying, zones: Zones, settings: MatchSe
         moving.half_parallax_mas2,
         moving.epoch_yr,
         moving.flags,
-        widest_variance_mas2(moving, *epochs),
-        np.where(moving.usable, radius_deg, -1.0),
         zones,
         details,
         staying.flags,
         settings.limit,
-        -1.0 if settings.radius_arcsec is None else settings.radius_arcsec,
+        fixed,
     )
-    return Pairs(*found)
+    kept = np.flatnonzero(good)
+    return Pairs(rows[kept], zones.row[places[kept]], *numbers[:, kept], flags=flags[kept])
 
 
 def epoch_limits(epoch_yr: Floats) -> tuple[float, float]:
@@ -129,9 +142,58 @@ def tangent_offsets(
 
 
 @compiled
-def _search(
+def _candidates(
     ra_deg: Floats,
     dec_deg: Floats,
+    vector: Floats,
+    speed: Floats,
+    epoch: Floats,
+    widest_mas2: Floats,
+    radius_deg: Floats,
+    zones: Zones,
+    details: Floats,
+    reach: float,
+    fixed_rad: float,
+) -> tuple[Integers, Integers]:
+    """Rows and places in the index of all pairs that lie within their own bound of each other's stored positions."""
+    rows = np.empty(max(1024, len(ra_deg) + len(ra_deg) // 4), dtype=np.int64)
+    places = np.empty_like(rows)
+    count = 0
+    for i in range(len(ra_deg)):
+        radius = radius_deg[i]
+        if not radius >= 0.0:
+            continue
+        low_zone, high_zone = zone_span(zones, dec_deg[i], radius)
+        farthest = radius * RAD_PER_DEG * SAFETY + _TINY_RAD
+        low, high, low2, high2 = ra_windows(ra_deg[i], ra_half_width_deg(dec_deg[i], radius))
+        windows = 2 if low2 <= high2 else 1
+        for turn in range(windows * max(0, high_zone - low_zone)):
+            zone = low_zone + turn // windows
+            least, most = (low2, high2) if turn % windows else (low, high)
+            begin, end = window_span(zones.ra_deg, zones.start[zone], zones.start[zone + 1], least, most)
+            if count + end - begin > len(rows):
+                rows, places = _longer(rows, count + end - begin), _longer(places, count + end - begin)
+            for k in range(begin, end):
+                dx, dy, dz = zones.x[k] - vector[i, 0], zones.y[k] - vector[i, 1], zones.z[k] - vector[i, 2]
+                chord2 = dx * dx + dy * dy + dz * dz
+                if chord2 > farthest * farthest:
+                    continue
+                bound = speed[i] * abs(zero_if_missing(details[k, 4] - epoch[i])) + _TINY_RAD
+                if reach > 0.0:
+                    bound += reach * math.sqrt(widest_mas2[i] + details[k, 3])
+                else:
+                    bound += fixed_rad
+                bound *= SAFETY
+                if chord2 <= bound * bound:
+                    rows[count], places[count] = i, k
+                    count += 1
+    return rows[:count], places[:count]
+
+
+@compiled
+def _evaluate(
+    rows: Integers,
+    places: Integers,
     vector: Floats,
     motion: Floats,
     speed: Floats,
@@ -139,98 +201,49 @@ def _search(
     half_parallax: Floats,
     epoch: Floats,
     moving_flags: Flags,
-    widest_mas2: Floats,
-    radius_deg: Floats,
     zones: Zones,
     details: Floats,
     staying_flags: Flags,
     limit: float,
     fixed_arcsec: float,
-) -> Numbers:
-    capacity = max(1024, len(ra_deg) + len(ra_deg) // 4)
-    rows, others = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int64)
-    marks, numbers = np.empty(capacity, dtype=np.int16), np.empty((3, capacity))
-    count = 0
-    reach = math.sqrt(limit) / MAS_PER_RAD
-    fixed = fixed_arcsec > 0.0
-    for i in range(len(ra_deg)):
-        radius = radius_deg[i]
-        if not radius >= 0.0:
+) -> tuple[Floats, Flags, Mask]:
+    """Distance, d2 and rank, shape (3, n), flags, and which pairs are good neighbours."""
+    numbers = np.empty((3, len(rows)))
+    marks = np.empty(len(rows), dtype=np.int16)
+    good = np.zeros(len(rows), dtype=np.bool_)
+    for e in range(len(rows)):
+        i, k = rows[e], places[e]
+        interval = zero_if_missing(details[k, 4] - epoch[i])
+        x, y, z = moved(
+            vector[i, 0], vector[i, 1], vector[i, 2], motion[i, 0], motion[i, 1], motion[i, 2], speed[i], interval
+        )
+        dx, dy, dz = zones.x[k] - x, zones.y[k] - y, zones.z[k] - z
+        chord2 = dx * dx + dy * dy + dz * dz
+        distance = ARCSEC_PER_RAD * angle_of_chord(math.sqrt(chord2))
+        numbers[0, e] = distance
+        mark = moving_flags[i] | staying_flags[zones.row[k]]
+        if interval == 0.0:
+            mark &= ~_NO_PM
+        if speed[i] * abs(interval) > _MOVED_FAR_RAD:
+            mark |= _FAR
+        if fixed_arcsec > 0.0:
+            numbers[1, e], numbers[2, e] = math.nan, -distance
+            marks[e], good[e] = mark, distance <= fixed_arcsec
             continue
-        low_zone, high_zone = zone_span(zones, dec_deg[i], radius)
-        if low_zone >= high_zone:
-            continue
-        farthest = radius * RAD_PER_DEG * SAFETY + _TINY_RAD
-        x0, y0, z0 = vector[i, 0], vector[i, 1], vector[i, 2]
-        low, high, low2, high2 = ra_windows(ra_deg[i], ra_half_width_deg(dec_deg[i], radius))
-        for zone in range(low_zone, high_zone):
-            begin, end = zones.start[zone], zones.start[zone + 1]
-            for window in range(2):
-                if window == 1:
-                    if high2 < low2:
-                        break
-                    low, high, low2, high2 = low2, high2, low, high
-                k = first_at_least(zones.ra_deg, begin, end, low) - 1
-                while k + 1 < end and zones.ra_deg[k + 1] <= high:
-                    k += 1
-                    qx, qy, qz = zones.vector[k, 0], zones.vector[k, 1], zones.vector[k, 2]
-                    dx, dy, dz = qx - x0, qy - y0, qz - z0
-                    chord2 = dx * dx + dy * dy + dz * dz
-                    if chord2 > farthest * farthest:
-                        continue
-                    interval = zero_if_missing(details[k, 4] - epoch[i])
-                    shift = speed[i] * abs(interval)
-                    if fixed:
-                        bound = fixed_arcsec / ARCSEC_PER_RAD + shift
-                    else:
-                        bound = reach * math.sqrt(widest_mas2[i] + details[k, 3]) + shift
-                    bound = bound * SAFETY + _TINY_RAD
-                    if chord2 > bound * bound:
-                        continue
-                    x, y, z = moved(
-                        x0, y0, z0, motion[i, 0], motion[i, 1], motion[i, 2], speed[i], interval
-                    )
-                    dx, dy, dz = qx - x, qy - y, qz - z
-                    chord2 = dx * dx + dy * dy + dz * dz
-                    distance = ARCSEC_PER_RAD * angle_of_chord(math.sqrt(chord2))
-                    flag = moving_flags[i] | staying_flags[zones.row[k]]
-                    if interval == 0.0:
-                        flag &= ~_NO_PM
-                    if shift > _MOVED_FAR_RAD:
-                        flag |= _FAR
-                    if fixed:
-                        if distance > fixed_arcsec:
-                            continue
-                        d2, rank = math.nan, -distance
-                    else:
-                        depth = 1.0 - chord2 / 2.0
-                        if depth <= 0.0:
-                            continue
-                        east, north = tangent_offsets(x, y, z, dx, dy, dz, depth)
-                        east, north = east * MAS_PER_RAD, north * MAS_PER_RAD
-                        c = covariance[i]
-                        aa = c[0] + interval * (c[1] + interval * c[2]) + details[k, 0]
-                        dd = c[3] + interval * (c[4] + interval * c[5]) + details[k, 1]
-                        ad = c[6] + interval * (c[7] + interval * c[8]) + details[k, 2]
-                        determinant = aa * dd - ad * ad
-                        if not (determinant > 0.0 and aa > 0.0):
-                            continue
-                        d2 = (dd * east * east - 2.0 * ad * east * north + aa * north * north) / determinant
-                        if not d2 <= limit:
-                            continue
-                        rank = -0.5 * d2 - _LN_TWO_PI - 0.5 * math.log(determinant)
-                        if 2.0 * half_parallax[i] > min(aa, dd):
-                            flag |= _PARALLAX
-                    if count == capacity:
-                        capacity *= 2
-                        rows, others, marks, numbers = _longer(rows, others, marks, numbers, capacity)
-                    rows[count], others[count], marks[count] = i, zones.row[k], flag
-                    numbers[0, count], numbers[1, count], numbers[2, count] = distance, d2, rank
-                    count += 1
-                if window == 1:
-                    low, high, low2, high2 = low2, high2, low, high
-    distances, d2s, ranks = numbers[0, :count], numbers[1, :count], numbers[2, :count]
-    return rows[:count].copy(), others[:count].copy(), distances.copy(), d2s.copy(), ranks.copy(), marks[:count].copy()
+        east, north = tangent_offsets(x, y, z, dx, dy, dz, 1.0 - chord2 / 2.0)
+        east, north = east * MAS_PER_RAD, north * MAS_PER_RAD
+        aa = covariance[i, 0] + interval * (covariance[i, 1] + interval * covariance[i, 2]) + details[k, 0]
+        dd = covariance[i, 3] + interval * (covariance[i, 4] + interval * covariance[i, 5]) + details[k, 1]
+        ad = covariance[i, 6] + interval * (covariance[i, 7] + interval * covariance[i, 8]) + details[k, 2]
+        determinant = aa * dd - ad * ad
+        if 2.0 * half_parallax[i] > min(aa, dd):
+            mark |= _PARALLAX
+        marks[e] = mark
+        if determinant > 0.0 and aa > 0.0 and chord2 < 2.0:
+            d2 = (dd * east * east - 2.0 * ad * east * north + aa * north * north) / determinant
+            numbers[1, e], good[e] = d2, d2 <= limit
+            numbers[2, e] = -0.5 * d2 - _LN_TWO_PI - 0.5 * math.log(determinant)
+    return numbers, marks, good
 
 
 @compiled
@@ -242,12 +255,7 @@ def angle_of_chord(chord: float) -> float:
 
 
 @compiled
-def _longer(
-    rows: Integers, others: Integers, marks: Flags, numbers: Floats, capacity: int
-) -> tuple[Integers, Integers, Flags, Floats]:
-    count = len(rows)
-    more_rows, more_others = np.empty(capacity, dtype=np.int64), np.empty(capacity, dtype=np.int64)
-    more_marks, more_numbers = np.empty(capacity, dtype=np.int16), np.empty((3, capacity))
-    more_rows[:count], more_others[:count], more_marks[:count] = rows, others, marks
-    more_numbers[:, :count] = numbers
-    return more_rows, more_others, more_marks, more_numbers
+def _longer(values: Integers, needed: int) -> Integers:
+    longer = np.empty(2 * needed, dtype=np.int64)
+    longer[: len(values)] = values
+    return longer

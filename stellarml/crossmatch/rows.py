@@ -12,9 +12,8 @@ from stellarml import sky
 from stellarml.config import Crossmatch
 from stellarml.crossmatch.settings import MatchSettings, PositionErrors, Sources, sources
 from stellarml.errors import ConfigError
-from stellarml.selection import CUTS_FAILED
+from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN
 from stellarml.sources.descriptor import Descriptor, Names, Quantity
-from stellarml.storage import HEALPIX_COLUMN
 
 _MAS = {"mas": 1.0, "arcsec": 1000.0, "deg": 3.6e6}
 _CORRELATIONS = ("ra_dec", "ra_pmra", "ra_pmdec", "dec_pmra", "dec_pmdec", "pmra_pmdec")

@@ -8,8 +8,6 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,75 +16,35 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stellarml import sky
-from stellarml.config import Config, Tiles
+from stellarml.config import Config
 from stellarml.crossmatch.halo import plan_tile
 from stellarml.crossmatch.kernel import TileMatch, match_tile
-from stellarml.crossmatch.limits import (
-    Limits,
-    MovingPart,
-    StayingPart,
-    choose_edge_radius,
-    is_mover,
-    merge_staying,
-    moving_part,
-    staying_part,
-)
-from stellarml.crossmatch.movers import MoverEdges, merge_edges, mover_edges, mover_ranges, no_edges
-from stellarml.crossmatch.rows import match_columns, match_settings, taking_part, to_sources
-from stellarml.crossmatch.settings import MatchSettings, Sources
+from stellarml.crossmatch.plan import MatchPlan, Side, plan_match
+from stellarml.crossmatch.rows import integer_ids, match_columns, match_settings, to_sources
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
 from stellarml.engine import Unit, run_units
 from stellarml.errors import InputError
+from stellarml.hats_catalogue import Catalogue, Leaf, finish_catalogue, open_catalogue
 from stellarml.manifest import StageRun, stage_run
-from stellarml.selection import CUTS_FAILED, REPAIRS
-from stellarml.sources.descriptor import Descriptor, load_descriptor
-from stellarml.storage import (
+from stellarml.schema import (
+    CUTS_FAILED,
+    DEC,
+    EXTERNAL_ID,
     HEALPIX_COLUMN,
-    Catalogue,
-    Leaf,
-    Tile,
-    finish_catalogue,
-    open_catalogue,
-    read_ranges,
-    write_parquet,
+    RA,
+    REPAIRS,
+    SOURCE_ID,
+    arrow_schema,
 )
+from stellarml.schema import NEIGHBOURHOOD as NEIGHBOURHOOD_COLUMNS
+from stellarml.sources.descriptor import Descriptor, load_descriptor
+from stellarml.sources.shards import position_columns
+from stellarml.storage import Tile, write_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 NEIGHBOURHOOD, BEST, MATCHED = "neighbourhood", "best_neighbour", "matched"
-
-
-@dataclass(frozen=True)
-class Side:
-    """One catalogue of a match: its leaves, what its columns mean, and which rows take part."""
-
-    leaves: tuple[Leaf, ...]
-    schema: pa.Schema
-    descriptor: Descriptor
-    scope: str
-
-    def read(self, ranges: npt.NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
-        """Read the rows in `ranges` that take part."""
-        names = list(dict.fromkeys([*columns, CUTS_FAILED]))
-        return taking_part(read_ranges(self.leaves, ranges, names, self.schema), self.scope)
-
-    def sources(self, ranges: npt.NDArray[np.int64]) -> Sources:
-        """Read the rows in `ranges` that take part, in the kernel's form."""
-        return to_sources(self.read(ranges, match_columns(self.descriptor, self.schema)), self.descriptor)
-
-
-@dataclass(frozen=True)
-class MatchPlan:
-    """All that a tile's task needs to know."""
-
-    out: Path
-    left: Side
-    right: Side
-    settings: MatchSettings
-    limits: Limits
-    edges: MoverEdges
-    tiles: Tiles
 
 
 def crossmatch(spark: SparkSession, config: Config, *, overwrite: bool = False) -> dict[str, Any]:
@@ -128,75 +86,6 @@ def crossmatch(spark: SparkSession, config: Config, *, overwrite: bool = False) 
         return _match_tiles(spark, run, plan, catalogues, config)
 
 
-def plan_match(
-    spark: SparkSession,
-    stage: str,
-    out: Path,
-    marks: dict[str, dict[str, Any]],
-    left: Side,
-    right: Side,
-    settings: MatchSettings,
-    tiles: Tiles,
-) -> MatchPlan:
-    """Gather what must be known of whole catalogues before any tile can be matched."""
-    moving, staying = (left, right) if settings.moving == "left" else (right, left)
-    pieces = _each_leaf(
-        spark, stage, out, marks, "staying", staying, lambda s: _pack(staying_part(s, settings))
-    )
-    limits = merge_staying([StayingPart(**piece) for piece in pieces])
-    pieces = _each_leaf(
-        spark, stage, out, marks, "moving", moving, lambda s: _pack(moving_part(s, settings, limits))
-    )
-    parts = [MovingPart(**{name: np.array(value) for name, value in piece.items()}) for piece in pieces]
-    limits = choose_edge_radius(parts, limits)
-    edges = no_edges()
-    if limits.movers:
-        settled = limits
-        pieces = _each_leaf(
-            spark,
-            stage,
-            out,
-            marks,
-            "movers",
-            moving,
-            lambda s: _pack(s.take(is_mover(s, settings, settled))),
-        )
-        movers = Sources.concatenate([_unpack_sources(piece) for piece in pieces])
-        candidates = staying.sources(mover_ranges(movers, settings, limits))
-        edges = merge_edges([mover_edges(movers, candidates, settings, limits)])
-    return MatchPlan(out, left, right, settings, limits, edges, tiles)
-
-
-def _each_leaf(
-    spark: SparkSession,
-    stage: str,
-    out: Path,
-    marks: dict[str, dict[str, Any]],
-    what: str,
-    side: Side,
-    measure: Callable[[Sources], dict[str, Any]],
-) -> list[dict[str, Any]]:
-    """Run `measure` on the rows of every leaf of one side; each is a unit with a mark of its own."""
-
-    def work(leaf: Leaf) -> dict[str, Any]:
-        return {"files": {}, "part": measure(side.sources(np.array([leaf.tile.range])))}
-
-    units = [Unit(f"{what}-{leaf.tile.name}", leaf.rows, leaf) for leaf in side.leaves]
-    pending = [unit for unit in units if unit.name not in marks]
-    done = marks | run_units(spark, stage, out, pending, work)
-    return [done[unit.name]["part"] for unit in units]
-
-
-def _pack(record: Any) -> dict[str, Any]:
-    return {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in vars(record).items()}
-
-
-def _unpack_sources(piece: dict[str, Any]) -> Sources:
-    integers = ("id", "healpix_29")
-    columns: Any = {n: np.array(v, np.int64 if n in integers else np.float64) for n, v in piece.items()}
-    return Sources(**columns)
-
-
 def _match_tiles(
     spark: SparkSession,
     run: StageRun,
@@ -223,8 +112,8 @@ def _match_tiles(
             name=name,
             tiles=[u.task.tile for u, mark in zip(units, done, strict=True) if mark["rows"][name]],
             rows=sum(mark["rows"][name] for mark in done),
-            ra="ra",
-            dec="dec",
+            ra=RA,
+            dec=DEC,
             schema=schemas[name],
             max_rows=config.tiles.max_rows,
         )
@@ -294,28 +183,37 @@ def _edges(
     """Return the edges `rows` as a table in the columns of the Gaia archive."""
     ra, dec = _position(plan.left.descriptor)
     a, b = pa.array(result.left_row[rows]), pa.array(result.right_row[rows])
-    return pa.table(
-        {
-            HEALPIX_COLUMN: left[HEALPIX_COLUMN].take(a),
-            "source_id": left[plan.left.descriptor.id_column].take(a),
-            "original_ext_source_id": right[plan.right.descriptor.id_column].take(b),
-            "ra": left[ra].take(a),
-            "dec": left[dec].take(a),
-            "angular_distance": pa.array(result.distance_arcsec[rows].astype(np.float32)),
-            "score": pa.array(result.score[rows]),
-            "number_of_neighbours": pa.array(result.number_of_neighbours[rows].astype(np.int32)),
-            "number_of_mates": pa.array(result.number_of_mates[rows].astype(np.int32)),
-            "number_of_reverse_neighbours": pa.array(
-                result.number_of_reverse_neighbours[rows].astype(np.int32)
-            ),
-            "xm_flag": pa.array(result.xm_flag[rows].astype(np.int16)),
-        }
-    )
+    columns = {
+        HEALPIX_COLUMN: left[HEALPIX_COLUMN].take(a),
+        SOURCE_ID: left[plan.left.descriptor.id_column].take(a),
+        EXTERNAL_ID: right[plan.right.descriptor.id_column].take(b),
+        RA: left[ra].take(a),
+        DEC: left[dec].take(a),
+        "angular_distance": result.distance_arcsec[rows],
+        "score": result.score[rows],
+        "number_of_neighbours": result.number_of_neighbours[rows],
+        "number_of_mates": result.number_of_mates[rows],
+        "number_of_reverse_neighbours": result.number_of_reverse_neighbours[rows],
+        "xm_flag": result.xm_flag[rows],
+    }
+    schema = edge_schema(plan)
+    arrays = [
+        c.cast(f.type) if isinstance(c, pa.ChunkedArray) else pa.array(c.astype(f.type.to_pandas_dtype()))
+        for f, c in zip(schema, (columns[f.name] for f in schema), strict=True)
+    ]
+    return pa.table(arrays, schema=schema)
+
+
+def edge_schema(plan: MatchPlan) -> pa.Schema:
+    """Return the columns of `neighbourhood`, with the ids' own types."""
+    ids = {
+        SOURCE_ID: plan.left.schema.field(plan.left.descriptor.id_column).type,
+        EXTERNAL_ID: plan.right.schema.field(plan.right.descriptor.id_column).type,
+    }
+    return pa.schema([f.with_type(ids.get(f.name, f.type)) for f in arrow_schema(NEIGHBOURHOOD_COLUMNS)])
 
 
 def _position(descriptor: Descriptor) -> tuple[str, str]:
-    from stellarml.sources.shards import position_columns
-
     return position_columns(descriptor)
 
 
@@ -353,8 +251,6 @@ def _touched(ranges: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.
 
 def _rows_of(wide: pa.Table, id_column: str, slim: pa.Table, rows: npt.NDArray[np.int64]) -> pa.Array:
     """Return where in `wide` the `rows` of `slim` are; both are in the order of (index, id)."""
-    from stellarml.crossmatch.rows import integer_ids
-
     ids = integer_ids(slim[id_column])[rows]
     known = integer_ids(wide[id_column])
     order = np.argsort(known, kind="stable")
@@ -374,10 +270,10 @@ def wide_names(plan: MatchPlan) -> tuple[dict[str, str], dict[str, str]]:
     )
     left.pop(HEALPIX_COLUMN, None)
     right.pop(HEALPIX_COLUMN, None)
-    left[plan.left.descriptor.id_column] = "source_id"
+    left[plan.left.descriptor.id_column] = SOURCE_ID
     ra, dec = _position(plan.left.descriptor)
-    left[ra], left[dec] = "ra", "dec"
-    right[plan.right.descriptor.id_column] = "original_ext_source_id"
+    left[ra], left[dec] = RA, DEC
+    right[plan.right.descriptor.id_column] = EXTERNAL_ID
     taken = set(left.values())
     return left, {
         n: f"{new}_{plan.right.descriptor.name}" if new in taken else new for n, new in right.items()
@@ -386,15 +282,7 @@ def wide_names(plan: MatchPlan) -> tuple[dict[str, str], dict[str, str]]:
 
 def output_schemas(plan: MatchPlan) -> dict[str, pa.Schema]:
     """Return the schemas of the three tables, for a catalogue without a single row."""
-    empty_left = plan.left.schema.empty_table()
-    empty_right = plan.right.schema.empty_table()
-    nothing = match_tile(
-        to_sources(empty_left, plan.left.descriptor),
-        to_sources(empty_right, plan.right.descriptor),
-        plan.settings,
-        limits=plan.limits,
-    )
-    edges = _edges(plan, empty_left, empty_right, nothing, np.arange(0)).schema
+    edges = edge_schema(plan)
     left, right = wide_names(plan)
     fields = {f.name: f for f in edges}
     for schema, names in ((plan.left.schema, left), (plan.right.schema, right)):

@@ -29,7 +29,9 @@ class Zones(NamedTuple):
     height_deg: float
     start: Integers
     ra_deg: Floats
-    vector: Floats
+    x: Floats
+    y: Floats
+    z: Floats
     row: Integers
 
 
@@ -38,7 +40,7 @@ def build_zones(ra_deg: Floats, dec_deg: Floats, vector: Floats, usable: Mask, r
     rows = np.flatnonzero(usable)
     if not len(rows):
         none = np.empty(0)
-        return Zones(0.0, 1.0, np.zeros(2, dtype=np.int64), none, np.empty((0, 3)), rows)
+        return Zones(0.0, 1.0, np.zeros(2, dtype=np.int64), none, none, none, none, rows)
     dec = dec_deg[rows]
     first, last = float(dec.min()), float(dec.max())
     height = max(_height_deg(dec, reach_deg), (last - first) / (len(rows) + 1.0), SLACK_DEG)
@@ -47,16 +49,16 @@ def build_zones(ra_deg: Floats, dec_deg: Floats, vector: Floats, usable: Mask, r
     start = np.zeros(int(zone.max()) + 2, dtype=np.int64)
     np.cumsum(np.bincount(zone), out=start[1:])
     row = rows[order]
-    ra, sorted_vector = _gather(ra_deg, vector, row)
-    return Zones(first, height, start, ra, sorted_vector, row)
+    return Zones(first, height, start, *_gather(ra_deg, vector, row), row)
 
 
 def _height_deg(dec_deg: Floats, reach_deg: float) -> float:
-    """Take the diameter of a search or, where sources are sparse, what makes a window hold about one source."""
+    """Take the diameter of a search; up to four times that where sources are sparse, so that a window holds one."""
     sample = dec_deg[:: max(1, len(dec_deg) // _SAMPLE)]
     low, high = np.quantile(sample, [0.1, 0.9])
     extent = float(high - low) / 0.8
-    return max(2.0 * reach_deg, extent * extent / (4.0 * len(dec_deg) * max(reach_deg, SLACK_DEG)))
+    sparse = extent * extent / (4.0 * len(dec_deg) * max(reach_deg, SLACK_DEG))
+    return float(np.clip(sparse, 2.0 * reach_deg, 8.0 * reach_deg))
 
 
 @compiled
@@ -73,13 +75,12 @@ def _keys(
 
 
 @compiled
-def _gather(ra_deg: Floats, vector: Floats, row: Integers) -> tuple[Floats, Floats]:
-    ra, out = np.empty(len(row)), np.empty((len(row), 3))
+def _gather(ra_deg: Floats, vector: Floats, row: Integers) -> tuple[Floats, Floats, Floats, Floats]:
+    ra, x, y, z = np.empty(len(row)), np.empty(len(row)), np.empty(len(row)), np.empty(len(row))
     for i in range(len(row)):
         ra[i] = ra_deg[row[i]] % 360.0
-        for axis in range(3):
-            out[i, axis] = vector[row[i], axis]
-    return ra, out
+        x[i], y[i], z[i] = vector[row[i], 0], vector[row[i], 1], vector[row[i], 2]
+    return ra, x, y, z
 
 
 @compiled
@@ -115,12 +116,22 @@ def ra_windows(ra_deg: float, half_width_deg: float) -> tuple[float, float, floa
 
 
 @compiled
-def first_at_least(values: Floats, begin: int, end: int, least: float) -> int:
-    """First position in sorted values[begin:end] whose value is at least `least`."""
-    while begin < end:
-        middle = (begin + end) // 2
-        if values[middle] < least:
+def window_span(values: Floats, begin: int, end: int, low: float, high: float) -> tuple[int, int]:
+    """First position in sorted values[begin:end] whose value is at least `low`, and the first beyond `high`."""
+    last = end
+    while begin < last:
+        middle = (begin + last) // 2
+        if values[middle] < low:
             begin = middle + 1
         else:
-            end = middle
-    return begin
+            last = middle
+    step = 1
+    while last < end and values[last] <= high:
+        if last + step < end and values[last + step] <= high:
+            last += step
+            step *= 2
+        elif step > 1:
+            step = 1
+        else:
+            last += 1
+    return begin, last

@@ -8,9 +8,10 @@ each object counted by its natural weight, because a simulated sky holds too man
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from stellarml.simulate.galaxy import galactic
@@ -24,7 +25,7 @@ FAINTEST_G_MAG = 17.2
 MIN_CLASS_STAR = 0.9
 MIN_LATITUDE_DEG = 50.0
 
-Table = Mapping[str, Any]
+Table: TypeAlias = Mapping[str, Any] | pd.DataFrame
 
 
 def clean_high_latitude(objects: Table, max_error_mag: float = MAX_ERROR_MAG) -> Bools:
@@ -32,7 +33,7 @@ def clean_high_latitude(objects: Table, max_error_mag: float = MAX_ERROR_MAG) ->
 
     Parameters
     ----------
-    objects : mapping of str to array_like, shape (n,)
+    objects : DataFrame, or mapping of str to array_like, shape (n,)
         `dr2.master` columns: raj2000, dej2000, flags, class_star, X_psf and e_X_psf of the six bands; NaN for null.
     max_error_mag : float
         Largest error admitted in every band.
@@ -52,7 +53,7 @@ def colour_loci(
 
     Parameters
     ----------
-    objects : mapping of str to array_like, shape (n,)
+    objects : DataFrame, or mapping of str to array_like, shape (n,)
         See `clean_high_latitude`.
     weight : ndarray, shape (n,), optional
         Natural weights (`weight` of the Gaia truth); NaN or zero leaves an object out. Equal by default.

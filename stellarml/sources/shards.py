@@ -25,12 +25,12 @@ from stellarml import errors, sky
 from stellarml.config import Tiles
 from stellarml.engine import failure, guarded, outcome_batch
 from stellarml.errors import StellarmlError
-from stellarml.selection import CUTS_FAILED
+from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN
 from stellarml.sources.columns import Header, Resolved, valid_positions
 from stellarml.sources.descriptor import Descriptor
 from stellarml.sources.tables import read_table_blocks
 from stellarml.sources.text import Block, read_blocks
-from stellarml.storage import HEALPIX_COLUMN, storage_errors, write_atomically, write_parquet
+from stellarml.storage import storage_errors, write_atomically, write_parquet
 
 FILE, LINE = "_file", "_line"
 ROW_NUMBER = "row_number"
@@ -276,7 +276,8 @@ def _without_duplicates(task: TileTask, table: pa.Table) -> tuple[pa.Table, int]
 def _ranks(ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Return integers in the order of the ids: the ids themselves, or the ranks of strings."""
     if pa.types.is_integer(ids.type):
-        return ids.to_numpy()
+        integers: npt.NDArray[np.int64] = ids.to_numpy()
+        return integers
     ranks: npt.NDArray[np.int64] = np.unique(ids.to_numpy().astype(str), return_inverse=True)[1]
     return ranks
 

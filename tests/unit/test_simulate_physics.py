@@ -91,8 +91,9 @@ def test_sigma5d_formula_reproduces_the_real_column() -> None:
         correlation[:, i, i] = 1.0
         for j in range(i):
             correlation[:, i, j] = correlation[:, j, i] = real[f"{names[j]}_{names[i]}_corr"]
-    ratio = sigma5d_max_mas(errors, np.linalg.cholesky(correlation)) / real["astrometric_sigma5d_max"]
-    assert np.median(np.abs(ratio - 1)) < 0.002
+    factor = np.linalg.cholesky(correlation).astype(np.float64)
+    ratio = sigma5d_max_mas(errors, factor) / real["astrometric_sigma5d_max"]
+    assert np.percentile(np.abs(ratio - 1), 99) < 1e-4
 
 
 def test_sigma5d_column_follows_from_the_written_errors_and_correlations(truth: Truth) -> None:
@@ -211,10 +212,9 @@ def test_alpha_moves_the_isochrone_metallicity_by_component(truth: Truth) -> Non
 
 
 def test_binaries_add_light_in_every_band() -> None:
-    kwargs = {"field": CONE, "n": 20_000, "seed": 2}
     counts = field_counts(CONE, Realism())
-    with_b = draw_stars(counts=counts, realism=Realism(), **kwargs)
-    without = draw_stars(counts=counts, realism=Realism(binaries=False), **kwargs)
+    with_b = draw_stars(CONE, counts, 20_000, 2, Realism())
+    without = draw_stars(CONE, counts, 20_000, 2, Realism(binaries=False))
     binary = with_b["is_binary"] == 1
     assert binary.mean() == pytest.approx(0.4, abs=0.015)
     for band in ("u", "v", "z", "G"):
@@ -281,6 +281,12 @@ def test_galactic_coordinates_and_motions_agree_with_astropy() -> None:
 
 def test_shift_and_positions_are_right_at_the_pole() -> None:
     ra, dec = np.array([10.0, 200.0, 0.0]), np.array([-89.99999, 90.0, -90.0])
+    start = SkyCoord(120.0, -50.0, unit="deg")
+    near = SkyCoord(
+        *shift(np.array([120.0]), np.array([-50.0]), np.array([300.0]), np.array([400.0])), unit="deg"
+    )
+    assert start.separation(near)[0].mas == pytest.approx(500.0, rel=1e-3)
+    assert start.position_angle(near)[0].deg == pytest.approx(np.degrees(np.arctan2(300, 400)), abs=0.01)
     moved = SkyCoord(*shift(ra, dec, np.full(3, 300.0), np.full(3, 400.0)), unit="deg")
     np.testing.assert_allclose(moved.separation(SkyCoord(ra, dec, unit="deg")).mas, 500.0, rtol=1e-3)
     pole = Field("pole", 0.0, -90.0, 1.0)

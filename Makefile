@@ -1,0 +1,56 @@
+# Two commands: `make demo` and `make test`. Nothing else is needed beforehand but Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+STARS ?= 200000
+
+.PHONY: demo test lint types imports pytest install install-test bench-ingest bench-simulate clean
+
+demo: install
+	$(BIN)/stellarml demo --out $(OUT) --stars $(STARS)
+
+test: install-test lint types imports pytest
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+imports:
+	$(BIN)/lint-imports
+
+pytest:
+	$(BIN)/python -m pytest
+
+# Ingest of bulk files against `gzip -dc` on the same files, two at a time, in one run.
+bench-ingest: install
+	$(BIN)/python tests/bench/bench_ingest.py
+
+# Seconds and memory of a simulated sky of a million stars.
+bench-simulate: install
+	$(BIN)/python tests/bench/bench_simulate.py
+
+install: $(VENV)/.installed
+
+install-test: $(VENV)/.installed-test
+
+# Java: the system's where there is one of version 17 or newer, otherwise the jre extra.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "stellarml needs Python 3.11 or newer, found $$($(PYTHON) --version). Try  make PYTHON=python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@$(BIN)/python -m stellarml.session >/dev/null 2>&1 \
+	  || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[jre]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,jre]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

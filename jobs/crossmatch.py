@@ -1,0 +1,10 @@
+"""Stars and photometry matched one to one.
+
+spark-submit jobs/crossmatch.py --config config.toml [--profile cluster] [--set key=value ...] [--overwrite]
+"""
+
+from stellarml.chain import run_stage
+from stellarml.submit import submitted
+
+if __name__ == "__main__":
+    submitted(__doc__, lambda spark, config, overwrite: run_stage("crossmatch", spark, config, overwrite=overwrite))

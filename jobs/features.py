@@ -1,0 +1,10 @@
+"""The labelled stars that pass every cut, with features and split.
+
+spark-submit jobs/features.py --config config.toml [--profile cluster] [--set key=value ...] [--overwrite]
+"""
+
+from stellarml.chain import run_stage
+from stellarml.submit import submitted
+
+if __name__ == "__main__":
+    submitted(__doc__, lambda spark, config, overwrite: run_stage("features", spark, config, overwrite=overwrite))

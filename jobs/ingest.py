@@ -1,0 +1,10 @@
+"""Raw files of every survey in, HATS tables out.
+
+spark-submit jobs/ingest.py --config config.toml [--profile cluster] [--set key=value ...] [--overwrite]
+"""
+
+from stellarml.chain import run_stage
+from stellarml.submit import submitted
+
+if __name__ == "__main__":
+    submitted(__doc__, lambda spark, config, overwrite: run_stage("ingest", spark, config, overwrite=overwrite))

@@ -1,0 +1,10 @@
+"""Every matched star labelled, as a versioned HATS catalogue.
+
+spark-submit jobs/label.py --config config.toml [--profile cluster] [--set key=value ...] [--overwrite]
+"""
+
+from stellarml.chain import run_stage
+from stellarml.submit import submitted
+
+if __name__ == "__main__":
+    submitted(__doc__, lambda spark, config, overwrite: run_stage("label", spark, config, overwrite=overwrite))

@@ -1,0 +1,10 @@
+"""One page, its pictures and metrics.json.
+
+spark-submit jobs/report.py --config config.toml [--profile cluster] [--set key=value ...] [--overwrite]
+"""
+
+from stellarml.chain import run_stage
+from stellarml.submit import submitted
+
+if __name__ == "__main__":
+    submitted(__doc__, lambda spark, config, overwrite: run_stage("report", spark, config, overwrite=overwrite))

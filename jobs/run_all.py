@@ -1,0 +1,10 @@
+"""The whole chain in one Spark application.
+
+spark-submit jobs/run_all.py --config config.toml [--profile cluster] [--set key=value ...] [--overwrite]
+"""
+
+from stellarml.chain import run_all
+from stellarml.submit import submitted
+
+if __name__ == "__main__":
+    submitted(__doc__, lambda spark, config, overwrite: run_all(spark, config, overwrite=overwrite))

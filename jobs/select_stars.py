@@ -1,0 +1,10 @@
+"""Distances joined, cut-flow counted.
+
+spark-submit jobs/select_stars.py --config config.toml [--profile cluster] [--set key=value ...] [--overwrite]
+"""
+
+from stellarml.chain import run_stage
+from stellarml.submit import submitted
+
+if __name__ == "__main__":
+    submitted(__doc__, lambda spark, config, overwrite: run_stage("select", spark, config, overwrite=overwrite))

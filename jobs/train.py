@@ -1,0 +1,10 @@
+"""The network fitted on the driver, and its bundle.
+
+spark-submit jobs/train.py --config config.toml [--profile cluster] [--set key=value ...] [--overwrite]
+"""
+
+from stellarml.chain import run_stage
+from stellarml.submit import submitted
+
+if __name__ == "__main__":
+    submitted(__doc__, lambda spark, config, overwrite: run_stage("train", spark, config, overwrite=overwrite))

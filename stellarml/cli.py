@@ -1,0 +1,309 @@
+"""The command line. Exit status: 0; 2 a user's mistake; 75 the output is in use by a living run; 1 anything else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from stellarml import __version__
+from stellarml.config import PROFILES, Config, load_config
+from stellarml.errors import StellarmlError, UserError
+from stellarml.log import configure_logging, get_logger
+
+app = typer.Typer(
+    name="stellarml",
+    help="Teff, log g and [Fe/H], each with an interval, for stars that only have photometry.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="The run's TOML file.")]
+MaybeConfigFile = Annotated[Path | None, typer.Option("--config", help="The run's TOML file.")]
+Profile = Annotated[
+    str | None, typer.Option(help=f"Shipped profile ({', '.join(PROFILES)}) or a path to a TOML.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value, strongest of all; may be repeated.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Make the output anew, whatever it was made from.")
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _configured(file: Path | None, profile: str | None, overrides: list[str] | None) -> Config:
+    config = load_config(file, profile=profile, overrides=overrides or ())
+    configure_logging(config.log)
+    return config
+
+
+def _tell(stage: str) -> Callable[[str], None]:
+    log = get_logger()
+
+    def tell(line: str) -> None:
+        log.info(line, stage=stage)
+
+    return tell
+
+
+def _run_chain(config: Config, overwrite: bool) -> None:
+    from stellarml.chain import run_all
+    from stellarml.reporting import read_metrics
+    from stellarml.session import start_session
+    from stellarml.summary import show_summary
+
+    run_all(start_session(config.spark), config, overwrite=overwrite)
+    show_summary(Console(), read_metrics(config), config.path(config.paths.report) / "report.html")
+
+
+@app.command(epilog="Example: stellarml demo --out demo --stars 50000")
+def demo(
+    out: Out,
+    stars: Annotated[int, typer.Option(help="Simulated Gaia sources.")] = 200_000,
+    seed: Annotated[int, typer.Option(help="Same seed, same sky.")] = 1,
+    overrides: Overrides = None,
+) -> None:
+    """Simulate a sky, run the whole chain on it, print the summary and the report's path."""
+    simulate(out, stars, seed)
+    _run_chain(_configured(out / "config.toml", None, overrides), overwrite=False)
+
+
+@app.command(epilog="Example: stellarml simulate --out sky --stars 1000000 --seed 7")
+def simulate(
+    out: Out,
+    stars: Annotated[int, typer.Option(help="Simulated Gaia sources.")] = 200_000,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 1,
+) -> None:
+    """Write a simulated sky as the archives' own files, the truth, and the config.toml that runs on them."""
+    from pydantic import ValidationError
+
+    from stellarml.demo import make_sky
+    from stellarml.simulate import SimulateSettings
+
+    configure_logging(load_config().log)
+    try:
+        settings = SimulateSettings(stars=stars, seed=seed)
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"simulate: {told}") from None
+    summary = make_sky(out, settings, _tell("simulate"))
+    rows = ", ".join(f"{name} {count:,}" for name, count in summary.rows.items())
+    typer.echo(f"{out}: {rows}")
+
+
+@app.command(epilog="Example: stellarml run --config demo/config.toml --set train.preset=paper")
+def run(
+    config: ConfigFile, profile: Profile = None, overrides: Overrides = None, overwrite: Overwrite = False
+) -> None:
+    """Run the whole chain; what is unchanged is skipped, what was killed goes on."""
+    _run_chain(_configured(config, profile, overrides), overwrite)
+
+
+def _stage(name: str, config: Config, overwrite: bool) -> dict[str, Any]:
+    from stellarml.chain import run_stage
+    from stellarml.session import start_session
+
+    return run_stage(name, start_session(config.spark), config, overwrite=overwrite)
+
+
+def _show_rows(record: dict[str, Any]) -> None:
+    typer.echo(f"{record['stage']}: " + ", ".join(f"{k} {v}" for k, v in record["rows"].items()))
+
+
+@app.command(epilog="Example: stellarml ingest --config config.toml --survey gaia_dr3")
+def ingest(
+    config: ConfigFile,
+    survey: Annotated[
+        str | None, typer.Option(help="One survey; all that the file names by default.")
+    ] = None,
+    profile: Profile = None,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Read raw survey files, set cut bits, and write them as HATS tables."""
+    from stellarml.ingest import ingest as ingest_survey
+    from stellarml.session import start_session
+
+    settings = _configured(config, profile, overrides)
+    if survey is None:
+        for record in _stage("ingest", settings, overwrite).values():
+            _show_rows(record)
+    else:
+        _show_rows(ingest_survey(start_session(settings.spark), settings, survey, overwrite=overwrite))
+
+
+@app.command(epilog="Example: stellarml select --config config.toml")
+def select(
+    config: ConfigFile, profile: Profile = None, overrides: Overrides = None, overwrite: Overwrite = False
+) -> None:
+    """Join the distances and count the cut-flow of both surveys."""
+    from stellarml.summary import cut_flow_table
+
+    record = _stage("select", _configured(config, profile, overrides), overwrite)
+    _show_rows(record)
+    Console().print(cut_flow_table(record["cut_flow"]))
+
+
+@app.command(epilog="Example: stellarml crossmatch --config config.toml --set crossmatch.scope=selected")
+def crossmatch(
+    config: ConfigFile, profile: Profile = None, overrides: Overrides = None, overwrite: Overwrite = False
+) -> None:
+    """Match stars and photometry one to one, tile by tile."""
+    _show_rows(_stage("crossmatch", _configured(config, profile, overrides), overwrite))
+
+
+@app.command(epilog="Example: stellarml features --config config.toml")
+def features(
+    config: ConfigFile, profile: Profile = None, overrides: Overrides = None, overwrite: Overwrite = False
+) -> None:
+    """Join matched stars with labels and compute the model's inputs."""
+    _show_rows(_stage("features", _configured(config, profile, overrides), overwrite))
+
+
+@app.command(epilog="Example: stellarml train --table stars.parquet --features my_features.toml --out model")
+def train(
+    config: MaybeConfigFile = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Any table with labels, instead of the chain's own.")
+    ] = None,
+    features: Annotated[Path | None, typer.Option(help="Feature file (TOML) for --table.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the new model, for --table.")] = None,
+    preset: Annotated[str | None, typer.Option(help="paper, small or default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the weights.")] = None,
+    profile: Profile = None,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fit the networks, calibrate the intervals, write the model bundle."""
+    given = [f"train.preset={preset}"] if preset else []
+    given += [f"train.seed={seed}"] if seed is not None else []
+    settings = _configured(config, profile, [*(overrides or []), *given])
+    if table is None:
+        if config is None:
+            raise UserError("train: give --config FILE, or --table FILE with --features TOML and --out DIR")
+        record = _stage("train", settings, overwrite)
+        _show_rows(record)
+        typer.echo(f"model: {settings.path(settings.paths.models) / record['model_id']}")
+        return
+    if features is None or out is None:
+        raise UserError("train: --table needs --features TOML and --out DIR")
+    from stellarml.session import start_session
+    from stellarml.tables import train_on_table
+
+    path = train_on_table(start_session(settings.spark), settings, table, features, out, _tell("train"))
+    typer.echo(f"model: {path}")
+
+
+@app.command(
+    epilog="Example: stellarml label --table new.parquet --model model --out labels.parquet --level 90"
+)
+def label(
+    config: MaybeConfigFile = None,
+    table: Annotated[Path | None, typer.Option(help="Any table with the features' columns.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder, for --table.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write (.parquet, .csv, .fits), for --table.")
+    ] = None,
+    level: Annotated[int | None, typer.Option(help="Per cent inside the intervals: 68, 90 or 95.")] = None,
+    profile: Profile = None,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Label every matched star, or every row of a table, with intervals and flags."""
+    settings = _configured(
+        config, profile, [*(overrides or []), *([f"label.level={level}"] if level else [])]
+    )
+    if table is None:
+        if config is None:
+            raise UserError("label: give --config FILE, or --table FILE with --model DIR and --out FILE")
+        _show_rows(_stage("label", settings, overwrite))
+        return
+    if model is None or out is None:
+        raise UserError("label: --table needs --model DIR and --out FILE")
+    from stellarml.session import start_session
+    from stellarml.tables import label_table
+
+    rows = label_table(start_session(settings.spark), table, model, out, settings.label.level, settings.tiles)
+    typer.echo(f"{out}: {rows} rows")
+
+
+@app.command(epilog="Example: stellarml report --config config.toml")
+def report(
+    config: ConfigFile, profile: Profile = None, overrides: Overrides = None, overwrite: Overwrite = False
+) -> None:
+    """Write report.html, its pictures and metrics.json, and print the summary."""
+    from stellarml.reporting import read_metrics
+    from stellarml.summary import show_summary
+
+    settings = _configured(config, profile, overrides)
+    _stage("report", settings, overwrite)
+    show_summary(Console(), read_metrics(settings), settings.path(settings.paths.report) / "report.html")
+
+
+@app.command(epilog="Example: stellarml doctor --config config.toml")
+def doctor(config: MaybeConfigFile = None, profile: Profile = None, overrides: Overrides = None) -> None:
+    """Say what the machine has, what is missing, and how to get it."""
+    from stellarml.doctor import examine
+
+    findings = examine(_configured(config, profile, overrides))
+    for finding in findings:
+        typer.echo(f"{'ok ' if finding.good else 'NO '} {finding.name:<22} {finding.found}")
+        if not finding.good:
+            typer.echo(f"    {finding.help}")
+    if not all(finding.good for finding in findings):
+        raise typer.Exit(2)
+
+
+def main() -> None:
+    """Run the command line and end with the contract's exit status."""
+    try:
+        app()
+    except StellarmlError as error:
+        _end(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        _end("interrupted; what was finished is kept, the same command goes on from there", 130)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        _end(
+            "the disk is full; what was finished is kept, free some space and run again"
+            if full
+            else str(error),
+            1,
+        )
+    except Exception as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        if os.environ.get("STELLARML_LOG__LEVEL") == "debug":
+            traceback.print_exc()
+        _end(
+            f"unexpected {type(error).__name__}: {first}\nFinished parts are kept. With STELLARML_LOG__LEVEL=debug the "
+            "same command shows the traceback; please report it.",
+            1,
+        )
+
+
+def _end(message: str, status: int) -> None:
+    sys.stderr.write(f"stellarml: {message}\n")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What the machine has, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from stellarml.config import Config, conf_dir
+from stellarml.errors import StellarmlError
+from stellarml.memory import available_bytes
+from stellarml.session import find_java, memory_in_bytes
+
+_PACKAGES = (
+    "pyspark",
+    "pyarrow",
+    "pandas",
+    "numpy",
+    "tensorflow",
+    "healpy",
+    "astropy",
+    "hats",
+    "numba",
+    "lsdb",
+)
+_OPTIONAL = ("lsdb",)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination; `help` says what to do where it is not good."""
+
+    name: str
+    found: str
+    good: bool
+    help: str = ""
+
+
+def examine(config: Config) -> list[Finding]:
+    """Look at Python, Java, memory, disk, packages and the paths of the configuration."""
+    findings = [_python(), _guarded("Java", _java), _memory(config), _disk(config)]
+    findings += [_package(name) for name in _PACKAGES]
+    findings.append(Finding("shipped configuration", str(conf_dir()), True))
+    for survey, path in sorted(config.raw.items()):
+        here = config.path(path)
+        found = here.exists() or any(here.parent.glob(here.name))
+        findings.append(
+            Finding(f"raw.{survey}", str(here), found, "no such file or folder: correct it under [raw]")
+        )
+    return findings
+
+
+def _python() -> Finding:
+    return Finding(
+        "Python",
+        platform.python_version(),
+        sys.version_info >= (3, 11),
+        "stellarml needs Python 3.11 or newer",
+    )
+
+
+def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except StellarmlError as error:
+        return Finding(name, "none", False, str(error))
+
+
+def _java() -> Finding:
+    java = find_java()
+    return Finding("Java", f"{java.version} in {java.home} (from {java.source})", True)
+
+
+def _memory(config: Config) -> Finding:
+    free = available_bytes()
+    if free is None:
+        return Finding("memory", "unknown", True)
+    wanted = memory_in_bytes(config.spark.min_free_memory)
+    return Finding(
+        "memory",
+        f"{free / 2**30:.1f} GiB free, {os.cpu_count()} cores",
+        free >= wanted,
+        f"a run needs {wanted / 2**30:.1f} GiB: close other programs or lower spark.min_free_memory",
+    )
+
+
+def _disk(config: Config) -> Finding:
+    lake = config.path(config.paths.lake)
+    there = next((p for p in (lake, *lake.parents) if p.exists()), Path("/"))
+    free = shutil.disk_usage(there).free
+    return Finding("disk", f"{free / 2**30:.1f} GiB free at {there}", free > 1 << 30, "free some space")
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, version(name), True)
+    except PackageNotFoundError:
+        return Finding(name, "not installed", name in _OPTIONAL, f"pip install {name}")

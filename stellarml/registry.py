@@ -1,0 +1,51 @@
+"""The models on disk: which there are, and which one labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stellarml.config import Config
+from stellarml.errors import BundleError, InputError, did_you_mean
+from stellarml.feature_file import FeatureFile
+from stellarml.manifest import read_record
+from stellarml.model import MANIFEST, load_bundle
+
+
+def finished_models(config: Config) -> dict[str, dict[str, Any]]:
+    """Return run.json of every finished model by id, newest last."""
+    found = []
+    for path in sorted(config.path(config.paths.models).glob("*/run.json")):
+        if (path.parent / MANIFEST).is_file():
+            found.append(
+                (load_bundle(path.parent).manifest.created_utc, path.parent.name, read_record(path.parent))
+            )
+    return {name: record for _, name, record in sorted(found, key=lambda item: item[:2])}
+
+
+def chosen_model(config: Config, features: FeatureFile | None = None) -> Path:
+    """Return the folder of the model to label with: the one configured, or else the newest.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    BundleError
+        If it is damaged, or was made for other features than `features`.
+    """
+    models = config.path(config.paths.models)
+    if config.label.model:
+        folder = models / config.label.model
+        if not folder.is_dir():
+            known = [p.name for p in models.glob("*/") if (p / MANIFEST).is_file()]
+            raise BundleError(
+                f"{folder}: no such model.{did_you_mean(config.label.model, known)} "
+                f"Models there: {', '.join(sorted(known)) or 'none'}."
+            )
+    else:
+        known = list(finished_models(config))
+        if not known:
+            raise InputError(f"{models}: holds no finished model. Run  stellarml train  first.")
+        folder = models / known[-1]
+    load_bundle(folder, features)
+    return folder

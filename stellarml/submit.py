@@ -1,0 +1,38 @@
+"""What every job under spark-submit shares: its options, its session, its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stellarml.config import Config, load_config
+from stellarml.errors import StellarmlError
+from stellarml.log import configure_logging
+from stellarml.session import start_session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def submitted(doc: str | None, work: Callable[[SparkSession, Config, bool], Any]) -> None:
+    """Parse the options of a job, run `work` in the session, and end with the contract's exit status."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="the run's TOML file")
+    parser.add_argument("--profile", help="shipped profile or path to a TOML")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="strongest of all")
+    parser.add_argument("--overwrite", action="store_true", help="make the output anew")
+    options = parser.parse_args()
+    try:
+        config = load_config(options.config, profile=options.profile, overrides=options.set)
+        configure_logging(config.log)
+        spark = start_session(config.spark)
+        try:
+            work(spark, config, options.overwrite)
+        finally:
+            spark.stop()
+    except StellarmlError as error:
+        sys.stderr.write(f"stellarml: {error}\n")
+        sys.exit(error.exit_status)

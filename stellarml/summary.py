@@ -1,0 +1,72 @@
+"""What a run prints when it ends: rows of every stage, the cut-flow, Table 2, and where the report is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from stellarml.report_sections import PUBLISHED
+
+_STATISTICS = ("mean", "median", "std", "mad")
+
+
+def show_summary(console: Console, metrics: Mapping[str, Any], page: Path) -> None:
+    """Print the tables of a finished chain."""
+    console.print(stage_table(metrics["stages"]))
+    console.print(cut_flow_table(metrics["cut_flow"]))
+    console.print(accuracy_table(metrics))
+    console.print(f"Report: {page}", soft_wrap=True)
+
+
+def stage_table(stages: Sequence[Mapping[str, Any]]) -> Table:
+    """Return rows in and out, seconds and memory of every stage."""
+    table = Table(title="Stages", title_justify="left")
+    table.add_column("stage")
+    for name in ("rows in", "rows out", "seconds", "peak memory"):
+        table.add_column(name, justify="right")
+    for row in stages:
+        memory = f"{row['peak_memory_bytes'] / 2**30:.1f} GiB"
+        table.add_row(
+            row["stage"], f"{row['rows_in']:,}", f"{row['rows_out']:,}", f"{row['seconds']:.1f}", memory
+        )
+    return table
+
+
+def cut_flow_table(flow: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the rows left after each cut, and what each cut alone removes."""
+    table = Table(title="Cut-flow", title_justify="left")
+    for name in ("survey", "cut"):
+        table.add_column(name)
+    for name in ("rows left", "fail it alone"):
+        table.add_column(name, justify="right")
+    for row in flow:
+        table.add_row(row["survey"], row["cut"], f"{row['rows_left']:,}", f"{row['failed_alone']:,}")
+    return table
+
+
+def accuracy_table(metrics: Mapping[str, Any]) -> Table:
+    """Return Table 2: predicted minus spectroscopic on the test part, beside the paper's."""
+    table = Table(title="Table 2: predicted - spectroscopic, test part", title_justify="left")
+    table.add_column("label")
+    for name in ("n", *_STATISTICS):
+        table.add_column(name, justify="right")
+    units = {label["name"]: label["unit"] for label in metrics["labels"]}
+    for name, found in metrics["test"].items():
+        digits = 1 if units.get(name) == "K" else 3
+        shown = [_number(found[s], digits) for s in _STATISTICS]
+        table.add_row(f"{name} [{units.get(name, '')}]", f"{found['n']:,}", *shown)
+        if name in PUBLISHED:
+            table.add_row(
+                "  paper, on its own data", "", *(_number(PUBLISHED[name][s], digits) for s in _STATISTICS)
+            )
+    return table
+
+
+def _number(value: float | str | None, digits: int) -> str:
+    if isinstance(value, str):
+        return value
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,167 @@
+"""Training and labelling on any table, without the chain: one file in, a model or labels out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from stellarml.config import Config, Tiles
+from stellarml.errors import InputError, UserError
+from stellarml.feature_file import load_feature_file
+from stellarml.fingerprint import file_fingerprint
+from stellarml.model import load_bundle, pack_bundle
+from stellarml.split import split_column
+from stellarml.storage import storage_errors, write_parquet
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_ASTRONOMY = {".fits": "fits", ".fit": "fits", ".vot": "votable", ".xml": "votable", ".ecsv": "ascii.ecsv"}
+
+
+def read_table(spark: SparkSession, path: Path) -> DataFrame:
+    """Read a table by its suffix: Parquet (file or folder), CSV, TSV, FITS, VOTable or ECSV.
+
+    Raises
+    ------
+    InputError
+        If it is missing, damaged, or of another format.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    if path.is_dir() or suffix == ".parquet":
+        return _spark_read(path, lambda: spark.read.parquet(str(path)))
+    if suffix in _TEXT:
+        delimiter = "\t" if ".tsv" in suffix else ","
+        reader = spark.read.option("header", "true").option("inferSchema", "true").option("nanValue", "nan")
+        return _spark_read(path, lambda: reader.option("sep", delimiter).csv(str(path)))
+    if suffix in _ASTRONOMY:
+        return spark.createDataFrame(_read_astropy(path, _ASTRONOMY[suffix]))
+    known = ", ".join((".parquet", *_TEXT, *_ASTRONOMY))
+    raise InputError(f"{path}: unknown format '{suffix}'; expected one of {known}")
+
+
+def _spark_read(path: Path, read: Callable[[], DataFrame]) -> DataFrame:
+    from pyspark.errors import PySparkException
+
+    try:
+        return read()
+    except PySparkException as error:
+        raise InputError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from None
+
+
+def _read_astropy(path: Path, kind: str) -> Any:
+    from astropy.table import Table
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return Table.read(path, format=kind).to_pandas()
+        except Exception as error:
+            raise InputError(f"{path}: is not a readable {kind} file ({error})") from None
+
+
+def train_on_table(
+    spark: SparkSession,
+    config: Config,
+    table: Path,
+    features: Path,
+    out: Path,
+    progress: Callable[[str], None],
+) -> Path:
+    """Train on the labelled rows of `table`; write the bundle to the folder `out` and return it.
+
+    Raises
+    ------
+    InputError, TrainingError
+        If the table lacks a column, or cannot teach anything.
+    """
+    from pyspark.sql import functions as sf
+
+    from stellarml.features import check_features, feature_columns, label_columns
+    from stellarml.training import train
+
+    spec = load_feature_file(features)
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise UserError(f"{out}: exists and is not empty. Choose a new folder for the model.")
+    frame = read_table(spark, table)
+    check_features(frame, spec)
+    columns = [
+        sf.col(f"`{spec.id}`"),
+        *feature_columns(spec, frame.columns),
+        *label_columns(spec, frame.columns),
+    ]
+    rows = frame.select(*columns, split_column(spec.id, config.split).alias("split")).toArrow()
+    provenance = {"table": file_fingerprint(table)} if table.is_file() else {"table": str(table)}
+    return train(
+        rows,
+        spec,
+        config.train,
+        config.split,
+        out.parent,
+        model_id=out.name,
+        provenance=provenance,
+        progress=progress,
+    )
+
+
+def label_table(spark: SparkSession, table: Path, model: Path, out: Path, level: int, tiles: Tiles) -> int:
+    """Label every row of `table`, in its order; write id, labels, intervals and flags to `out`; return the rows.
+
+    Raises
+    ------
+    InputError, BundleError
+        If the table lacks a column that a feature names, or the bundle is damaged.
+    """
+    from pyspark.sql import functions as sf
+
+    from stellarml.features import check_features, feature_columns
+    from stellarml.inference import REDDENING, label_frame
+
+    if out.suffix not in (".parquet", ".csv", ".fits"):
+        raise UserError(f"{out}: unknown format '{out.suffix}'; expected .parquet, .csv or .fits")
+    spec = load_bundle(model).manifest.features
+    frame = read_table(spark, table)
+    check_features(frame, spec)
+    if spec.id.lower() not in {name.lower() for name in frame.columns}:
+        raise InputError(f"{table}: has no column '{spec.id}', the id that the model's feature file names")
+    blob, sha256 = pack_bundle(model)
+    names = [f.name for f in spec.features]
+    passed = [sf.col(REDDENING)] if REDDENING in frame.columns and REDDENING not in names else []
+    inputs = frame.select(sf.col(f"`{spec.id}`"), *passed, *feature_columns(spec, frame.columns))
+    labelled = label_frame(
+        inputs,
+        spark.sparkContext.broadcast(blob),
+        sha256,
+        id_column=spec.id,
+        label_names=spec.label_names,
+        level=level,
+    ).toArrow()
+    _write(labelled, out, tiles)
+    return int(labelled.num_rows)
+
+
+def _write(table: pa.Table, out: Path, tiles: Tiles) -> None:
+    if out.suffix == ".parquet":
+        write_parquet(out, table, tiles)
+        return
+    hidden = out.with_name(f".{out.name}.tmp{out.suffix}")
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if out.suffix == ".csv":
+                pacsv.write_csv(table, hidden)
+            else:
+                from astropy.table import Table
+
+                Table.from_pandas(table.to_pandas()).write(hidden, overwrite=True)
+            hidden.replace(out)
+        finally:
+            hidden.unlink(missing_ok=True)
