@@ -159,21 +159,23 @@ def _fit_label(
     truth, prediction = calibration.truth[known, j], calibration.prediction[known, j]
     difficulty = np.exp(np.clip(calibration.inputs[known] @ weights + bias, low, high))
     scores = np.abs(truth - prediction) / difficulty
-    own = np.isin(codes[known], patterns)
-    classes = []
-    for pattern in patterns:
-        chosen = codes[known] == pattern
-        if chosen.any():
-            classes.append(_fit_class(pattern, prediction[chosen], difficulty[chosen], scores[chosen]))
+    codes = codes[known]
+    members = {pattern: codes == pattern for pattern in patterns}
+    members = {pattern: rows for pattern, rows in members.items() if rows.sum() >= MIN_ROWS}
+    own = np.isin(codes, list(members))
+    classes = [
+        _fit_class(pattern, prediction[rows], difficulty[rows], scores[rows]) for pattern, rows in members.items()
+    ]
     rest = ~own if (~own).sum() >= MIN_ROWS else np.ones(len(own), bool)
     classes.append(_fit_class(POOLED, prediction[rest], difficulty[rest], scores[rest]))
-    typical = {}
+    members[POOLED] = ~own
+    wide = {}
     for level in LEVELS:
         widths = [
-            half_widths(c, prediction[m], difficulty[m], level)[0]
-            for c, m in ((c, codes[known] == c.pattern if c.pattern != POOLED else ~own) for c in classes)
+            half_widths(c, prediction[members[c.pattern]], difficulty[members[c.pattern]], level)[0]
+            for c in classes
         ]
-        typical[str(level)] = WIDE_FACTOR * float(np.median(np.concatenate(widths)))
+        wide[str(level)] = WIDE_FACTOR * float(np.median(np.concatenate(widths)))
     return LabelCalibration(
         label=name,
         difficulty_weights=tuple(float(w) for w in weights),
@@ -181,7 +183,7 @@ def _fit_label(
         difficulty_low=low,
         difficulty_high=high,
         classes=tuple(classes),
-        wide=typical,
+        wide=wide,
         without_features={str(v): conformal_quantile(np.abs(truth - median), v / 100) for v in LEVELS},
     )
 

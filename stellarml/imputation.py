@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from stellarml.patterns import patterns_of
 
-EM_STEPS = 8
+EM_STEPS = 50
+EM_SOLUTIONS = 20_000  # bounds the steps where patterns are many: one linear system a pattern and step
+EM_TOLERANCE = 1e-3  # of the largest change of a scaled covariance
 EM_ROWS = 20_000  # an evenly spaced subset is enough for k (k + 3) / 2 numbers
 RIDGE = 1e-6  # added to the variance of every scaled feature: twelve magnitudes span seven dimensions
 GROUP_ROWS = 64  # rows of one pattern go through BLAS in blocks of exactly this size
@@ -43,14 +45,10 @@ def fit_gaussian(z: NDArray[np.float64], missing: NDArray[np.bool_]) -> Gaussian
     step = max(1, -(-len(z) // EM_ROWS))
     z, missing = z[::step], missing[::step]
     n, k = z.shape
-    present = np.where(missing, np.nan, z)
-    counts = np.maximum(1, (~missing).sum(axis=0))
-    mean = np.nansum(present, axis=0) / counts
-    variance = np.nansum((present - mean) ** 2, axis=0) / counts
-    current = Gaussian(mean, np.diag(variance) + RIDGE * np.eye(k))
-    _, index = patterns_of(missing)
-    groups = [np.flatnonzero(index == p) for p in range(index.max() + 1)]
-    for _ in range(EM_STEPS):
+    kinds, index = patterns_of(missing)
+    groups = [np.flatnonzero(index == p) for p in range(len(kinds))]
+    current = _first_guess(z, missing)
+    for _ in range(int(np.clip(EM_SOLUTIONS // len(groups), 2, EM_STEPS))):
         filled = np.where(missing, 0.0, z)
         spread = np.zeros((k, k))
         for rows in groups:
@@ -60,7 +58,10 @@ def fit_gaussian(z: NDArray[np.float64], missing: NDArray[np.bool_]) -> Gaussian
             spread += len(rows) * _conditional_covariance(current, gaps)
         mean = filled.mean(axis=0)
         centred = filled - mean
+        before = current
         current = Gaussian(mean, (centred.T @ centred + spread) / n + RIDGE * np.eye(k))
+        if np.abs(current.covariance - before.covariance).max() < EM_TOLERANCE:
+            break
     return current
 
 
@@ -131,3 +132,17 @@ def _conditional_covariance(g: Gaussian, gaps: NDArray[np.bool_]) -> NDArray[np.
         slope = np.linalg.solve(g.covariance[np.ix_(seen, seen)], across)
         spread[np.ix_(gaps, gaps)] = g.covariance[np.ix_(gaps, gaps)] - across.T @ slope
     return spread
+
+
+def _first_guess(z: NDArray[np.float64], missing: NDArray[np.bool_]) -> Gaussian:
+    """Start from the complete rows where they suffice: from independent features EM takes many more steps."""
+    k = z.shape[1]
+    complete = z[~missing.any(axis=1)]
+    if len(complete) >= 10 * k:
+        covariance = np.cov(complete, rowvar=False).reshape(k, k)
+        return Gaussian(complete.mean(axis=0), covariance + RIDGE * np.eye(k))
+    present = np.where(missing, 0.0, z)
+    counts = np.maximum(1, (~missing).sum(axis=0))
+    mean = present.sum(axis=0) / counts
+    variance = (np.where(missing, 0.0, z - mean) ** 2).sum(axis=0) / counts
+    return Gaussian(mean, np.diag(variance) + RIDGE * np.eye(k))

@@ -176,9 +176,10 @@ def _mark_of(task: ReadTask, index: int) -> dict[str, Any]:
 
 
 def _check_rejects(
-    descriptor: Descriptor, config: Config, out: Path, marks: Sequence[dict[str, Any]]
+    descriptor: Descriptor, config: Config, out: Path, marks: Sequence[dict[str, Any]], duplicates: int = 0
 ) -> None:
-    rows, rejected = sum(m["rows"] for m in marks), sum(m["rejected"] for m in marks)
+    rows = sum(m["rows"] for m in marks) - duplicates
+    rejected = sum(m["rejected"] for m in marks) + duplicates
     _publish_rejects(out)
     if rejected > config.ingest.max_rejected_fraction * (rows + rejected):
         raise InputError(
@@ -223,7 +224,7 @@ def _write_tiles(
     pending = [Unit(t.name, rows, t) for t, rows in tiles if t.name not in run.marks]
     written = run_units(spark, run.stage, task.out, pending, write_tile)
     done = {t.name: written.get(t.name) or run.marks[t.name] for t, _ in tiles}
-    _publish_rejects(task.out)
+    _check_rejects(task.descriptor, config, task.out, marks, sum(mark["rejected"] for mark in done.values()))
     rows = sum(mark["rows"] for mark in done.values())
     rejected = sum(mark["rejected"] for mark in [*marks, *done.values()])
     if task.descriptor.has_positions:
@@ -271,6 +272,7 @@ def _tile_tasks(
     else:
         key = task.id
         plans = list(_pixel_plans(cells, counts, config.tiles.max_rows))
+    unique = task.descriptor.kind != "labels"
     tasks = []
     for name, ranges, paths, rows in plans:
         low, high = ranges[0][0], ranges[-1][1]
@@ -278,7 +280,7 @@ def _tile_tasks(
         groups = tuple((shard, numbers) for shard, numbers in groups if numbers)
         files = tuple(str(header.file.path) for header in task.headers)
         tasks.append(
-            (TileTask(task.out, name, ranges, paths, groups, key, task.id, files, config.tiles), rows)
+            (TileTask(task.out, name, ranges, paths, groups, key, task.id, unique, files, config.tiles), rows)
         )
     return tasks
 

@@ -153,6 +153,8 @@ def save_bundle(
             folder.rename(old)
         fresh.rename(folder)
     except OSError as error:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         raise StorageError(
             f"{folder}: the model could not be written ({error.strerror or error}); no half-written bundle is left"
         ) from error

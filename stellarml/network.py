@@ -72,6 +72,8 @@ def keras(threads: int = 0) -> Any:
         import keras as module
         import tensorflow as tf
     tf.get_logger().setLevel("ERROR")
+    # Keras 3.15 converts its variables in a way that NumPy 2 announces to give up
+    warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
     tf.config.experimental.enable_op_determinism()
     if threads:
         try:

@@ -141,9 +141,9 @@ def flag_fractions(flags: Counts) -> dict[int, float]:
 
 
 def _passes_cuts(table: DataFrame) -> Column:
-    """Tell rows in which no column ``cuts_failed*`` has a bit set; without such a column every row passes."""
+    """Tell rows in which no column named ``*cuts_failed*`` has a bit set; without such a column every row passes."""
     passes = F.lit(True)
     for name in table.columns:
-        if name.startswith("cuts_failed"):
+        if "cuts_failed" in name:
             passes = passes & (F.coalesce(F.col(name), F.lit(0)) == 0)
     return passes

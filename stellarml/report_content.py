@@ -132,6 +132,13 @@ def shown(value: Any, digits: int = 4) -> str:
             return str(value)
 
 
+def measured(value: float | None) -> str:
+    """Return a measurement to three significant digits, trailing zeros kept: 0.11 as ``0.110``."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{value:#,.3g}".rstrip(".").replace("-", "−") if abs(value) < 1000 else _float(value, 4)
+
+
 def percent(fraction: float | None, decimals: int = 1) -> str:
     """Return a fraction as a percentage, a dash where there is none."""
     return NOTHING if fraction is None else f"{fraction:.{decimals}%}"

@@ -21,6 +21,7 @@ from stellarml.report_content import (
     Picture,
     Table,
     key_value_table,
+    measured,
     percent,
     shown,
     symbol,
@@ -59,7 +60,7 @@ def published_std() -> dict[str, float]:
 
 
 def _with_unit(value: float | None, unit: str) -> str:
-    return shown(None) if value is None else f"{shown(value, digits=3)} {unit}"
+    return shown(None) if value is None else f"{measured(value)} {unit}"
 
 
 def cut_flow(rows: Sequence[Mapping[str, Any]], picture: Picture | None) -> Chapter:
@@ -129,7 +130,7 @@ def _table_2(metrics: Mapping[str, Any], labels: Sequence[Label]) -> Table:
         mine, paper = metrics["test"][label.name], PUBLISHED.get(label.name, {})
         line = [symbol(label.name), label.unit]
         for key, _ in STATISTICS:
-            line += [shown(mine[key], digits=3), paper.get(key, shown(None))]
+            line += [measured(mine[key]), paper.get(key, shown(None))]
         lines.append([*line, shown(mine["n"])])
     head = ["label", "unit"]
     for _, name in STATISTICS:
@@ -150,14 +151,14 @@ def _bin_tables(metrics: Mapping[str, Any], labels: Sequence[Label]) -> list[Blo
             if row["by"] != by or not row["n"]:
                 continue
             span = f"{shown(row['lo'])} to {shown(row['hi'])}"
-            numbers = [shown(row[key], digits=3) for key, _ in STATISTICS]
+            numbers = [measured(row[key]) for key, _ in STATISTICS]
             name = Markup("{} [{}]").format(symbol(row["label"]), units[row["label"]])
             lines.append([name, span, *numbers, percent(row["coverage"]), shown(row["n"])])
         unit = units.get(by, "mag" if by in BIN_EDGES else "")
         of = "spectroscopic " if by in units else ""
         caption = Markup("Residuals by {}{} [{}], bins half-open").format(of, symbol(by), unit)
         head = ("residual of", "bin", *(name for _, name in STATISTICS), "inside interval", "stars")
-        tables.append(Table(caption, head, lines, lead=2))
+        tables.append(Table(caption, head, lines, lead=2, folded=True))
     return tables
 
 

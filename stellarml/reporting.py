@@ -30,12 +30,16 @@ def make_report(spark: SparkSession, config: Config, *, overwrite: bool = False)
     lake = config.path(config.paths.lake)
     model_id = current_model(config)
     if model_id is None:
-        raise InputError(f"{config.path(config.paths.labels)}: nothing is published yet. Run  stellarml label  first.")
+        raise InputError(
+            f"{config.path(config.paths.labels)}: nothing is published yet. Run  stellarml label  first."
+        )
     labels, model = config.path(config.paths.labels) / model_id, config.path(config.paths.models) / model_id
     out = config.path(config.paths.report)
     relevant = {"report": config.report.model_dump(), "level": config.label.level}
     derived = [lake / "stars", lake / "matched", lake / "training", model, labels]
-    with stage_run("report", out, config=config, relevant=relevant, derived=derived, overwrite=overwrite) as run:
+    with stage_run(
+        "report", out, config=config, relevant=relevant, derived=derived, overwrite=overwrite
+    ) as run:
         if run.complete:
             return run.record
         manifest = load_bundle(model).manifest
@@ -86,7 +90,12 @@ def model_card(manifest: Manifest) -> dict[str, Any]:
         "counts": manifest.counts,
         "features": [f"{f.name} [{f.unit}]" for f in manifest.features.features],
         "networks": [
-            {"outputs": list(n.outputs), "widths": list(n.widths), "losses": list(n.losses), "best_epoch": n.best_epoch}
+            {
+                "outputs": list(n.outputs),
+                "widths": list(n.widths),
+                "losses": list(n.losses),
+                "best_epoch": n.best_epoch,
+            }
             for n in manifest.networks
         ],
         "seed": manifest.seed,
@@ -121,7 +130,11 @@ def _surveys(config: Config) -> list[str]:
     from stellarml.sources.descriptor import load_descriptor
 
     s = config.surveys
-    return [load_descriptor(n, config.root).name for n in (s.astrometry, s.distances, s.photometry, *s.labels) if n]
+    return [
+        load_descriptor(n, config.root).name
+        for n in (s.astrometry, s.distances, s.photometry, *s.labels)
+        if n
+    ]
 
 
 def read_metrics(config: Config) -> dict[str, Any]:

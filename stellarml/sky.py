@@ -153,7 +153,7 @@ def order_of_side(side_arcsec: float) -> int:
 
 
 def unit_vectors(ra_deg: ArrayLike, dec_deg: ArrayLike) -> Floats:
-    """Unit vectors, shape (..., 3), of positions in degrees."""
+    """Make unit vectors, shape (..., 3), of positions in degrees."""
     ra, dec = np.radians(_floats(ra_deg)), np.radians(_floats(dec_deg))
     ra, dec = np.broadcast_arrays(ra, dec)
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
@@ -237,13 +237,13 @@ def propagate(
 
 
 def mjd_to_jyear(mjd: ArrayLike) -> Floats:
-    """Julian year of a modified Julian date: 2000 + (MJD - 51544.5) / 365.25."""
+    """Turn a modified Julian date into a Julian year: 2000 + (MJD - 51544.5) / 365.25."""
     year: Floats = 2000.0 + (_floats(mjd) - 51544.5) / 365.25
     return year
 
 
 def jyear_to_mjd(jyear: ArrayLike) -> Floats:
-    """Modified Julian date of a Julian year."""
+    """Turn a Julian year into a modified Julian date."""
     mjd: Floats = 51544.5 + (_floats(jyear) - 2000.0) * 365.25
     return mjd
 

@@ -58,7 +58,7 @@ def accuracy_table(metrics: Mapping[str, Any]) -> Table:
     for name, found in metrics["test"].items():
         digits = 1 if units.get(name) == "K" else 3
         shown = [_number(found[s], digits) for s in _STATISTICS]
-        table.add_row(f"{name} [{units.get(name, '')}]", f"{found['n']:,}", *shown)
+        table.add_row(f"{name} ({units.get(name, '')})", f"{found['n']:,}", *shown)
         if name in PUBLISHED:
             table.add_row(
                 "  paper, on its own data", "", *(_number(PUBLISHED[name][s], digits) for s in _STATISTICS)

@@ -37,7 +37,11 @@ RAD_PER_DEG = math.pi / 180.0
 
 _SERIES_RAD = 1e-4
 _NO_PROPER_MOTION, _COVARIANCE_PARTIAL = flags.NO_PROPER_MOTION, flags.COVARIANCE_PARTIAL
-_ERROR_REPLACED, _ERROR_AT_FLOOR, _EPOCH_REPLACED = flags.ERROR_REPLACED, flags.ERROR_AT_FLOOR, flags.EPOCH_REPLACED
+_ERROR_REPLACED, _ERROR_AT_FLOOR, _EPOCH_REPLACED = (
+    flags.ERROR_REPLACED,
+    flags.ERROR_AT_FLOOR,
+    flags.EPOCH_REPLACED,
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,9 @@ class Staying:
 
 def prepare_moving(rows: Sources, settings: MatchSettings) -> Moving:
     """Vectors, motions and covariance polynomials, shape (n, 9), of the side that moves."""
-    vector, motion, speed = _vectors_and_motions(rows.ra_deg, rows.dec_deg, rows.pmra_mas_yr, rows.pmdec_mas_yr)
+    vector, motion, speed = _vectors_and_motions(
+        rows.ra_deg, rows.dec_deg, rows.pmra_mas_yr, rows.pmdec_mas_yr
+    )
     with_errors = settings.radius_arcsec is None
     covariance, half_parallax, admitted, marks = _covariances(
         (rows.ra_error_mas, rows.dec_error_mas),
@@ -309,4 +315,9 @@ def zero_if_missing(value: float) -> float:
 
 
 def _numbers(errors: PositionErrors) -> tuple[float, float, float, float]:
-    return float(errors.floor_mas), float(errors.reject_above_mas), float(errors.systematic_mas), float(errors.missing_mas)
+    return (
+        float(errors.floor_mas),
+        float(errors.reject_above_mas),
+        float(errors.systematic_mas),
+        float(errors.missing_mas),
+    )

@@ -67,31 +67,31 @@ def _count(
 ) -> Counts:
     counts = np.zeros(len(ra_deg), dtype=np.int32)
     chord = 2.0 * math.sin(radius_rad / 2.0)
+    start, sorted_ra, xs, ys, zs = zones.start, zones.ra_deg, zones.x, zones.y, zones.z
     for i in wanted:
         interval = zero_if_missing(epoch_yr - epoch[i])
         x, y, z = moved(
-            vector[i, 0], vector[i, 1], vector[i, 2], motion[i, 0], motion[i, 1], motion[i, 2], speed[i], interval
+            vector[i, 0],
+            vector[i, 1],
+            vector[i, 2],
+            motion[i, 0],
+            motion[i, 1],
+            motion[i, 2],
+            speed[i],
+            interval,
         )
         reach = (radius_rad + speed[i] * abs(interval)) / RAD_PER_DEG
         low_zone, high_zone = zone_span(zones, dec_deg[i], reach)
         low, high, low2, high2 = ra_windows(ra_deg[i], ra_half_width_deg(dec_deg[i], reach))
+        height = max(0, high_zone - low_zone)
         total = 0
-        for zone in range(low_zone, high_zone):
-            begin, end = window_span(zones.ra_deg, zones.start[zone], zones.start[zone + 1], low, high)
-            total += _inside(zones.x, zones.y, zones.z, begin, end, x, y, z, chord * chord)
-            if low2 <= high2:
-                begin, end = window_span(zones.ra_deg, zones.start[zone], zones.start[zone + 1], low2, high2)
-                total += _inside(zones.x, zones.y, zones.z, begin, end, x, y, z, chord * chord)
+        for turn in range(2 * height if low2 <= high2 else height):
+            wrapped = turn >= height
+            zone = low_zone + turn - (height if wrapped else 0)
+            least, most = (low2, high2) if wrapped else (low, high)
+            begin, end = window_span(sorted_ra, start[zone], start[zone + 1], least, most)
+            for k in range(begin, end):
+                dx, dy, dz = xs[k] - x, ys[k] - y, zs[k] - z
+                total += 1 if dx * dx + dy * dy + dz * dz <= chord * chord else 0
         counts[i] = total
     return counts
-
-
-@compiled
-def _inside(
-    xs: Floats, ys: Floats, zs: Floats, begin: int, end: int, x: float, y: float, z: float, chord2: float
-) -> int:
-    total = 0
-    for k in range(begin, end):
-        dx, dy, dz = xs[k] - x, ys[k] - y, zs[k] - z
-        total += 1 if dx * dx + dy * dy + dz * dz <= chord2 else 0
-    return total

@@ -6,7 +6,8 @@ to the rim of its density disc, and the left side to 2r. Checked by brute force 
 other layouts, give wrong mates.
 
 An owned row with an edge of a mover has a second neighbourhood elsewhere, about the far ends of that edge and of the
-other edges that meet it there; the same argument, started from those points, asks for r on the left and 2r on the right.
+other edges that meet it there; the same argument, started from those points, asks for r on the left and 2r
+on the right.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ def plan_tile(
 
 
 def _far_neighbourhoods(
-    edges: MoverEdges, owned: np.ndarray[tuple[int], np.dtype[np.bool_]], settings: MatchSettings, limits: Limits
+    edges: MoverEdges,
+    owned: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    settings: MatchSettings,
+    limits: Limits,
 ) -> tuple[Integers, Integers]:
     meeting = np.isin(edges.right_id, edges.right_id[owned])
     ra = np.concatenate([edges.left_ra_deg[meeting], edges.right_ra_deg[meeting]])
@@ -64,6 +68,8 @@ def _far_neighbourhoods(
     left = sky.cone_ranges(points[:, 0], points[:, 1], radius)
     right = [sky.cone_ranges(points[:, 0], points[:, 1], 2.0 * radius)]
     if settings.radius_arcsec is None:
-        centres = np.unique(np.column_stack([edges.density_ra_deg[owned], edges.density_dec_deg[owned]]), axis=0)
+        centres = np.unique(
+            np.column_stack([edges.density_ra_deg[owned], edges.density_dec_deg[owned]]), axis=0
+        )
         right.append(sky.cone_ranges(centres[:, 0], centres[:, 1], settings.density_radius_arcsec))
     return left, sky.merge_ranges(np.concatenate(right))

@@ -13,8 +13,9 @@ catalogues. How to call it for a tile (a whole catalogue in memory is `match_til
 Definitions. Good neighbours: `pairs`. Best: highest ln F, then smaller d2, then smaller right id; in fixed-radius mode
 the nearest, then the smaller right id. `score` is ln F, the natural logarithm of the likelihood of a match over that of
 a chance neighbour, ``-d2/2 - ln(2 pi sqrt(det C)) - ln rho``, with rho = max(N, 1) / (pi r_d^2) and N the right sources
-that take part within r_d of the left source at the right side's mean epoch; in fixed-radius mode it is minus the distance
-in arcsec. Candidates are ranked before rho, which they share, is subtracted. Ids must be unique in each catalogue.
+that take part within r_d of the left source at the right side's mean epoch; in fixed-radius mode it is minus the
+distance in arcsec. Candidates are ranked before rho, which they share, is subtracted. Ids must be unique in each
+catalogue.
 """
 
 from __future__ import annotations
@@ -104,7 +105,9 @@ def match_tile(
     StellarmlError
         Where an owned row's mover edge leads to a right row that was not given.
     """
-    settled = limits if limits is not None else limits_of(right if settings.moving == "left" else left, settings)
+    settled = (
+        limits if limits is not None else limits_of(right if settings.moving == "left" else left, settings)
+    )
     moving_rows, staying_rows = (left, right) if settings.moving == "left" else (right, left)
     moving = prepare_moving(moving_rows, settings)
     staying = prepare_staying(staying_rows, settings, settled.mean_epoch_yr)
@@ -173,7 +176,12 @@ def _nodes(ids: Integers, far_ids: Integers) -> tuple[Integers, Integers]:
 
 
 def _density(
-    moving: Moving, staying: Staying, zones: Zones, settings: MatchSettings, mean_epoch_yr: float, left_row: Integers
+    moving: Moving,
+    staying: Staying,
+    zones: Zones,
+    settings: MatchSettings,
+    mean_epoch_yr: float,
+    left_row: Integers,
 ) -> Counts:
     radius = settings.density_radius_arcsec
     if settings.moving == "left":

@@ -1,4 +1,4 @@
-"""What must be known of whole catalogues before a tile can be matched, and how do tiles' shares add up?
+"""What must be known of whole catalogues before a tile can be matched? Shares of tiles that merge.
 
 Two passes over slim columns, each a small record a tile that merges in any order to the same bytes (integers, maxima):
 

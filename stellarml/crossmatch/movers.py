@@ -1,4 +1,4 @@
-"""Which edges do the few sources have whose counterparts lie too far away for a tile's halo?
+"""Which edges have the few sources whose counterparts lie too far for a halo? Resolved first.
 
 Fast movers (and rows with huge errors) would make every halo as large as their path: a star of 10 arcsec/yr has
 candidates 40 arcsec apart over 2014-2018. They are matched first, against the whole catalogue of the other side. Their
@@ -49,10 +49,11 @@ class MoverEdges:
 
 def no_edges() -> MoverEdges:
     """Make an empty table of edges."""
-    integers = np.empty(0, dtype=np.int64)
-    kinds = {"left_id": integers, "left_healpix_29": integers, "right_id": integers}
-    kinds["flags"] = np.empty(0, dtype=np.int16)
-    return MoverEdges(**{column.name: kinds.get(column.name, np.empty(0)) for column in fields(MoverEdges)})
+    kinds = {"left_id": np.int64, "left_healpix_29": np.int64, "right_id": np.int64, "flags": np.int16}
+    columns: dict[str, Any] = {
+        column.name: np.empty(0, dtype=kinds.get(column.name, np.float64)) for column in fields(MoverEdges)
+    }
+    return MoverEdges(**columns)
 
 
 def merge_edges(parts: list[MoverEdges]) -> MoverEdges:

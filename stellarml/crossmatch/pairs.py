@@ -18,7 +18,6 @@ from stellarml.crossmatch import settings as bits
 from stellarml.crossmatch.astrometry import (
     RAD_PER_DEG,
     Flags,
-    Mask,
     Moving,
     Staying,
     longest_shift_rad,
@@ -81,7 +80,7 @@ def index_staying(staying: Staying, reach_deg: float) -> Zones:
 
 def find_pairs(moving: Moving, staying: Staying, zones: Zones, settings: MatchSettings) -> Pairs:
     """All good neighbours among the usable rows of both sides, ordered by moving row."""
-    details = np.column_stack([staying.variance, staying.epoch_yr])[zones.row]
+    details = _details(staying.variance, staying.epoch_yr, zones.row)
     epochs = epoch_limits(details[:, 4])
     widest_staying = float(details[:, 3].max(initial=0.0))
     radius_deg = search_radius_rad(moving, settings, epochs, widest_staying) / RAD_PER_DEG
@@ -100,7 +99,7 @@ def find_pairs(moving: Moving, staying: Staying, zones: Zones, settings: MatchSe
         reach,
         fixed / ARCSEC_PER_RAD,
     )
-    numbers, flags, good = _evaluate(
+    found = _evaluate(
         rows,
         places,
         moving.vector,
@@ -116,8 +115,7 @@ def find_pairs(moving: Moving, staying: Staying, zones: Zones, settings: MatchSe
         settings.limit,
         fixed,
     )
-    kept = np.flatnonzero(good)
-    return Pairs(rows[kept], zones.row[places[kept]], *numbers[:, kept], flags=flags[kept])
+    return Pairs(*found)
 
 
 def epoch_limits(epoch_yr: Floats) -> tuple[float, float]:
@@ -142,6 +140,17 @@ def tangent_offsets(
 
 
 @compiled
+def _details(variance: Floats, epoch: Floats, row: Integers) -> Floats:
+    """Variances and epoch in the order of the index: one cache line a candidate."""
+    out = np.empty((len(row), 5))
+    for k in range(len(row)):
+        for column in range(4):
+            out[k, column] = variance[row[k], column]
+        out[k, 4] = epoch[row[k]]
+    return out
+
+
+@compiled
 def _candidates(
     ra_deg: Floats,
     dec_deg: Floats,
@@ -158,6 +167,8 @@ def _candidates(
     """Rows and places in the index of all pairs that lie within their own bound of each other's stored positions."""
     rows = np.empty(max(1024, len(ra_deg) + len(ra_deg) // 4), dtype=np.int64)
     places = np.empty_like(rows)
+    # members of a tuple of arrays, looked up inside the loop, make it half as fast
+    start, sorted_ra, xs, ys, zs = zones.start, zones.ra_deg, zones.x, zones.y, zones.z
     count = 0
     for i in range(len(ra_deg)):
         radius = radius_deg[i]
@@ -166,15 +177,16 @@ def _candidates(
         low_zone, high_zone = zone_span(zones, dec_deg[i], radius)
         farthest = radius * RAD_PER_DEG * SAFETY + _TINY_RAD
         low, high, low2, high2 = ra_windows(ra_deg[i], ra_half_width_deg(dec_deg[i], radius))
-        windows = 2 if low2 <= high2 else 1
-        for turn in range(windows * max(0, high_zone - low_zone)):
-            zone = low_zone + turn // windows
-            least, most = (low2, high2) if turn % windows else (low, high)
-            begin, end = window_span(zones.ra_deg, zones.start[zone], zones.start[zone + 1], least, most)
+        height = max(0, high_zone - low_zone)
+        for turn in range(2 * height if low2 <= high2 else height):
+            wrapped = turn >= height
+            zone = low_zone + turn - (height if wrapped else 0)
+            least, most = (low2, high2) if wrapped else (low, high)
+            begin, end = window_span(sorted_ra, start[zone], start[zone + 1], least, most)
             if count + end - begin > len(rows):
                 rows, places = _longer(rows, count + end - begin), _longer(places, count + end - begin)
             for k in range(begin, end):
-                dx, dy, dz = zones.x[k] - vector[i, 0], zones.y[k] - vector[i, 1], zones.z[k] - vector[i, 2]
+                dx, dy, dz = xs[k] - vector[i, 0], ys[k] - vector[i, 1], zs[k] - vector[i, 2]
                 chord2 = dx * dx + dy * dy + dz * dz
                 if chord2 > farthest * farthest:
                     continue
@@ -206,44 +218,58 @@ def _evaluate(
     staying_flags: Flags,
     limit: float,
     fixed_arcsec: float,
-) -> tuple[Floats, Flags, Mask]:
-    """Distance, d2 and rank, shape (3, n), flags, and which pairs are good neighbours."""
-    numbers = np.empty((3, len(rows)))
+) -> tuple[Integers, Integers, Floats, Floats, Floats, Flags]:
+    """Keep the good neighbours among the candidates, and work out their numbers."""
+    distances, d2s, ranks = np.empty(len(rows)), np.empty(len(rows)), np.empty(len(rows))
     marks = np.empty(len(rows), dtype=np.int16)
-    good = np.zeros(len(rows), dtype=np.bool_)
+    staying_row, xs, ys, zs = zones.row, zones.x, zones.y, zones.z
+    count = 0
     for e in range(len(rows)):
         i, k = rows[e], places[e]
         interval = zero_if_missing(details[k, 4] - epoch[i])
         x, y, z = moved(
-            vector[i, 0], vector[i, 1], vector[i, 2], motion[i, 0], motion[i, 1], motion[i, 2], speed[i], interval
+            vector[i, 0],
+            vector[i, 1],
+            vector[i, 2],
+            motion[i, 0],
+            motion[i, 1],
+            motion[i, 2],
+            speed[i],
+            interval,
         )
-        dx, dy, dz = zones.x[k] - x, zones.y[k] - y, zones.z[k] - z
+        dx, dy, dz = xs[k] - x, ys[k] - y, zs[k] - z
         chord2 = dx * dx + dy * dy + dz * dz
         distance = ARCSEC_PER_RAD * angle_of_chord(math.sqrt(chord2))
-        numbers[0, e] = distance
-        mark = moving_flags[i] | staying_flags[zones.row[k]]
+        mark = moving_flags[i] | staying_flags[staying_row[k]]
         if interval == 0.0:
             mark &= ~_NO_PM
         if speed[i] * abs(interval) > _MOVED_FAR_RAD:
             mark |= _FAR
         if fixed_arcsec > 0.0:
-            numbers[1, e], numbers[2, e] = math.nan, -distance
-            marks[e], good[e] = mark, distance <= fixed_arcsec
-            continue
-        east, north = tangent_offsets(x, y, z, dx, dy, dz, 1.0 - chord2 / 2.0)
-        east, north = east * MAS_PER_RAD, north * MAS_PER_RAD
-        aa = covariance[i, 0] + interval * (covariance[i, 1] + interval * covariance[i, 2]) + details[k, 0]
-        dd = covariance[i, 3] + interval * (covariance[i, 4] + interval * covariance[i, 5]) + details[k, 1]
-        ad = covariance[i, 6] + interval * (covariance[i, 7] + interval * covariance[i, 8]) + details[k, 2]
-        determinant = aa * dd - ad * ad
-        if 2.0 * half_parallax[i] > min(aa, dd):
-            mark |= _PARALLAX
-        marks[e] = mark
-        if determinant > 0.0 and aa > 0.0 and chord2 < 2.0:
+            good, d2, rank = distance <= fixed_arcsec, math.nan, -distance
+        else:
+            east, north = tangent_offsets(x, y, z, dx, dy, dz, 1.0 - chord2 / 2.0)
+            east, north = east * MAS_PER_RAD, north * MAS_PER_RAD
+            aa = (
+                covariance[i, 0] + interval * (covariance[i, 1] + interval * covariance[i, 2]) + details[k, 0]
+            )
+            dd = (
+                covariance[i, 3] + interval * (covariance[i, 4] + interval * covariance[i, 5]) + details[k, 1]
+            )
+            ad = (
+                covariance[i, 6] + interval * (covariance[i, 7] + interval * covariance[i, 8]) + details[k, 2]
+            )
+            determinant = aa * dd - ad * ad
             d2 = (dd * east * east - 2.0 * ad * east * north + aa * north * north) / determinant
-            numbers[1, e], good[e] = d2, d2 <= limit
-            numbers[2, e] = -0.5 * d2 - _LN_TWO_PI - 0.5 * math.log(determinant)
-    return numbers, marks, good
+            good = determinant > 0.0 and aa > 0.0 and chord2 < 2.0 and d2 <= limit
+            rank = -0.5 * d2 - _LN_TWO_PI - 0.5 * math.log(determinant) if good else 0.0
+            if 2.0 * half_parallax[i] > min(aa, dd):
+                mark |= _PARALLAX
+        if good:
+            rows[count], places[count], marks[count] = i, staying_row[k], mark
+            distances[count], d2s[count], ranks[count] = distance, d2, rank
+            count += 1
+    return rows[:count], places[:count], distances[:count], d2s[:count], ranks[:count], marks[:count]
 
 
 @compiled

@@ -94,9 +94,12 @@ def zone_span(zones: Zones, dec_deg: float, radius_deg: float) -> tuple[int, int
 
 @compiled
 def ra_half_width_deg(dec_deg: float, radius_deg: float) -> float:
-    """Half the window in right ascension that a disc spans, 180 where it holds a pole."""
+    """Half the window in right ascension that a disc spans, 180 where it holds a pole; never less, hardly more."""
     if abs(dec_deg) + radius_deg + SLACK_DEG >= 90.0:
         return 180.0
+    sine = radius_deg * RAD_PER_DEG / math.cos(dec_deg * RAD_PER_DEG)
+    if sine < 0.05:
+        return sine * (1.0 + 0.2 * sine * sine) / RAD_PER_DEG + SLACK_DEG
     sine = math.sin(radius_deg * RAD_PER_DEG) / math.cos(dec_deg * RAD_PER_DEG)
     return min(180.0, math.asin(min(1.0, sine)) / RAD_PER_DEG * (1.0 + 1e-9) + SLACK_DEG)
 
@@ -106,7 +109,7 @@ def ra_windows(ra_deg: float, half_width_deg: float) -> tuple[float, float, floa
     """One or two windows [low, high] of right ascension in [0, 360]; an unused one has high < low."""
     if half_width_deg >= 180.0:
         return 0.0, 360.0, 1.0, 0.0
-    ra = ra_deg % 360.0
+    ra = ra_deg if 0.0 <= ra_deg < 360.0 else ra_deg % 360.0
     low, high = ra - half_width_deg, ra + half_width_deg
     if low < 0.0:
         return 0.0, high, low + 360.0, 360.0
@@ -117,21 +120,18 @@ def ra_windows(ra_deg: float, half_width_deg: float) -> tuple[float, float, floa
 
 @compiled
 def window_span(values: Floats, begin: int, end: int, low: float, high: float) -> tuple[int, int]:
-    """First position in sorted values[begin:end] whose value is at least `low`, and the first beyond `high`."""
-    last = end
-    while begin < last:
-        middle = (begin + last) // 2
-        if values[middle] < low:
-            begin = middle + 1
-        else:
-            last = middle
-    step = 1
+    """First position in sorted values[begin:end] whose value is at least `low`, and the first beyond `high`.
+
+    The bisection has no branch to mispredict; the end of the window is walked to, it is a few steps off.
+    """
+    left = end - begin
+    while left > 1:
+        half = left >> 1
+        begin = begin + half if values[begin + half - 1] < low else begin
+        left -= half
+    if left == 1 and values[begin] < low:
+        begin += 1
+    last = begin
     while last < end and values[last] <= high:
-        if last + step < end and values[last + step] <= high:
-            last += step
-            step *= 2
-        elif step > 1:
-            step = 1
-        else:
-            last += 1
+        last += 1
     return begin, last

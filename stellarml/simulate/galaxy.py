@@ -2,9 +2,9 @@
 
 Densities, [Fe/H] and ages follow Bland-Hawthorn & Gerhard (2016, ARA&A 54, 529) as used by brutus; velocities Bensby
 et al. (2003) and Schoenrich et al. (2010). The thin disc's height grows with age: with one height for all ages, young
-hot stars reach latitudes where the real sky has none (g-i 0.05 mag too blue at |b| > 50 deg). One normalisation, the
-local number of stars formed, makes the counts absolute: it gives the 890 stars a square degree to G = 18 of the real
-Gaia cone at b = -49.
+hot stars reach latitudes where the real sky has none (g-i 0.05 mag too blue at |b| > 50 deg). The thick disc is 10 Gyr
+old, not the 8.3 Gyr of brutus' formula, for the same reason. One normalisation, the local number of stars formed,
+makes the counts absolute: it gives the 890 stars a square degree to G = 18 of the real Gaia cone at b = -49.
 """
 
 from __future__ import annotations

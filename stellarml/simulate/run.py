@@ -27,7 +27,7 @@ from stellarml.simulate.skymapper_objects import sky_objects
 from stellarml.simulate.skymapper_rows import skymapper_rows
 from stellarml.simulate.streams import stream
 from stellarml.simulate.text import table_block, write_gzip
-from stellarml.simulate.truth import GALAXY, KINDS, QUASAR, Truth, draw_truth
+from stellarml.simulate.truth import KINDS, QUASAR, Truth, draw_truth
 
 LEVEL8_PIXELS = 786_432
 MIN_GAIA_FILES, ROWS_A_GAIA_FILE = 8, 500_000
@@ -289,7 +289,6 @@ def _drawn(
         "binaries": int((truth["is_binary"] == 1).sum()),
         "close_pairs": int(truth["close_pair"].sum()),
         "fast_movers": int((np.hypot(truth["pmra"], truth["pmdec"]) >= 1000.0).sum()),
-        "galaxies_and_quasars": int((truth["component"] >= min(QUASAR, GALAXY)).sum()),
         "skymapper_blends": int((objects["second"] >= 0).sum()),
         "skymapper_only": int((objects["host"] < 0).sum()),
         "labelled": len(np.unique(labelled)),

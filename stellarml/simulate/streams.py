@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,8 +36,6 @@ def cell_normal(seed: int, name: str, cell: Ints) -> Floats:
 
     The number is a hash of (seed, name, cell), so that it does not depend on which other cells are in the sample.
     """
-    from scipy.special import ndtri
-
     return np.asarray(ndtri(cell_uniform(seed, name, cell)), dtype=np.float64)
 
 

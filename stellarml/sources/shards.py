@@ -223,12 +223,16 @@ class TileTask:
     groups: tuple[tuple[str, tuple[int, ...]], ...]
     key: str
     id: str
+    unique: bool
     files: tuple[str, ...]
     tiles: Tiles
 
 
 def write_tile(task: TileTask) -> dict[str, Any]:
-    """Gather, sort and write the rows of one tile; a second row of one id is rejected, with file and line."""
+    """Gather, sort and write the rows of one tile.
+
+    A second row of one id is rejected, with file and line; but not in a label table, where a star may have several.
+    """
     low, high = task.ranges[0][0], task.ranges[-1][1]
     parts = []
     for name, groups in task.groups:
@@ -241,7 +245,9 @@ def write_tile(task: TileTask) -> dict[str, Any]:
     del parts
     keys, ids = table[task.key].to_numpy(), _ranks(table[task.id])
     order = np.lexsort((table[LINE].to_numpy(), table[FILE].to_numpy(), ids, keys))
-    table, rejected = _without_duplicates(task, table.take(pa.array(order)))
+    table, rejected = table.take(pa.array(order)), 0
+    if task.unique:
+        table, rejected = _without_duplicates(task, table)
     keys = table[task.key].to_numpy()
     failed, counts = np.unique(table[CUTS_FAILED].to_numpy(), return_counts=True)
     table = table.drop_columns([FILE, LINE])

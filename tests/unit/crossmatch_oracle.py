@@ -18,7 +18,9 @@ from stellarml.crossmatch.settings import MatchSettings, PositionErrors, Sources
 MAS = np.radians(1.0 / 3.6e6)
 
 
-def brute_force(left: Sources, right: Sources, settings: MatchSettings) -> dict[tuple[int, int], dict[str, float]]:
+def brute_force(
+    left: Sources, right: Sources, settings: MatchSettings
+) -> dict[tuple[int, int], dict[str, float]]:
     """All good neighbours by (left id, right id), with every number of the match."""
     moving, staying = (left, right) if settings.moving == "left" else (right, left)
     epochs = staying.epoch_yr[_admitted(staying, settings.staying_errors, settings)]
@@ -155,7 +157,13 @@ def _count(
 
 
 def crowded_field(
-    ra_deg: float, dec_deg: float, *, stars: int = 150, radius_arcsec: float = 25.0, seed: int = 0, fast: int = 3
+    ra_deg: float,
+    dec_deg: float,
+    *,
+    stars: int = 150,
+    radius_arcsec: float = 25.0,
+    seed: int = 0,
+    fast: int = 3,
 ) -> tuple[Sources, Sources]:
     """Two catalogues of one small crowded field: blends, strangers, fast stars, and every kind of missing value."""
     rng = np.random.default_rng(seed)
@@ -172,7 +180,10 @@ def crowded_field(
         "ra_dec_corr": rng.uniform(-0.8, 0.8, n),
         "pmra_error_mas_yr": rng.uniform(0.1, 30.0, n),
         "pmdec_error_mas_yr": rng.uniform(0.1, 30.0, n),
-        **{f"{name}_corr": rng.uniform(-0.3, 0.3, n) for name in ("ra_pmra", "ra_pmdec", "dec_pmra", "dec_pmdec")},
+        **{
+            f"{name}_corr": rng.uniform(-0.3, 0.3, n)
+            for name in ("ra_pmra", "ra_pmdec", "dec_pmra", "dec_pmdec")
+        },
         "pmra_pmdec_corr": rng.uniform(-0.3, 0.3, n),
     }
     epoch = rng.uniform(2014.2, 2018.2, n)
@@ -212,7 +223,9 @@ def _moved_deg(ra: float, dec: float, pmra: float, pmdec: float, interval: float
     return float(np.degrees(moved_ra) % 360.0), float(np.degrees(moved_dec))
 
 
-def _offset(ra: float, dec: float, east_arcsec: np.ndarray, north_arcsec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _offset(
+    ra: float, dec: float, east_arcsec: np.ndarray, north_arcsec: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     size = len(east_arcsec)
     return _offset_each(np.full(size, ra), np.full(size, dec), east_arcsec, north_arcsec)
 

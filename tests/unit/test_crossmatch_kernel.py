@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from types import FunctionType
+from functools import cache
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
 from crossmatch_oracle import brute_force, crowded_field
 
-from stellarml.crossmatch import pairs, settings, zones
+from stellarml.crossmatch import astrometry, pairs, settings, zones
 from stellarml.crossmatch.kernel import TileMatch, match_tile
 from stellarml.crossmatch.settings import MatchSettings, PositionErrors, Sources, sources
 from stellarml.errors import ConfigError, InputError
@@ -22,7 +23,14 @@ PLACES = {
     "base_pixel_corner": (45.0, 0.0),
     "polar_cap_seam": (90.0, 41.8103149),
 }
-COUNTS = ("number_of_neighbours", "number_of_mates", "number_of_reverse_neighbours", "density", "best", "unique")
+COUNTS = (
+    "number_of_neighbours",
+    "number_of_mates",
+    "number_of_reverse_neighbours",
+    "density",
+    "best",
+    "unique",
+)
 
 
 def disagreements(found: TileMatch, expected: dict[tuple[int, int], dict[str, float]]) -> list[str]:
@@ -33,7 +41,11 @@ def disagreements(found: TileMatch, expected: dict[tuple[int, int], dict[str, fl
     for row, pair in enumerate(pairs_found):
         for name, value in expected.get(pair, {}).items():
             got = getattr(found, name)[row]
-            same = got == value if name in COUNTS else np.isclose(got, value, rtol=1e-6, atol=1e-8, equal_nan=True)
+            same = (
+                got == value
+                if name in COUNTS
+                else np.isclose(got, value, rtol=1e-6, atol=1e-8, equal_nan=True)
+            )
             if not same:
                 problems.append(f"{name} of {pair}: {got}, expected {value}")
     return problems
@@ -41,7 +53,7 @@ def disagreements(found: TileMatch, expected: dict[tuple[int, int], dict[str, fl
 
 @pytest.mark.parametrize("place", PLACES)
 def test_every_pair_and_count_equals_brute_force(place: str) -> None:
-    left, right = crowded_field(*PLACES[place], seed=1)
+    left, right = crowded_field(*PLACES[place], seed=1, stars=110, radius_arcsec=13.0)
     expected = brute_force(left, right, SKYMAPPER)
     found = match_tile(left, right, SKYMAPPER)
     assert disagreements(found, expected) == []
@@ -83,7 +95,9 @@ def test_the_right_side_may_be_the_one_that_moves(place: str) -> None:
 
 def chain(*offsets_arcsec: float, dec_deg: float = 0.0) -> Sources:
     dec = dec_deg + np.array(offsets_arcsec) / 3600.0
-    return sources(np.arange(len(dec)) + 1, np.full(len(dec), 10.0), dec, ra_error_mas=100.0, dec_error_mas=100.0)
+    return sources(
+        np.arange(len(dec)) + 1, np.full(len(dec), 10.0), dec, ra_error_mas=100.0, dec_error_mas=100.0
+    )
 
 
 def test_chain_g1_s1_g2_s2_is_unique_for_nobody() -> None:
@@ -124,7 +138,8 @@ def test_smaller_errors_can_beat_a_nearer_source() -> None:
 def test_flags_say_how_a_pair_was_made() -> None:
     left = sources(
         [1, 2, 3, 4], [10.0, 20.0, 30.0, 40.0], np.zeros(4), epoch_yr=2016.0, ra_error_mas=[1.0, 1.0, 1.0, np.nan],
-        dec_error_mas=1.0, pmra_mas_yr=[np.nan, 3000.0, 0.0, 0.0], pmdec_mas_yr=0.0, parallax_mas=[0.0, 1.0, 500.0, 0.0],
+        dec_error_mas=1.0, pmra_mas_yr=[np.nan, 3000.0, 0.0, 0.0], pmdec_mas_yr=0.0,
+        parallax_mas=[0.0, 1.0, 500.0, 0.0],
         pmra_error_mas_yr=1.0, pmdec_error_mas_yr=1.0, ra_dec_corr=0.0, ra_pmra_corr=0.0, ra_pmdec_corr=0.0,
         dec_pmra_corr=0.0, dec_pmdec_corr=0.0, pmra_pmdec_corr=[0.0, 0.0, np.nan, 0.0],
     )  # fmt: skip
@@ -144,7 +159,8 @@ def test_flags_say_how_a_pair_was_made() -> None:
 
 
 def test_rows_without_position_or_error_take_no_part() -> None:
-    left = sources([1, 2, 3], [10.0, np.nan, 10.0], [0.0, 0.0, 0.0], ra_error_mas=[10.0, 10.0, np.nan], dec_error_mas=10.0)
+    errors = {"ra_error_mas": [10.0, 10.0, np.nan], "dec_error_mas": 10.0}
+    left = sources([1, 2, 3], [10.0, np.nan, 10.0], [0.0, 0.0, 0.0], **errors)
     right = sources([1, 2], [10.0, 10.0], [0.0, 0.0], ra_error_mas=[10.0, 2000.0], dec_error_mas=10.0)
     chosen = MatchSettings(right_errors=PositionErrors(reject_above_mas=1000.0))
     found = match_tile(left, right, chosen)
@@ -161,28 +177,39 @@ def test_empty_sides_give_no_edges() -> None:
         assert len(found.left_row) == 0 and len(found.neighbours_of_left) == len(left)
 
 
-def mutated(function_name: str, **replaced: object) -> FunctionType:
-    original = getattr(pairs, function_name).py_func
+def mutated(module: ModuleType, name: str, **replaced: object) -> FunctionType:
+    original = getattr(module, name).py_func
     return FunctionType(original.__code__, {**original.__globals__, **replaced}, original.__name__)
 
 
+STEPS = ((pairs, "_candidates"), (pairs, "_evaluate"), (astrometry, "_covariances"))
 MUTATIONS = {
     "none": {},
     "no_cos_dec": {"ra_half_width_deg": lambda dec_deg, radius_deg: radius_deg},
     "no_ra_wrap": {"ra_windows": lambda ra, half: (ra - half, ra + half, 1.0, 0.0)},
-    "one_zone": {"zone_span": lambda zone_list, dec, radius: (lambda z: (z[0], min(z[0] + 1, z[1])))(
-        zones.zone_span(zone_list, dec, radius))},
+    "one_zone": {
+        "zone_span": lambda *args: (lambda low, high: (low, min(low + 1, high)))(*zones.zone_span(*args))
+    },
     "no_motion": {"moved": lambda x, y, z, mx, my, mz, speed, interval: (x, y, z)},
     "east_for_north": {"tangent_offsets": lambda *args: pairs.tangent_offsets(*args)[::-1]},
-}  # fmt: skip
+    "no_correlations": {"zero_if_missing": lambda value: 0.0},
+}
+
+
+@cache
+def small_field(place: str) -> tuple[Sources, Sources, dict[tuple[int, int], dict[str, float]]]:
+    left, right = crowded_field(*PLACES[place], seed=4, stars=80)
+    return left, right, brute_force(left, right, SKYMAPPER)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 @pytest.mark.parametrize("place", ["ra_zero", "steep", "north_pole"])
-def test_the_oracle_notices_a_broken_kernel(mutation: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, right = crowded_field(*PLACES[place], seed=4, stars=80)
-    expected = brute_force(left, right, SKYMAPPER)
-    monkeypatch.setattr(pairs, "_search", mutated("_search", **MUTATIONS[mutation]))
+def test_the_oracle_notices_a_broken_kernel(
+    mutation: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, right, expected = small_field(place)
+    for module, step in STEPS:
+        monkeypatch.setattr(module, step, mutated(module, step, **MUTATIONS[mutation]))
     problems = disagreements(match_tile(left, right, SKYMAPPER), expected)
     harmless = mutation == "none" or (mutation == "no_ra_wrap" and place != "ra_zero")
     assert (problems == []) == harmless
@@ -195,7 +222,9 @@ def test_the_limit_is_five_sigma_in_one_dimension() -> None:
 def test_wrong_settings_are_told_together() -> None:
     with pytest.raises(ConfigError) as caught:
         MatchSettings(gamma=1.5, radius_arcsec=-1.0, sigma_mu_mas_yr=np.nan)
-    assert all(word in str(caught.value) for word in ("gamma", "radius_arcsec", "sigma_mu_mas_yr", "3 problems"))
+    assert all(
+        word in str(caught.value) for word in ("gamma", "radius_arcsec", "sigma_mu_mas_yr", "3 problems")
+    )
 
 
 def test_wrong_columns_are_refused() -> None:

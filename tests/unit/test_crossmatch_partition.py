@@ -12,7 +12,14 @@ from crossmatch_oracle import brute_force, crowded_field
 from stellarml import sky
 from stellarml.crossmatch import halo, limits
 from stellarml.crossmatch.kernel import TileMatch, match_tile
-from stellarml.crossmatch.limits import Limits, choose_edge_radius, is_mover, merge_staying, moving_part, staying_part
+from stellarml.crossmatch.limits import (
+    Limits,
+    choose_edge_radius,
+    is_mover,
+    merge_staying,
+    moving_part,
+    staying_part,
+)
 from stellarml.crossmatch.movers import MoverEdges, merge_edges, mover_edges, mover_ranges
 from stellarml.crossmatch.settings import MatchSettings, PositionErrors, Sources, sources
 from stellarml.errors import StellarmlError
@@ -49,7 +56,12 @@ def read(rows: Sources, ranges: np.ndarray) -> Sources:
 
 
 def plan(
-    left: Sources, right: Sources, left_tiles: Tiles, right_tiles: Tiles, settings: MatchSettings, max_movers: int
+    left: Sources,
+    right: Sources,
+    left_tiles: Tiles,
+    right_tiles: Tiles,
+    settings: MatchSettings,
+    max_movers: int,
 ) -> tuple[Limits, MoverEdges]:
     moving, staying, moving_tiles, staying_tiles = (
         (left, right, left_tiles, right_tiles)
@@ -64,15 +76,24 @@ def plan(
     assert len(movers) == known.movers
     ranges = mover_ranges(movers, settings, known)
     orders, pixels = np.array(staying_tiles).T
-    touched = [tile for tile, hit in zip(staying_tiles, sky.tiles_in_ranges(orders, pixels, ranges), strict=True) if hit]
+    hits = sky.tiles_in_ranges(orders, pixels, ranges)
+    touched = [tile for tile, hit in zip(staying_tiles, hits, strict=True) if hit]
     edges = merge_edges(
-        [mover_edges(movers, read(staying.take(within(staying, *t)), ranges), settings, known) for t in touched]
+        [
+            mover_edges(movers, read(staying.take(within(staying, *t)), ranges), settings, known)
+            for t in touched
+        ]
     )
     return known, edges
 
 
 def match_by_tiles(
-    left: Sources, right: Sources, left_tiles: Tiles, right_tiles: Tiles, settings: MatchSettings, max_movers: int
+    left: Sources,
+    right: Sources,
+    left_tiles: Tiles,
+    right_tiles: Tiles,
+    settings: MatchSettings,
+    max_movers: int,
 ) -> dict[str, np.ndarray]:
     known, edges = plan(left, right, left_tiles, right_tiles, settings, max_movers)
     parts = []
@@ -80,13 +101,17 @@ def match_by_tiles(
         wanted = halo.plan_tile(*tile, settings, known, edges)
         rows, others = read(left, wanted.left), read(right, wanted.right)
         parts.append(
-            columns(rows, match_tile(rows, others, settings, owned=within(rows, *tile), limits=known, edges=edges))
+            columns(
+                rows, match_tile(rows, others, settings, owned=within(rows, *tile), limits=known, edges=edges)
+            )
         )
     return joined(parts)
 
 
 def columns(left: Sources, found: TileMatch) -> dict[str, np.ndarray]:
-    names = [f.name for f in fields(TileMatch) if f.name not in ("left_row", "right_row", "neighbours_of_left")]
+    names = [
+        f.name for f in fields(TileMatch) if f.name not in ("left_row", "right_row", "neighbours_of_left")
+    ]
     return {"index": left.healpix_29[found.left_row], **{name: getattr(found, name) for name in names}}
 
 
@@ -106,7 +131,12 @@ def test_any_tiling_gives_the_bytes_of_the_whole(place: tuple[float, float], set
     left, right = crowded_field(*place, seed=6, stars=400, radius_arcsec=60.0, fast=5)
     whole = columns(left, match_tile(left, right, settings))
     assert len(whole["left_id"]) > 300
-    for seed, (coarse, fine), max_movers in ((1, (10, 13), 5), (2, (13, 14), 1), (3, (0, 15), 20), (4, (0, 0), 0)):
+    for seed, (coarse, fine), max_movers in (
+        (1, (10, 13), 5),
+        (2, (13, 14), 1),
+        (3, (0, 15), 20),
+        (4, (0, 0), 0),
+    ):
         left_tiles, right_tiles = tiles_of(left, coarse, fine, seed), tiles_of(right, coarse, fine, seed + 10)
         found = match_by_tiles(left, right, left_tiles, right_tiles, settings, max_movers)
         assert same_bytes(whole, found), (coarse, fine)
@@ -117,7 +147,10 @@ def test_tiling_when_the_right_side_moves() -> None:
     settings = MatchSettings(moving="right", left_errors=SKYMAPPER.right_errors)
     whole = columns(skymapper, match_tile(skymapper, gaia, settings))
     for seed, (coarse, fine), max_movers in ((1, (10, 13), 5), (2, (13, 14), 20)):
-        left_tiles, right_tiles = tiles_of(skymapper, coarse, fine, seed), tiles_of(gaia, coarse, fine, seed + 10)
+        left_tiles, right_tiles = (
+            tiles_of(skymapper, coarse, fine, seed),
+            tiles_of(gaia, coarse, fine, seed + 10),
+        )
         found = match_by_tiles(skymapper, gaia, left_tiles, right_tiles, settings, max_movers)
         assert same_bytes(whole, found), (coarse, fine)
 
@@ -145,7 +178,9 @@ def test_a_fast_mover_meets_its_neighbours_tiles_away() -> None:
     found = match_by_tiles(left, right, tiles, tiles_of(right, 14, 14, 0), settings, max_movers=1)
     assert same_bytes(columns(left, match_tile(left, right, settings)), found)
     expected = brute_force(left, right, settings)
-    assert {(int(a), int(b)) for a, b in zip(found["left_id"], found["right_id"], strict=True)} == set(expected)
+    assert {(int(a), int(b)) for a, b in zip(found["left_id"], found["right_id"], strict=True)} == set(
+        expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,15 +230,19 @@ def test_movers_left_out_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
             wanted = halo.plan_tile(*tile, SKYMAPPER, known, given)
             rows, others = read(left, wanted.left), read(right, wanted.right)
             owned = within(rows, *tile)
-            parts.append(columns(rows, match_tile(rows, others, SKYMAPPER, owned=owned, limits=known, edges=given)))
+            parts.append(
+                columns(rows, match_tile(rows, others, SKYMAPPER, owned=owned, limits=known, edges=given))
+            )
         return joined(parts)
 
     assert same_bytes(whole, run(edges))
     assert not same_bytes(whole, run(None))
     mine = edges.left_healpix_29[0]
     tile = next(t for t in tiles if sky.pixel_range(*t)[0] <= mine < sky.pixel_range(*t)[1])
-    with pytest.raises(StellarmlError, match="halo.plan_tile"):
-        match_tile(left, right.take(right.id < 0), SKYMAPPER, owned=within(left, *tile), limits=known, edges=edges)
+    with pytest.raises(StellarmlError, match=r"halo\.plan_tile"):
+        match_tile(
+            left, right.take(right.id < 0), SKYMAPPER, owned=within(left, *tile), limits=known, edges=edges
+        )
 
 
 def test_whole_catalogue_numbers_do_not_depend_on_tiles_or_order() -> None:
@@ -212,7 +251,9 @@ def test_whole_catalogue_numbers_do_not_depend_on_tiles_or_order() -> None:
     for seed in range(4):
         tiles = tiles_of(right, 12, 15, seed)
         known = merge_staying([staying_part(right.take(within(right, *t)), SKYMAPPER) for t in tiles])
-        parts = [moving_part(left.take(within(left, *t)), SKYMAPPER, known) for t in tiles_of(left, 11, 15, seed)]
+        parts = [
+            moving_part(left.take(within(left, *t)), SKYMAPPER, known) for t in tiles_of(left, 11, 15, seed)
+        ]
         seen.add(choose_edge_radius(parts, known, max_movers=2))
     assert len(seen) == 1
     known = seen.pop()
@@ -229,7 +270,8 @@ def test_the_edge_radius_bounds_every_edge_but_the_movers() -> None:
     a, b = found.left_row, found.right_row
     length = sky.separation_arcsec(left.ra_deg[a], left.dec_deg[a], right.ra_deg[b], right.dec_deg[b])
     for max_movers in (0, 3, 12):
-        chosen = choose_edge_radius([moving_part(left, SKYMAPPER, known)], known, comfort_arcsec=0.0, max_movers=max_movers)
+        parts = [moving_part(left, SKYMAPPER, known)]
+        chosen = choose_edge_radius(parts, known, comfort_arcsec=0.0, max_movers=max_movers)
         mover = is_mover(left, SKYMAPPER, chosen)
         assert mover.sum() == chosen.movers <= max_movers
         assert length[~mover[a]].max() <= chosen.edge_radius_arcsec
@@ -239,7 +281,8 @@ def test_the_edge_radius_bounds_every_edge_but_the_movers() -> None:
 
 def test_catalogues_without_epochs_are_not_moved() -> None:
     left, right = crowded_field(10.0, -80.0, seed=11)
-    undated = sources(right.id, right.ra_deg, right.dec_deg, ra_error_mas=right.ra_error_mas, dec_error_mas=right.dec_error_mas)
+    errors = {"ra_error_mas": right.ra_error_mas, "dec_error_mas": right.dec_error_mas}
+    undated = sources(right.id, right.ra_deg, right.dec_deg, **errors)
     known = limits.limits_of(undated, SKYMAPPER)
     assert np.isnan(known.mean_epoch_yr)
     fast = choose_edge_radius([moving_part(left, SKYMAPPER, known)], known, max_movers=0)

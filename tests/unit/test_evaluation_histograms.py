@@ -79,6 +79,15 @@ def test_quantiles_of_few_rows_interpolate_between_order_statistics(values: list
     assert quantiles(n, axis.edges, [0.0, 0.25, 0.5, 0.9, 1.0]) == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_rows_of_a_bin_lie_evenly_over_it() -> None:
+    assert quantiles(np.array([16]), np.array([0.0, 1.0]), [0.0, 0.5, 1.0]) == pytest.approx(
+        [1 / 32, 0.5, 31 / 32]
+    )
+    assert quantiles(np.array([0, 1, 0]), np.array([0.0, 1.0, 3.0, 4.0]), [0.5]) == [2.0]
+    many = quantiles(np.array([10**9]), np.array([0.0, 1.0]), [0.25])
+    assert many == pytest.approx([0.25], abs=1 / 16)
+
+
 def test_nothing_has_no_median() -> None:
     axis = linear_axis("x", 0, 1, 10)
     n = empty(Histogram("h", (axis,))).n

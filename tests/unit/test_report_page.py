@@ -27,6 +27,7 @@ from stellarml.report_content import (
     ReportContent,
     Table,
     flattened,
+    measured,
     percent,
     plain_json,
     shown,
@@ -145,7 +146,7 @@ def test_an_empty_run_gives_a_page_that_says_so(tmp_path: Path) -> None:
 
 def test_metrics_json_holds_what_the_contract_names_without_nan() -> None:
     passing = fill(Histogram("passing", (integer_axis("p", 2),)), {"p": np.array([0.0, 1.0, 1.0])})
-    measured = Measurements(Metrics.nothing([Label("teff", "K")], 90), {"passing": passing}, {}, None)
+    counted = Measurements(Metrics.nothing([Label("teff", "K")], 90), {"passing": passing}, {}, None)
     inputs = ReportInputs(
         labels=LABELS[:1],
         level=90,
@@ -153,7 +154,7 @@ def test_metrics_json_holds_what_the_contract_names_without_nan() -> None:
         match={"pairs": np.int32(5), "median_separation_arcsec": float("nan"), "n": {1: 2}},
         bundle={"id": "m1"},
     )
-    numbers = metrics_json(inputs, measured)
+    numbers = metrics_json(inputs, counted)
     assert list(numbers)[:5] == ["test", "by_bin", "coverage", "cut_flow", "match"]
     assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
     assert numbers["match"] == {"pairs": 5, "median_separation_arcsec": None, "n": {"1": 2}}
@@ -277,6 +278,22 @@ def test_provenance_shows_missing_measurements_as_a_dash() -> None:
 )  # fmt: skip
 def test_values_are_shown_as_a_reader_wants_them(value: object, expected: str) -> None:
     assert shown(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.11, "0.110"),
+        (-125.04, "−125"),
+        (79.84, "79.8"),
+        (1234.5, "1234"),
+        (None, "–"),
+        (float("nan"), "–"),
+        (0.0, "0.00"),
+    ],
+)
+def test_measurements_have_three_significant_digits(value: float | None, expected: str) -> None:
+    assert measured(value) == expected
 
 
 def test_completeness_keeps_its_digits() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy.coordinates import angular_separation
 from astropy.time import Time
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stellarml import sky
@@ -15,28 +15,36 @@ from stellarml.errors import InputError
 right_ascensions = st.floats(0.0, 360.0, exclude_max=True)
 declinations = st.floats(-90.0, 90.0)
 motions = st.floats(-11_000.0, 11_000.0)
+unhurried = settings(deadline=None)
 
 
+@unhurried
 @given(right_ascensions, declinations, right_ascensions, declinations)
 def test_separation_agrees_with_vincenty(ra1: float, dec1: float, ra2: float, dec2: float) -> None:
     expected = np.degrees(angular_separation(*np.radians([ra1, dec1, ra2, dec2]))) * 3600.0
     assert sky.separation_arcsec(ra1, dec1, ra2, dec2) == pytest.approx(expected, rel=1e-12, abs=1e-9)
 
 
+@unhurried
 @given(right_ascensions, st.floats(-89.9, 89.9), st.floats(0.0, 1e-3), st.floats(0.0, 6.28))
-def test_small_separations_keep_their_digits(ra: float, dec: float, offset_arcsec: float, angle: float) -> None:
+def test_small_separations_keep_their_digits(
+    ra: float, dec: float, offset_arcsec: float, angle: float
+) -> None:
     ra2 = ra + offset_arcsec * np.sin(angle) / 3600.0 / np.cos(np.radians(dec))
     dec2 = dec + offset_arcsec * np.cos(angle) / 3600.0
     assert sky.separation_arcsec(ra, dec, ra2, dec2) == pytest.approx(offset_arcsec, rel=1e-5, abs=1e-9)
 
 
 def test_antipodes_are_exact() -> None:
-    assert sky.separation_arcsec(10.0, 30.0, 190.0, -30.0 + 1e-7) == pytest.approx(648_000.0 - 3.6e-4, abs=1e-9)
+    assert sky.separation_arcsec(10.0, 30.0, 190.0, -30.0 + 1e-7) == pytest.approx(
+        648_000.0 - 3.6e-4, abs=1e-9
+    )
 
 
 @example(ra=12.0, dec=-60.0, pmra=1000.0, pmdec=1000.0, years=16.0)
 @example(ra=0.0, dec=89.9995, pmra=-10_000.0, pmdec=3000.0, years=16.0)
 @example(ra=269.45, dec=4.69, pmra=-801.551, pmdec=10_362.394, years=-16.0)
+@unhurried
 @given(right_ascensions, st.floats(-89.99, 89.99), motions, motions, st.floats(-25.0, 25.0))
 def test_there_and_back_again(ra: float, dec: float, pmra: float, pmdec: float, years: float) -> None:
     there = sky.propagate(ra, dec, pmra, pmdec, years)
@@ -62,15 +70,20 @@ def test_motion_over_the_pole_turns_the_direction_round() -> None:
 
 
 def test_missing_motion_or_interval_stays() -> None:
-    found = sky.propagate([10.0, 20.0, 30.0], 5.0, [np.nan, 100.0, 100.0], [1.0, np.nan, 100.0], [1.0, 1.0, np.nan])
+    found = sky.propagate(
+        [10.0, 20.0, 30.0], 5.0, [np.nan, 100.0, 100.0], [1.0, np.nan, 100.0], [1.0, 1.0, np.nan]
+    )
     assert found[0].tolist() == [10.0, 20.0, 30.0] and found[1].tolist() == [5.0, 5.0, 5.0]
     assert np.isnan(found[2][0]) and np.isnan(found[3][1]) and found[2][2] == pytest.approx(100.0)
 
 
+@unhurried
 @given(right_ascensions, st.floats(-89.9, 89.9), st.floats(-1000.0, 1000.0), st.floats(-1000.0, 1000.0))
 def test_tangent_offsets_are_those_of_the_motion(ra: float, dec: float, east: float, north: float) -> None:
     there = sky.propagate(ra, dec, east, north, 1.0)
-    assert np.allclose(sky.tangent_offsets_mas(ra, dec, there[0], there[1]), (east, north), rtol=1e-6, atol=1e-5)
+    assert np.allclose(
+        sky.tangent_offsets_mas(ra, dec, there[0], there[1]), (east, north), rtol=1e-6, atol=1e-5
+    )
 
 
 def test_epochs() -> None:
@@ -99,6 +112,7 @@ def test_positions_off_the_sky_are_refused() -> None:
         sky.healpix_29([1.0, 2.0, np.nan], [0.0, 91.0, 0.0])
 
 
+@unhurried
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12)), max_size=12))
 def test_ranges_are_sets(spans: list[tuple[int, int]]) -> None:
     ranges = sky.merge_ranges(np.array([(a, a + n) for a, n in spans], dtype=np.int64).reshape(-1, 2))
@@ -114,10 +128,20 @@ def test_ranges_are_sets(spans: list[tuple[int, int]]) -> None:
 def tiles_to_try() -> list[tuple[int, int]]:
     rng = np.random.default_rng(11)
     tiles = [(0, p) for p in (0, 5, 10)]
-    for ra, dec in ((0.0, 90.0), (10.0, -90.0), (45.0, 0.0), (0.0, 0.0), (90.0, 41.81), (0.0, -50.0), (180.0, 66.0)):
+    for ra, dec in (
+        (0.0, 90.0),
+        (10.0, -90.0),
+        (45.0, 0.0),
+        (0.0, 0.0),
+        (90.0, 41.81),
+        (0.0, -50.0),
+        (180.0, 66.0),
+    ):
         for order in (1, 3, 8, 13):
             tiles.append((order, int(sky.pixel_at_order(sky.healpix_29(ra, dec), order)[0])))
-    tiles += [(order, int(rng.integers(0, 12 << (2 * order)))) for order in (2, 5, 7, 11, 14) for _ in range(3)]
+    tiles += [
+        (order, int(rng.integers(0, 12 << (2 * order)))) for order in (2, 5, 7, 11, 14) for _ in range(3)
+    ]
     return tiles
 
 
@@ -131,13 +155,22 @@ def test_halo_misses_nobody(radius_arcsec: float) -> None:
         ra, dec = points_near_border(order, pixel, radius_arcsec, rng, 4000)
         angle, far = rng.uniform(0.0, 2 * np.pi, ra.size), radius_arcsec * np.sqrt(rng.random(ra.size))
         far[::2] = radius_arcsec
-        out_ra, out_dec, _, _ = sky.propagate(ra, dec, far * np.cos(angle) * 1000, far * np.sin(angle) * 1000, 1.0)
+        out_ra, out_dec, _, _ = sky.propagate(
+            ra, dec, far * np.cos(angle) * 1000, far * np.sin(angle) * 1000, 1.0
+        )
         index = sky.healpix_29(out_ra, out_dec)
         assert sky.in_ranges(index, ranges).all(), (order, pixel)
         first, end = sky.pixel_range(order, pixel)
         assert ((index < first) | (index >= end)).any()
         covered = (ranges[:, 1] - ranges[:, 0]).sum() / float(end - first)
         assert covered < 1.0 + 40.0 * (radius_arcsec / side) + 60.0 * (radius_arcsec / side) ** 2 + 0.1
+
+
+def test_half_a_halo_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    disc = sky._disc
+    monkeypatch.setattr(sky, "_disc", lambda vector, radius, order: disc(vector, radius / 2.0, order))
+    with pytest.raises(AssertionError):
+        test_halo_misses_nobody(30.0)
 
 
 def points_near_border(
@@ -167,10 +200,13 @@ def test_no_halo_is_the_tile_and_a_halo_of_half_the_sky_is_the_sky() -> None:
     assert sky.halo_ranges(0, 4, 180 * 3600.0).tolist() == [[0, 12 << 58]]
 
 
+@unhurried
 @given(right_ascensions, declinations, st.floats(1e-3, 1e4), st.integers(0, 2**32 - 1))
 def test_cones_hold_their_sources(ra: float, dec: float, radius_arcsec: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     angle, far = rng.uniform(0.0, 2 * np.pi, 50), radius_arcsec * np.sqrt(rng.random(50))
     far[:20] = radius_arcsec
-    out_ra, out_dec, _, _ = sky.propagate(ra, dec, far * np.cos(angle) * 1000, far * np.sin(angle) * 1000, 1.0)
+    out_ra, out_dec, _, _ = sky.propagate(
+        ra, dec, far * np.cos(angle) * 1000, far * np.sin(angle) * 1000, 1.0
+    )
     assert sky.in_ranges(sky.healpix_29(out_ra, out_dec), sky.cone_ranges(ra, dec, radius_arcsec)).all()

@@ -1,0 +1,71 @@
+"""One SparkSession and one small simulated chain for the whole run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+SMALL_STARS = 12_000
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[object]:
+    """The session of the whole run: two cores, no UI, started when a test first asks for it."""
+    from stellarml.config import load_config
+    from stellarml.session import start_session
+
+    settings = load_config(
+        overrides=["spark.master='local[2]'", "spark.driver_memory='2g'"], environment={}
+    ).spark
+    session = start_session(settings)
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Rows of real surveys; they are not part of the project."""
+    folder = SHARED / "real"
+    if not folder.is_dir():
+        pytest.skip("the folder of real survey rows is not beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated sky with its config.toml; tests copy or read it, none writes to it."""
+    from stellarml.demo import make_sky
+    from stellarml.simulate import SimulateSettings
+
+    out = tmp_path_factory.mktemp("sky") / "small"
+    make_sky(out, SimulateSettings(stars=SMALL_STARS, seed=3), lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="session")
+def small_chain(small_sky: Path, spark: object) -> Path:
+    """The same sky after the whole chain, with tiles of at most 3000 rows so that their borders matter."""
+    from stellarml.chain import run_all
+    from stellarml.config import load_config
+
+    run_all(spark, load_config(small_sky / "config.toml", overrides=SMALL_TILES, environment={}))  # type: ignore[arg-type]
+    return small_sky
+
+
+SMALL_TILES = ("tiles.max_rows=3000", "tiles.row_group_rows=1000", "train.max_epochs=30")
+
+
+@pytest.fixture
+def small_config(small_chain: Path) -> Callable[..., object]:
+    """Load the configuration of the finished small chain, with further overrides."""
+    from stellarml.config import load_config
+
+    return lambda *more: load_config(
+        small_chain / "config.toml", overrides=(*SMALL_TILES, *more), environment={}
+    )

@@ -1,0 +1,146 @@
+"""Conformal intervals: the finite-sample quantile, coverage on exchangeable data, cells and what is merged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stellarml.calibration import (
+    LEVELS,
+    MIN_ROWS,
+    POOLED,
+    Calibration,
+    LabelCalibration,
+    Rows,
+    conformal_quantile,
+    fit_calibration,
+    half_widths,
+)
+from stellarml.patterns import patterns_of
+
+
+def survey(n: int, rng: np.random.Generator, rare: float = 0.2) -> Rows:
+    """Residuals of a spread that depends on the inputs, on the label and on what is missing; heavy tails."""
+    z = rng.normal(size=(n, 3))
+    missing = np.zeros((n, 2), dtype=bool)
+    missing[:, 1] = rng.random(n) < rare
+    label = 5500 + 600 * rng.normal(size=n)
+    spread = 40 * np.exp(0.7 * z[:, 0]) * np.where(missing[:, 1], 2.0, 1.0) * (1 + (label < 5000))
+    truth = label + spread * rng.standard_t(4, size=n)
+    return Rows(z, missing, label[:, None], truth[:, None])
+
+
+def half_width_of(c: Calibration, rows: Rows, level: int) -> np.ndarray:
+    table: LabelCalibration = c.labels[0]
+    difficulty = np.exp(
+        np.clip(
+            rows.inputs @ np.array(table.difficulty_weights) + table.difficulty_bias,
+            table.difficulty_low,
+            table.difficulty_high,
+        )
+    )
+    kinds, index = patterns_of(rows.missing)
+    codes = np.array(kinds)[index]
+    half = np.full(len(codes), np.nan)
+    for cells in table.classes:
+        chosen = np.isnan(half) & ((codes == cells.pattern) | (cells.pattern == POOLED))
+        half[chosen] = half_widths(cells, rows.prediction[chosen, 0], difficulty[chosen], level)[0]
+    return half
+
+
+def test_the_quantile_is_the_order_statistic_of_split_conformal() -> None:
+    scores = np.arange(1.0, 100.0)[::-1]  # n = 99
+    assert conformal_quantile(scores, 0.68) == 68
+    assert conformal_quantile(scores, 0.90) == 90
+    assert conformal_quantile(scores, 0.95) == 95
+    assert conformal_quantile(np.arange(1.0, 10.0), 0.95) == 9, "too few: the largest, and no promise"
+
+
+def test_the_quantile_is_exact_on_average() -> None:
+    rng = np.random.default_rng(0)
+    inside = [rng.normal() ** 2 <= conformal_quantile(rng.normal(size=30) ** 2, 0.9) for _ in range(6000)]
+    # ceil(31 x 0.9) = 28 of 31
+    assert np.mean(inside) == pytest.approx(28 / 31, abs=0.012)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_coverage_overall_and_in_every_kind_of_star(level: int) -> None:
+    rng = np.random.default_rng(7)
+    fitted = fit_calibration(("teff",), np.array([5500.0]), survey(8000, rng), survey(20_000, rng))
+    new = survey(60_000, rng)
+    half = half_width_of(fitted, new, level)
+    inside = np.abs(new.truth[:, 0] - new.prediction[:, 0]) <= half
+    assert inside.mean() == pytest.approx(level / 100, abs=0.01)
+    bright = new.inputs[:, 0] < -1
+    for kind in (bright, new.inputs[:, 0] > 1, new.missing[:, 1], new.prediction[:, 0] < 4800):
+        assert inside[kind].mean() == pytest.approx(level / 100, abs=0.035)
+
+
+def test_intervals_are_wide_where_residuals_are() -> None:
+    rng = np.random.default_rng(8)
+    fitted = fit_calibration(("teff",), np.array([5500.0]), survey(8000, rng), survey(20_000, rng))
+    new = survey(20_000, rng)
+    half = half_width_of(fitted, new, 68)
+    quiet, loud = new.inputs[:, 0] < -1, new.inputs[:, 0] > 1
+    assert np.median(half[loud]) > 2.5 * np.median(half[quiet])
+    assert np.median(half[new.missing[:, 1]]) > 1.6 * np.median(half[~new.missing[:, 1]])
+
+
+def test_every_cell_has_enough_rows() -> None:
+    rng = np.random.default_rng(9)
+    for n in (500, 1999, 12_000):
+        fitted = fit_calibration(("teff",), np.array([0.0]), survey(3000, rng), survey(n, rng))
+        for cells in fitted.labels[0].classes:
+            counts = [c for row in cells.rows for c in row]
+            assert min(counts) >= min(MIN_ROWS, n) - 1
+            assert len(cells.rows) == len(cells.label_edges) + 1
+
+
+def test_patterns_with_too_few_rows_share_a_class() -> None:
+    rng = np.random.default_rng(10)
+    fitted = fit_calibration(("teff",), np.array([0.0]), survey(3000, rng), survey(3000, rng, rare=0.02))
+    assert fitted.patterns == ("00",)
+    assert fitted.seen == ("00", "40")
+    assert [c.pattern for c in fitted.labels[0].classes] == ["00", POOLED]
+    pooled = sum(c for row in fitted.labels[0].classes[1].rows for c in row)
+    assert pooled == 3000, "too few of their own: the pooled class takes all rows"
+
+
+def test_a_handful_of_rows_gives_one_cell() -> None:
+    rng = np.random.default_rng(11)
+    fitted = fit_calibration(("teff",), np.array([5500.0]), survey(12, rng), survey(25, rng, rare=0.0))
+    assert fitted.patterns == ()
+    (cells,) = fitted.labels[0].classes
+    assert cells.rows == ((25,),)
+    assert fitted.labels[0].difficulty_weights == (0.0, 0.0, 0.0), "too few rows to fit a difficulty"
+
+
+def test_equal_predictions_are_one_cell() -> None:
+    rng = np.random.default_rng(12)
+    rows = survey(4000, rng, rare=0.0)
+    constant = Rows(rows.inputs, rows.missing, np.full((4000, 1), 5500.0), rows.truth)
+    fitted = fit_calibration(("teff",), np.array([5500.0]), constant, constant)
+    assert fitted.labels[0].classes[0].label_edges == ()
+
+
+def test_unknown_labels_take_no_part() -> None:
+    rng = np.random.default_rng(13)
+    rows = survey(2000, rng)
+    truth = rows.truth.copy()
+    truth[::2] = np.nan
+    half = Rows(rows.inputs, rows.missing, rows.prediction, truth)
+    fitted = fit_calibration(("teff",), np.array([5500.0]), half, half)
+    known = np.isfinite(truth[:, 0])
+    only = Rows(rows.inputs[known], rows.missing[known], rows.prediction[known], truth[known])
+    again = fit_calibration(("teff",), np.array([5500.0]), only, only)
+    assert fitted.labels[0].without_features == again.labels[0].without_features
+    assert np.isfinite([q for c in fitted.labels[0].classes for r in c.quantiles["95"] for q in r]).all()
+
+
+def test_a_star_without_features_gets_the_spread_of_the_labels() -> None:
+    rng = np.random.default_rng(14)
+    rows = survey(5000, rng)
+    fitted = fit_calibration(("teff",), np.array([5500.0]), rows, rows)
+    assert fitted.labels[0].without_features["68"] == conformal_quantile(
+        np.abs(rows.truth[:, 0] - 5500), 0.68
+    )
