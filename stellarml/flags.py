@@ -25,7 +25,7 @@ class QualityFlag(IntFlag):
 
 DESCRIPTIONS: dict[QualityFlag, str] = {
     QualityFlag.OUTSIDE_DOMAIN: (
-        "a feature lies beyond the range of the training stars (their 0.1 to 99.9 percentiles, stretched by a tenth), "
+        "a feature lies beyond the range of the training stars (their 0.1 and 99.9 percentiles, moved out by a tenth of their distance to the median), "
         "or is missing although no training star lacked it"
     ),
     QualityFlag.MISSING_BANDS: "a feature that does not come from GSP-Phot is missing",

@@ -71,7 +71,7 @@ def _curve_panel(axes: Axes, curve: Mapping[str, Any], phase: str) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(plain))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.set_title(symbol(str(curve["label"])))
+    axes.set_title(", ".join(symbol(name) for name in str(curve["label"]).split(", ")))
     axes.set_ylabel(f"loss ({phase})" if phase else "loss")
 
 

@@ -119,7 +119,7 @@ class Predictor:
         flags[outside.any(axis=1)] |= QualityFlag.OUTSIDE_DOMAIN
         flags[(missing & ~self._gspphot).any(axis=1)] |= QualityFlag.MISSING_BANDS
         flags[(missing & self._gspphot).any(axis=1)] |= QualityFlag.MISSING_GSPPHOT
-        flags[nothing] |= QualityFlag.ALL_MISSING
+        flags[nothing] |= QualityFlag.ALL_MISSING | QualityFlag.WIDE_INTERVAL
         limit = self.manifest.reddening_high_mag
         if reddening_mag is not None and limit is not None:
             flags[np.asarray(reddening_mag) > limit] |= QualityFlag.REDDENING_BEYOND

@@ -34,7 +34,10 @@ PUBLISHED: Mapping[str, Mapping[str, str]] = {
 }
 """Residuals of the paper's test set, as printed: K, dex, dex."""
 STATISTICS = (("mean", "mean"), ("median", "median"), ("std", "st. dev."), ("mad", "MAD"))
-_SUMMARY_KEYS = ("id", "preset", "labels", "counts", "seeds", "widths", "losses", "level")
+_SUMMARY_KEYS = (
+    *("id", "preset", "created_utc", "warnings", "counts", "split", "seed", "seeds"),
+    *("networks", "widths", "losses"),
+)
 
 
 def cards(metrics: Mapping[str, Any], labels: Sequence[Label]) -> list[Card]:

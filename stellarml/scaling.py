@@ -71,13 +71,12 @@ def fit_scaler(features: NDArray[np.float32]) -> Scaler:
             scale = float(np.std(values))
         if not scale > 1e-9 * max(1.0, abs(float(center))):
             scale = 1.0
-        stretch = DOMAIN_STRETCH * (last - first)
         columns["center"].append(float(center))
         columns["scale"].append(scale)
         columns["low"].append(max(float(values.min()), float(center) - MAX_DEVIATION * scale))
         columns["high"].append(min(float(values.max()), float(center) + MAX_DEVIATION * scale))
-        columns["dlow"].append(float(first - stretch))
-        columns["dhigh"].append(float(last + stretch))
+        columns["dlow"].append(float(first - DOMAIN_STRETCH * (center - first)))
+        columns["dhigh"].append(float(last + DOMAIN_STRETCH * (last - center)))
     missing: NDArray[np.bool_] = ~np.isfinite(features)
     return Scaler(
         center=tuple(columns["center"]),

@@ -67,7 +67,9 @@ def test_gaia_g_is_not_an_input() -> None:
 
 def test_an_unknown_key_is_refused_with_the_nearest_known(tmp_path: Path) -> None:
     path = write(tmp_path, VALID.replace("expression", "expresion"))
-    with pytest.raises(ConfigError, match="unknown key 'features.0.expresion'. Did you mean 'expression'"):
+    with pytest.raises(
+        ConfigError, match=r"unknown key 'features\.0\.expresion'\. Did you mean 'expression'"
+    ):
         load_feature_file(path)
 
 
@@ -92,7 +94,7 @@ def test_a_name_must_be_a_plain_word(tmp_path: Path) -> None:
 
 
 def test_an_unknown_shipped_file_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="unknown feature file 'papr'. Did you mean 'paper'"):
+    with pytest.raises(ConfigError, match=r"unknown feature file 'papr'\. Did you mean 'paper'"):
         load_feature_file("papr")
     with pytest.raises(ConfigError, match="no such file"):
         load_feature_file("./nowhere.toml")

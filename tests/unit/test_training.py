@@ -216,6 +216,7 @@ def test_progress_is_a_line_an_epoch(tmp_path: Path) -> None:
         progress=lines.append,
         preset=TINY,
     )
+    lines = [line for line in lines if not line.startswith("warning")]
     assert len(lines) == 6
     assert lines[0].startswith("teff: epoch 1/3 mae loss ")
     assert lines[0].endswith(" left + 1 more network")
@@ -291,7 +292,7 @@ def test_smape_pulls_labels_away_from_zero() -> None:
 def test_a_smape_phase_that_harms_is_not_kept() -> None:
     rng = np.random.default_rng(4)
     part, physical = one_label(rng, 512)
-    harmful = dataclasses.replace(FAST, phases=(Phase("mae", 6, 1e-2), Phase("smape", 2, 0.5)))
+    harmful = dataclasses.replace(FAST, phases=(Phase("mae", 30, 1e-2), Phase("smape", 2, 2.0)))
     fitted = Trainer(harmful, 3, 1).fit(part, part, physical, seed=0)
     assert fitted.curve[-1].val_mae > fitted.best.val_mae
     assert fitted.best.phase == "mae"
