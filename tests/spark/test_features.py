@@ -110,7 +110,6 @@ def test_encoded_nulls_are_missing_and_nothing_else_is(spark: SparkSession) -> N
     u = {"uabs", "uabs_nored", "e_u_psf"}
     assert {names[j] for j in np.flatnonzero(lost[0])} == u
     assert {names[j] for j in np.flatnonzero(lost[1])} == u
-    # a magnitude that is NaN is above 25 for Spark, so its error goes too
     assert {names[j] for j in np.flatnonzero(lost[2])} == u
     assert {names[j] for j in np.flatnonzero(lost[3])} == {
         f"{b}abs{e}" for b in BANDS for e in ("", "_nored")
