@@ -28,8 +28,9 @@ from stellarml.errors import StellarmlError
 from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN
 from stellarml.sources.columns import Header, Resolved, valid_positions
 from stellarml.sources.descriptor import Descriptor
+from stellarml.sources.parser import Block
 from stellarml.sources.tables import read_table_blocks
-from stellarml.sources.text import Block, read_blocks
+from stellarml.sources.text import read_blocks
 from stellarml.storage import storage_errors, write_atomically, write_parquet
 
 FILE, LINE = "_file", "_line"

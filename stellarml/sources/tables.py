@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from stellarml.errors import InputError
 from stellarml.sources.columns import FileColumn, Header, convert
 from stellarml.sources.files import SourceFile
-from stellarml.sources.text import Block
+from stellarml.sources.parser import Block
 
 _BLOCK_ROWS = 131_072
 

@@ -1,8 +1,7 @@
 """CSV, TSV and ECSV, gzipped or not, block by block.
 
-pyarrow's CSV reader is the fastest at hand (98 MB/s a core on a 152-column bulk file, `gzip -dc` alone 103), but
-one bad value aborts its whole read. So the text is cut into blocks at line ends: a block goes through the fast
-reader, and only a block that fails is read again as strings, to find the rows to reject with their line numbers.
+The text is cut into blocks at line ends, and each goes through pyarrow's CSV reader (98 MB/s a core on a 152-column
+bulk file, `gzip -dc` alone 103); `parser` says what happens to a block in which something is wrong.
 """
 
 from __future__ import annotations
@@ -11,38 +10,25 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import yaml
 from isal import isal_zlib
 
 from stellarml.errors import InputError
-from stellarml.sources.columns import FileColumn, Header, convert
+from stellarml.sources.columns import FileColumn, Header
 from stellarml.sources.descriptor import Descriptor
 from stellarml.sources.files import SourceFile
+from stellarml.sources.parser import Block, BlockParser, clean_lines
 
-_TRUE = ["true", "True", "TRUE", "t", "T", "1"]
-_FALSE = ["false", "False", "FALSE", "f", "F", "0"]
 _ECSV_TYPES = {
     "int8": pa.int8(), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(), "uint8": pa.uint8(),
     "uint16": pa.uint16(), "uint32": pa.uint32(), "uint64": pa.uint64(), "float16": pa.float32(),
     "float32": pa.float32(), "float64": pa.float64(), "float128": pa.float64(), "bool": pa.bool_(),
     "string": pa.string(),
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Block:
-    """Parsed rows with their line numbers, and what had to be rejected: (line, reason)."""
-
-    table: pa.Table
-    lines: np.ndarray
-    rejects: list[tuple[int, str]]
 
 
 def read_header(file: SourceFile, descriptor: Descriptor) -> Header:
@@ -61,6 +47,11 @@ def read_header(file: SourceFile, descriptor: Descriptor) -> Header:
                 comments.append(line[len(mark) :].decode("utf-8", "replace").rstrip("\r\n"))
             elif line.strip():
                 names = line.decode("utf-8-sig" if number == 1 else "utf-8", "replace").rstrip("\r\n")
+                if "\r" in names:
+                    raise InputError(
+                        f"{file.path}: its lines end in carriage returns alone, expected line feeds. Convert it, for "
+                        "example with  tr '\\r' '\\n'  ."
+                    )
                 return _header(file, names, comments, number, descriptor)
     raise InputError(f"{file.path}: has no line of column names; the file is empty.")
 
@@ -118,7 +109,8 @@ def guess_types(header: Header, descriptor: Descriptor) -> dict[str, pa.DataType
         for _ in range(header.lines):
             stream.readline()
         head = b"".join(stream.readline() for _ in range(2000))
-    if not head.strip():
+    head, _, _ = clean_lines(head, 1, header.delimiter, descriptor.files.comment.encode())
+    if not head:
         return {}
     try:
         table = pacsv.read_csv(
@@ -128,7 +120,9 @@ def guess_types(header: Header, descriptor: Descriptor) -> dict[str, pa.DataType
                 delimiter=header.delimiter, invalid_row_handler=lambda row: "skip"
             ),
             convert_options=pacsv.ConvertOptions(
-                null_values=list(descriptor.files.null), strings_can_be_null=True
+                null_values=list(descriptor.files.null),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=True,
             ),
         )
     except pa.ArrowInvalid:
@@ -151,7 +145,7 @@ def read_blocks(
     InputError
         If the gzip stream is truncated or damaged.
     """
-    parser = _Parser(header, names, schema, descriptor)
+    parser = BlockParser(header, names, schema, descriptor)
     line = header.lines + 1
     with _reading(header.file), header.file.open() as stream:
         for _ in range(header.lines):
@@ -165,146 +159,3 @@ def read_blocks(
                 line += block.count(b"\n")
         if rest.strip():
             yield parser.parse(rest + b"\n", line)
-
-
-class _Parser:
-    """Parses blocks of one file; remembers integer columns that the file writes with a decimal point."""
-
-    def __init__(
-        self, header: Header, names: list[str | None], schema: pa.Schema, descriptor: Descriptor
-    ) -> None:
-        self._columns = [c.name for c in header.columns]
-        self._names = names
-        self._schema = schema
-        self._null = list(descriptor.files.null)
-        self._comment = descriptor.files.comment.encode()
-        self._delimiter = header.delimiter
-        self._types = {n: f.type for n, f in zip(names, schema, strict=True) if n is not None}
-
-    def parse(self, block: bytes, first_line: int) -> Block:
-        block, numbers = self._data_lines(block, first_line)
-        rejects: list[tuple[int, str]] = []
-        try:
-            table = self._read(block, self._types, rejects)
-            columns = [self._column(table, i) for i in range(len(self._schema))]
-            lines = _without(numbers, rejects)
-        except pa.ArrowInvalid:
-            rejects.clear()
-            text = self._read(block, dict.fromkeys(self._types, pa.string()), rejects)
-            lines = _without(numbers, rejects)
-            columns, bad = self._salvage(text)
-            rejects = [(int(numbers[n]), reason) for n, reason in rejects]
-            rejects += [(int(lines[row]), reason) for row, reason in sorted(bad.items())]
-            keep = np.setdiff1d(np.arange(len(lines)), list(bad))
-            table = pa.Table.from_arrays(columns, schema=self._schema).take(pa.array(keep))
-            return Block(table, lines[keep], rejects)
-        rejects = [(int(numbers[n]), reason) for n, reason in rejects]
-        return Block(pa.Table.from_arrays(columns, schema=self._schema), lines, rejects)
-
-    def _data_lines(self, block: bytes, first_line: int) -> tuple[bytes, np.ndarray]:
-        """Drop blank and comment lines, which the fast reader would not count; return line numbers."""
-        odd = (
-            b"\n\n" in block
-            or b"\r\n\r\n" in block
-            or block[:1] in (b"\n", b"\r")
-            or (self._comment and (block.startswith(self._comment) or b"\n" + self._comment in block))
-        )
-        if not odd:
-            return block, np.arange(first_line, first_line + block.count(b"\n"))
-        kept, numbers = [], []
-        for number, line in enumerate(block.splitlines(keepends=True), first_line):
-            if line.strip() and not (self._comment and line.startswith(self._comment)):
-                kept.append(line)
-                numbers.append(number)
-        return b"".join(kept), np.array(numbers, dtype=np.int64)
-
-    def _read(self, block: bytes, types: dict[str, pa.DataType], rejects: list[tuple[int, str]]) -> pa.Table:
-        def refuse(row: Any) -> str:
-            rejects.append((row.number - 1, f"{row.actual_columns} columns, expected {row.expected_columns}"))
-            return "skip"
-
-        if not block:
-            return pa.table({name: pa.array([], kind) for name, kind in types.items()})
-        return pacsv.read_csv(
-            pa.BufferReader(block),
-            read_options=pacsv.ReadOptions(
-                column_names=self._columns, use_threads=False, block_size=len(block) + 1
-            ),
-            parse_options=pacsv.ParseOptions(delimiter=self._delimiter, invalid_row_handler=refuse),
-            convert_options=pacsv.ConvertOptions(
-                include_columns=list(types),
-                column_types=types,
-                null_values=self._null,
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-                true_values=_TRUE,
-                false_values=_FALSE,
-            ),
-        )
-
-    def _column(self, table: pa.Table, index: int) -> pa.Array:
-        name, kind = self._names[index], self._schema.field(index).type
-        if name is None:
-            return pa.nulls(table.num_rows, kind)
-        column = table.column(name)
-        array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-        return convert(array, kind) if pa.types.is_floating(kind) or array.type != kind else array
-
-    def _salvage(self, text: pa.Table) -> tuple[list[pa.Array], dict[int, str]]:
-        """Convert column by column from strings; return the columns, and the hopeless rows with the reason."""
-        columns: list[pa.Array] = []
-        bad: dict[int, str] = {}
-        for name, field in zip(self._names, self._schema, strict=True):
-            if name is None:
-                columns.append(pa.nulls(text.num_rows, field.type))
-                continue
-            strings = text.column(name).combine_chunks()
-            array, failed = _from_strings(strings, field.type)
-            for row in failed:
-                shown = strings[row].as_py()[:40]
-                bad.setdefault(row, f"column '{name}': '{shown}' is not a value of type {field.type}")
-            if not failed and pa.types.is_integer(field.type) and not _plain_integers(strings):
-                self._types[name] = pa.float64()
-            columns.append(array)
-        return columns, bad
-
-
-def _without(numbers: np.ndarray, rejects: list[tuple[int, str]]) -> np.ndarray:
-    return np.delete(numbers, [n for n, _ in rejects]) if rejects else numbers
-
-
-def _plain_integers(strings: pa.Array) -> bool:
-    try:
-        strings.cast(pa.int64())
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _from_strings(strings: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
-    """Cast strings to `kind`; return the array (null where it fails) and the rows that failed."""
-    if pa.types.is_string(kind):
-        return strings, []
-    strings = pc.utf8_trim_whitespace(strings)
-    try:
-        return _cast(strings, kind), []
-    except pa.ArrowInvalid:
-        pass
-    values: list[Any] = []
-    failed = []
-    for row, value in enumerate(strings):
-        try:
-            values.append(_cast(pa.array([value.as_py()], pa.string()), kind)[0].as_py())
-        except pa.ArrowInvalid:
-            values.append(None)
-            failed.append(row)
-    return pa.array(values, kind), failed
-
-
-def _cast(strings: pa.Array, kind: pa.DataType) -> pa.Array:
-    if pa.types.is_integer(kind):
-        try:
-            return strings.cast(kind)
-        except pa.ArrowInvalid:
-            return convert(strings.cast(pa.float64()), kind)
-    return convert(strings, kind)
