@@ -164,7 +164,8 @@ def _fit_label(
     members = {pattern: rows for pattern, rows in members.items() if rows.sum() >= MIN_ROWS}
     own = np.isin(codes, list(members))
     classes = [
-        _fit_class(pattern, prediction[rows], difficulty[rows], scores[rows]) for pattern, rows in members.items()
+        _fit_class(pattern, prediction[rows], difficulty[rows], scores[rows])
+        for pattern, rows in members.items()
     ]
     rest = ~own if (~own).sum() >= MIN_ROWS else np.ones(len(own), bool)
     classes.append(_fit_class(POOLED, prediction[rest], difficulty[rest], scores[rest]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 from stellarml.config import Config
@@ -67,6 +68,7 @@ def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
             path.replace(out / path.name)
         shutil.rmtree(work, ignore_errors=True)
         bundle = load_bundle(out, features)
+        run.settle(Path(name) for name in (MANIFEST, *bundle.manifest.files))
         return run.finish(
             {"in": table.num_rows, "out": table.num_rows, **bundle.manifest.counts},
             units=0,

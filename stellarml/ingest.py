@@ -239,7 +239,8 @@ def _write_tiles(
             schema=_output_schema(task),
             max_rows=config.tiles.max_rows,
         )
-    record = run.finish(
+    _forget_shards(task)
+    return run.finish(
         {"in": rows + rejected, "out": rows, "rejected": rejected},
         units=len(tiles),
         survey=task.descriptor.name,
@@ -249,8 +250,6 @@ def _write_tiles(
         cuts=[cut.name for cut in cuts],
         cut_flow=cut_flow(task.descriptor.name, cuts, merge_counts([m["cuts"] for m in done.values()])),
     )
-    _forget_shards(task)
-    return record
 
 
 def _output_schema(task: ReadTask) -> pa.Schema:

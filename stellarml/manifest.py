@@ -13,7 +13,7 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -57,6 +57,16 @@ class StageRun:
     started: float = field(default_factory=time.monotonic)
     memory: PeakMemory = field(default_factory=PeakMemory)
 
+    def settle(self, files: Iterable[Path]) -> None:
+        """Forget the marks and the work of intermediate units; note the output's `files`, paths below `out`.
+
+        For stages whose output is not written unit by unit: a file deleted afterwards is then missed, and made again.
+        """
+        shutil.rmtree(self.out / "_done", ignore_errors=True)
+        shutil.rmtree(self.out / "_work", ignore_errors=True)
+        sizes = {str(path): (self.out / path).stat().st_size for path in sorted(files)}
+        write_mark(self.out, "output", {"files": sizes})
+
     def finish(self, rows: Mapping[str, Any], **extra: Any) -> dict[str, Any]:
         """Write run.json in the output folder and its siblings: the output is whole."""
         record: dict[str, Any] = {
@@ -70,6 +80,7 @@ class StageRun:
             "versions": _versions(),
             "key": self.key,
             "origin": self.origin,
+            "marks": len(_mark_files(self.out)),
             **extra,
         }
         text = json.dumps(record, indent=2, default=str) + "\n"
@@ -88,14 +99,18 @@ def write_mark(out: Path, unit: str, payload: Mapping[str, Any]) -> None:
 def read_marks(out: Path) -> dict[str, dict[str, Any]]:
     """Return the marks of all units whose files are still there, whole."""
     marks = {}
-    for path in sorted((out / "_done").glob("*.json")):
+    for path in _mark_files(out):
         try:
             payload = json.loads(path.read_text())
-        except json.JSONDecodeError:
+        except ValueError:
             continue
         if all(_same_size(out / name, size) for name, size in payload.get("files", {}).items()):
             marks[path.stem] = payload
     return marks
+
+
+def _mark_files(out: Path) -> list[Path]:
+    return sorted((out / "_done").glob("*.json"))
 
 
 def _same_size(path: Path, size: int) -> bool:
@@ -119,7 +134,7 @@ def read_record(out: Path) -> dict[str, Any]:
         raise InputError(
             f"{out}: no run.json, so this stage's output is missing or unfinished. Run it first."
         ) from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise InputError(
             f"{out / 'run.json'}: is damaged ({error}). Run the stage again with --overwrite."
         ) from None
@@ -167,6 +182,8 @@ def stage_run(
         If another run holds the output.
     StaleOutputError
         If the output was made from other raw inputs and `overwrite` is not set.
+    UserError
+        If a folder holds files that stellarml did not make.
     """
     inputs, origin = describe_inputs(raw, derived)
     settings = json.dumps(relevant, sort_keys=True, default=str)
@@ -174,13 +191,19 @@ def stage_run(
         [stage, settings, code_identity()["digest"], *(f"{r['bytes']}:{r['fingerprint']}" for r in inputs)]
     )
     refuse_foreign_folder(out)
+    if not (out / "_state.json").exists():
+        for folder in siblings:
+            refuse_foreign_folder(folder)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    with _lock(out):
+    with storage_errors(out), _lock(out):
+        for folder in siblings:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".lock").touch()
         run = StageRun(stage, out, tuple(siblings), config, key, origin, inputs)
         state = _state(out)
-        if state and (overwrite or state["key"] != key):
-            if not overwrite and state["origin"] != origin:
+        if overwrite or state["key"] != key:
+            if not overwrite and state["origin"] != origin and _has_output(out):
                 raise StaleOutputError(
                     f"{out}: was made from other inputs than those now named ({_difference(state, inputs)}). "
                     "Give another output folder, or --overwrite to make it anew."
@@ -189,10 +212,11 @@ def stage_run(
         run.marks = read_marks(out)
         if (out / "run.json").exists():
             run.record = read_record(out)
-            expected = int(run.record.get("units", 0))
-            run.complete = len(run.marks) >= expected and all((s / "run.json").exists() for s in siblings)
+            whole = len(run.marks) == len(_mark_files(out)) == run.record.get("marks")
+            run.complete = whole and all((s / "run.json").exists() for s in siblings)
         if not run.complete:
-            (out / "run.json").unlink(missing_ok=True)
+            for folder in (*siblings, out):
+                (folder / "run.json").unlink(missing_ok=True)
             write_atomically(
                 out / "_state.json", json.dumps({"key": key, "origin": origin, "inputs": inputs})
             )
@@ -203,12 +227,20 @@ def stage_run(
             run.memory.stop()
 
 
-def _state(out: Path) -> dict[str, Any] | None:
-    try:
-        state: dict[str, Any] = json.loads((out / "_state.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    return state
+def _state(out: Path) -> dict[str, Any]:
+    """Return what `out` was made from; where nothing tells, a key that no run has."""
+    for name in ("_state.json", "run.json"):
+        try:
+            state: dict[str, Any] = json.loads((out / name).read_text())
+        except (FileNotFoundError, ValueError):
+            continue
+        if {"key", "origin", "inputs"} <= set(state):
+            return state
+    return {"key": "", "origin": "", "inputs": []}
+
+
+def _has_output(out: Path) -> bool:
+    return (out / "run.json").exists() or bool(_mark_files(out))
 
 
 def _difference(state: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> str:
@@ -227,13 +259,20 @@ def _difference(state: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -
 
 
 def _clear(run: StageRun) -> None:
-    """Remove what an earlier run left; only in folders that this stage owns."""
+    """Remove what an earlier run left; only in folders that this stage owns.
+
+    ``_state.json`` goes last: while it is there, a clearing that was killed is known as such and begun again.
+    """
+    state = run.out / "_state.json"
     for folder in (run.out, *run.siblings):
+        (folder / "run.json").unlink(missing_ok=True)
+    for folder in (*run.siblings, run.out):
         if folder.is_dir():
             for child in folder.iterdir():
-                if child.name == ".lock":
+                if child.name == ".lock" or child == state:
                     continue
                 shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+    state.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -99,7 +99,9 @@ def build(preset: Preset, n_inputs: int, n_outputs: int) -> Any:
         if preset.dropout:
             h = k.layers.Dropout(preset.dropout, name=f"dropout_{i:02d}")(h)
     outputs = k.layers.Dense(n_outputs, name="outputs")(h)
-    return k.Model(inputs, outputs, name="network")  # Keras would count its models, and a bundle's bytes with them
+    return k.Model(
+        inputs, outputs, name="network"
+    )  # Keras would count its models, and a bundle's bytes with them
 
 
 class Trainer:

@@ -1,4 +1,4 @@
-"""Figures on the sky: HEALPix maps, Mollweide for a wide catalogue and zoomed for a patch.
+"""Figures on the sky: HEALPix maps, Mollweide for a wide catalogue, zoomed for a patch or a few small fields.
 
 Drawn from pixel borders (zoomed) or looked up in the map (Mollweide); healpy's own plotting goes through pyplot and
 prints.
@@ -7,7 +7,7 @@ prints.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -27,7 +27,11 @@ from stellarml.overview import SkyMap
 from stellarml.plots import DENSITY_MAP, axis_label, new_figure, plain, styled
 
 PATCH_RADIUS_DEG = 35.0
+FIELD_RADIUS_DEG = 8.0
+MAX_FIELDS = 6
 MEDIAN_MAP = "plasma"
+_COARSE_ORDER = 4
+_POLAR_DEC_DEG = 70.0
 _GRID = (1200, 600)
 
 
@@ -45,6 +49,9 @@ class _Panel:
 def sky_maps(sky: SkyMap, labels: Sequence[Label]) -> Figure:
     """Draw star counts per square degree, and the median of each label, by HEALPix pixel."""
     panels = _panels(sky, labels)
+    fields = separate_fields(sky)
+    if 1 < len(fields) <= MAX_FIELDS and all(_extent(_part(sky, f))[1] < FIELD_RADIUS_DEG for f in fields):
+        return _field_maps(sky, panels, fields)
     centre, radius = _extent(sky)
     zoomed = radius < PATCH_RADIUS_DEG
     columns = min(2, len(panels))
@@ -60,12 +67,60 @@ def sky_maps(sky: SkyMap, labels: Sequence[Label]) -> Figure:
         else:
             below: Any = {"location": "bottom", "shrink": 0.66, "aspect": 28, "pad": 0.02}
             bar = figure.colorbar(drawn, ax=axes, label=panel.title, extend=extend, **below)
-        if isinstance(panel.norm, LogNorm):
-            bar.locator = LogLocator(subs=(1, 2, 5))
-            bar.minorticks_off()
-        bar.formatter = FuncFormatter(plain)
-        bar.update_ticks()
+        _settle(bar, panel)
     return figure
+
+
+def separate_fields(sky: SkyMap) -> list[IntArray]:
+    """Return the groups of occupied pixels that touch on a coarse grid: indices into `sky.pixels`, largest first."""
+    shift = 2 * max(sky.order - _COARSE_ORDER, 0)
+    order = min(sky.order, _COARSE_ORDER)
+    coarse = sky.pixels >> shift
+    left, groups = set(coarse.tolist()), []
+    while left:
+        group, edge = set(), {left.pop()}
+        while edge:
+            group |= edge
+            around = healpy.get_all_neighbours(2**order, np.array(sorted(edge)), nest=True)
+            edge = set(around.ravel().tolist()) & left
+            left -= edge
+        groups.append(np.flatnonzero(np.isin(coarse, list(group))))
+    return sorted(groups, key=lambda group: (-int(sky.stars[group].sum()), int(group[0])))
+
+
+def _part(sky: SkyMap, rows: IntArray) -> SkyMap:
+    return SkyMap(sky.order, sky.pixels[rows], sky.stars[rows], {k: v[rows] for k, v in sky.medians.items()})
+
+
+def _field_maps(sky: SkyMap, panels: Sequence[_Panel], fields: Sequence[IntArray]) -> Figure:
+    """Draw a catalogue of a few small fields: a row a map, a column a field, one colour scale a row."""
+    figure = new_figure(2.9 * len(fields) + 0.9, 2.9 * len(panels))
+    grid = figure.subplots(len(panels), len(fields), squeeze=False)
+    for row, panel in enumerate(panels):
+        for column, rows in enumerate(fields):
+            axes, part = grid[row, column], _part(sky, rows)
+            centre, _ = _extent(part)
+            drawn = _patch(axes, part, replace(panel, values=panel.values[rows]), centre)
+            axes.locator_params(nbins=4)
+            if row == 0:
+                axes.set_title(f"RA {centre[0]:.1f}°, Dec {centre[1]:.1f}°".replace("-", "−"), fontsize=9)
+            if row < len(panels) - 1:
+                axes.set_xlabel("")
+            if column and abs(centre[1]) <= _POLAR_DEC_DEG:
+                axes.set_ylabel("")
+        extend = "neither" if isinstance(panel.norm, LogNorm) else "both"
+        _settle(
+            figure.colorbar(drawn, ax=list(grid[row]), label=panel.title, extend=extend, pad=0.015), panel
+        )
+    return figure
+
+
+def _settle(bar: Any, panel: _Panel) -> None:
+    if isinstance(panel.norm, LogNorm):
+        bar.locator = LogLocator(subs=(1, 2, 5))
+        bar.minorticks_off()
+    bar.formatter = FuncFormatter(plain)
+    bar.update_ticks()
 
 
 def _panels(sky: SkyMap, labels: Sequence[Label]) -> list[_Panel]:
@@ -103,7 +158,7 @@ def _extent(sky: SkyMap) -> tuple[tuple[float, float], float]:
 def _patch(axes: Axes, sky: SkyMap, panel: _Panel, centre: tuple[float, float]) -> Any:
     """Draw pixel borders: RA and Dec as they are, or offsets from the centre near a pole."""
     corners = healpy.boundaries(2**sky.order, sky.pixels, step=1, nest=True).reshape(len(sky.pixels), 3, 4)
-    if abs(centre[1]) > 70:
+    if abs(centre[1]) > _POLAR_DEC_DEG:
         x, y = _offsets_deg(corners, centre)
         axes.set_xlabel(f"east of RA {centre[0]:.2f}° [deg]")
         axes.set_ylabel(f"north of Dec {centre[1]:.2f}° [deg]")

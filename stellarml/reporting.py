@@ -62,6 +62,7 @@ def make_report(spark: SparkSession, config: Config, *, overwrite: bool = False)
                 sky_order=config.report.sky_order,
             ),
         )
+        run.settle(p.relative_to(out) for p in out.iterdir() if p.suffix in (".html", ".json", ".png"))
         return run.finish({"in": matched["rows"]["matched"], "out": 1}, units=0, page=path.name)
 
 

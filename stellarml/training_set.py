@@ -71,6 +71,7 @@ def make_training_set(spark: SparkSession, config: Config, *, overwrite: bool = 
         tiles = write_catalogue(
             out, table, config.tiles, name="training", ra="ra", dec="dec", id_column="source_id"
         )
+        run.settle(path.relative_to(out) for path in (out / "dataset").rglob("*.parquet"))
         return run.finish(
             {"in": found["label_rows"], "out": table.num_rows, **found},
             units=0,

@@ -69,6 +69,13 @@ def sky(order: int, ra: np.ndarray, dec: np.ndarray) -> SkyMap:
     return SkyMap(order, pixels, stars * 20, {"teff": 5000.0 + pixels % 100})
 
 
+def three_fields() -> SkyMap:
+    rng = np.random.default_rng(4)
+    ra = np.concatenate([rng.uniform(-1, 1, 900) % 360, rng.uniform(99, 101, 600), rng.uniform(0, 360, 300)])
+    dec = np.concatenate([rng.uniform(-41, -39, 900), rng.uniform(-21, -19, 600), rng.uniform(-90, -89, 300)])
+    return sky(8, ra, dec)
+
+
 def patch_sky(ra_deg: float, dec_deg: float) -> SkyMap:
     rng = np.random.default_rng(3)
     ra = (ra_deg + rng.uniform(-3, 3, 4000) / np.cos(np.radians(dec_deg))) % 360
@@ -127,6 +134,7 @@ DRAWINGS = {
     "sky_south": lambda: plots_sky.sky_maps(south(), LABELS),
     "sky_patch": lambda: plots_sky.sky_maps(patch_sky(0.5, -35.0), LABELS[:1]),
     "sky_pole": lambda: plots_sky.sky_maps(patch_sky(10.0, -88.0), LABELS[:1]),
+    "sky_fields": lambda: plots_sky.sky_maps(three_fields(), LABELS[:1]),
     "sky_of_one_pixel": lambda: plots_sky.sky_maps(sky(6, np.array([10.0]), np.array([5.0])), LABELS[:1]),
     "curves": lambda: plots_run.training_curves(CURVES),
     "cut_flow": lambda: plots_run.cut_flow(CUT_FLOW),
@@ -251,3 +259,10 @@ def test_flag_fractions_count_each_bit() -> None:
     values = np.array([0, 1, 3, 128, 129, 0, 0, 0], dtype=float)
     counts = fill(Histogram("flags", (linear_axis("f", 0, 2**16, 2**16),)), {"f": values})
     assert flag_fractions(counts) == {0: 3 / 8, 1: 1 / 8, 7: 2 / 8}
+
+
+def test_separate_fields_are_found_across_ra_0_and_at_a_pole() -> None:
+    found = plots_sky.separate_fields(three_fields())
+    stars = three_fields().stars
+    assert [int(stars[rows].sum()) for rows in found] == [900, 600, 300]
+    assert sorted(np.concatenate(found).tolist()) == list(range(len(stars)))
