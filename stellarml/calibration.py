@@ -44,7 +44,11 @@ class CellClass(Section):
 
 
 class LabelCalibration(Section):
-    """Intervals of one label; half-widths are in its unit."""
+    """Intervals of one label; half-widths are in its unit.
+
+    `pooled_borrows`: fewer than `MIN_ROWS` calibration rows were without a class of their own, so the pooled class was
+    made from all rows and promises nothing for the patterns that fall into it.
+    """
 
     label: str
     difficulty_weights: tuple[float, ...]
@@ -52,6 +56,7 @@ class LabelCalibration(Section):
     difficulty_low: float
     difficulty_high: float
     classes: tuple[CellClass, ...]
+    pooled_borrows: bool
     wide: dict[str, float]
     without_features: dict[str, float]
 
@@ -167,7 +172,8 @@ def _fit_label(
         _fit_class(pattern, prediction[rows], difficulty[rows], scores[rows])
         for pattern, rows in members.items()
     ]
-    rest = ~own if (~own).sum() >= MIN_ROWS else np.ones(len(own), bool)
+    borrows = bool((~own).sum() < MIN_ROWS)
+    rest = np.ones(len(own), bool) if borrows else ~own
     classes.append(_fit_class(POOLED, prediction[rest], difficulty[rest], scores[rest]))
     members[POOLED] = ~own
     wide = {}
@@ -184,6 +190,7 @@ def _fit_label(
         difficulty_low=low,
         difficulty_high=high,
         classes=tuple(classes),
+        pooled_borrows=borrows,
         wide=wide,
         without_features={str(v): conformal_quantile(np.abs(truth - median), v / 100) for v in LEVELS},
     )

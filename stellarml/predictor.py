@@ -98,6 +98,8 @@ class Predictor:
             own = np.array([classes.get(kind, classes[POOLED]) for kind in kinds], dtype=np.intp)
             half, rows = _intervals(table, own[index], value.astype(np.float64), difficulty[:, j], level)
             half[nothing] = table.without_features[str(level)]
+            if table.pooled_borrows:
+                flags[own[index] == classes[POOLED]] |= QualityFlag.THIN_CALIBRATION
             flags |= _label_flags(value, half, rows, known, table.wide[str(level)], calibration.min_rows)
             out[name] = value
             out[f"{name}_lo"] = (value - half).astype(np.float32)

@@ -10,6 +10,7 @@ from stellarml.calibration import (
     MIN_ROWS,
     POOLED,
     Calibration,
+    CellClass,
     LabelCalibration,
     Rows,
     conformal_quantile,
@@ -96,6 +97,21 @@ def test_every_cell_has_enough_rows() -> None:
             assert len(cells.rows) == len(cells.label_edges) + 1
 
 
+def test_the_cell_is_found_by_prediction_and_difficulty() -> None:
+    cells = CellClass(
+        pattern="00",
+        label_edges=(5000.0,),
+        difficulty_edges=((2.0, 3.0), ()),
+        rows=((10, 20, 30), (40,)),
+        quantiles={"68": ((1.0, 10.0, 100.0), (1000.0,))},
+    )
+    prediction = np.array([4000.0, 4000.0, 4999.9, 4000.0, 5000.0, 9000.0])
+    difficulty = np.array([1.9, 2.0, 2.5, 3.5, 0.5, 7.0])
+    half, rows = half_widths(cells, prediction, difficulty, 68)
+    assert half == pytest.approx([1.9, 20.0, 25.0, 350.0, 500.0, 7000.0])
+    assert rows.tolist() == [10, 20, 20, 30, 40, 40]
+
+
 def test_patterns_with_too_few_rows_share_a_class() -> None:
     rng = np.random.default_rng(10)
     fitted = fit_calibration(("teff",), np.array([0.0]), survey(3000, rng), survey(3000, rng, rare=0.02))
@@ -104,6 +120,9 @@ def test_patterns_with_too_few_rows_share_a_class() -> None:
     assert [c.pattern for c in fitted.labels[0].classes] == ["00", POOLED]
     pooled = sum(c for row in fitted.labels[0].classes[1].rows for c in row)
     assert pooled == 3000, "too few of their own: the pooled class takes all rows"
+    assert fitted.labels[0].pooled_borrows
+    plenty = fit_calibration(("teff",), np.array([0.0]), survey(3000, rng), survey(3000, rng, rare=0.3))
+    assert plenty.patterns == ("00", "40")
 
 
 def test_a_handful_of_rows_gives_one_cell() -> None:

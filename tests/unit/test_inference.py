@@ -95,7 +95,11 @@ def test_a_star_without_features_gets_the_training_medians(predictor: Predictor)
     out = predictor.label(np.full((1, 5), np.nan, dtype=np.float32))
     train = {k: v[stars()["split"] == "train"] for k, v in stars().items()}
     assert out["teff"][0] == pytest.approx(np.median(train["teff"]), rel=1e-6)
-    assert out["teff_hi"][0] - out["teff_lo"][0] > 1500, "as wide as the labels"
+    half = predictor.manifest.calibration.labels[0].without_features["68"]
+    assert half > 700, "as wide as the labels"
+    assert [out["teff_lo"][0], out["teff_hi"][0]] == pytest.approx(
+        [out["teff"][0] - half, out["teff"][0] + half]
+    )
     assert names_of(int(out["quality_flags"][0])) == [
         "OUTSIDE_DOMAIN",
         "MISSING_BANDS",
@@ -122,6 +126,14 @@ def test_a_feature_that_no_training_star_lacked_is_outside_the_domain(predictor:
     flags = flags_of(predictor, [np.nan, *TYPICAL[1:]])
     assert flags & QualityFlag.OUTSIDE_DOMAIN
     assert flags & QualityFlag.THIN_CALIBRATION
+
+
+def test_a_pattern_with_too_few_calibration_stars_is_thin(predictor: Predictor) -> None:
+    """Both features missing: about 3 % of the calibration stars, who share a class with no other."""
+    assert predictor.manifest.calibration.patterns == ("00",)
+    assert not flags_of(predictor, TYPICAL) & QualityFlag.THIN_CALIBRATION
+    both = flags_of(predictor, [14.0, np.nan, 0.6, np.nan, 600.0])
+    assert both & QualityFlag.THIN_CALIBRATION
 
 
 def test_values_beyond_the_training_range_are_flagged(predictor: Predictor) -> None:

@@ -102,6 +102,15 @@ def test_imputation_does_not_depend_on_the_company() -> None:
         assert np.array_equal(part, whole[start:stop])
 
 
+def test_gaps_are_filled_in_the_features_own_units() -> None:
+    gaussian = Gaussian(np.array([0.5, -0.2]), np.array([[1.0, 0.6], [0.6, 1.0]]))
+    x = np.array([[30.0, 0.0], [0.0, 0.0], [30.0, 7.0]])
+    missing = np.array([[False, True], [True, True], [False, False]])
+    Imputer(gaussian, np.array([10.0, 100.0])).fill(x, missing)
+    # scaled: 3.0 is 2.5 above its mean, so the other is -0.2 + 0.6 x 2.5
+    assert x == pytest.approx(np.array([[30.0, 130.0], [5.0, -20.0], [30.0, 7.0]]))
+
+
 def test_rotated_axes_are_uncorrelated_and_redundant_ones_are_dropped() -> None:
     z = RNG.normal(size=(5000, 2)) @ np.array([[1.0, 1.0, 0.5], [0.0, 0.02, 0.3]])
     rotation = fit_rotation(z)
