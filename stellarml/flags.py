@@ -25,8 +25,8 @@ class QualityFlag(IntFlag):
 
 DESCRIPTIONS: dict[QualityFlag, str] = {
     QualityFlag.OUTSIDE_DOMAIN: (
-        "a feature lies beyond the range of the training stars (their 0.1 and 99.9 percentiles, moved out by a tenth of their distance to the median), "
-        "or is missing although no training star lacked it"
+        "a feature lies beyond the range of the training stars (their 0.1 and 99.9 percentiles, moved out by a tenth "
+        "of their distance to the median), or is missing although no training star lacked it"
     ),
     QualityFlag.MISSING_BANDS: "a feature that does not come from GSP-Phot is missing",
     QualityFlag.MISSING_GSPPHOT: "a feature computed from a *_gspphot column is missing",

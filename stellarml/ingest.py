@@ -135,10 +135,10 @@ def _read_files(
     """Turn every file that is not done into shards; return the marks of all."""
     pending = [i for i, name in enumerate(task.names) if f"read-{name}" not in run.marks]
     pending.sort(key=lambda i: (-task.headers[i].file.size, i))
-    _sharding(spark, task, cuts, [])  # every expression is checked before any file is read
+    job = _sharding(spark, task, cuts, pending)  # checks every expression before any file is read
     if pending:
         (task.out / WORK).mkdir(exist_ok=True)
-        collect_outcomes(_sharding(spark, task, cuts, pending), run.stage, task.out, len(pending))
+        collect_outcomes(job, run.stage, task.out, len(pending))
     marks = []
     for index in range(len(task.names)):
         marks.append(_mark_of(task, index))

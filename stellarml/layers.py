@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,9 +15,9 @@ ENVIRONMENT_PREFIX = "STELLARML_"
 
 
 class Section(BaseModel):
-    """A frozen table of a TOML file that refuses unknown keys."""
+    """A frozen table of a TOML file that refuses unknown keys; a bare number will do for a string (``salt=7``)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -50,18 +50,21 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> dict[str, Any]:
-    """Turn ``"crossmatch.scope=full"`` into a nested table; the value is TOML, or else a bare string."""
+    """Turn ``"crossmatch.scope=full"`` into a nested table; key and value are TOML, or else the value is a string."""
     key, sign, value = text.partition("=")
-    parts = [p.strip() for p in key.split(".")]
-    if not sign or not all(parts):
-        raise ConfigError(f"--set {text}: expected key=value, such as crossmatch.scope=full")
     try:
-        parsed: Any = tomllib.loads(f"value = {value}")["value"]
+        nested = tomllib.loads(f"{key.strip()} = 0") if sign else {}
     except tomllib.TOMLDecodeError:
-        parsed = value
-    for part in reversed(parts):
-        parsed = {part: parsed}
-    nested: dict[str, Any] = parsed
+        nested = {}
+    if len(nested) != 1 or "\n" in key:
+        raise ConfigError(f"--set {text}: expected key=value, such as crossmatch.scope=full")
+    table = nested
+    while isinstance(inner := next(iter(table.values())), dict):
+        table = inner
+    try:
+        table[next(iter(table))] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[next(iter(table))] = value.strip()
     return nested
 
 
@@ -82,11 +85,14 @@ def problems_of(error: ValidationError, model: type[BaseModel], source: str) -> 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     current: Any = model
+    in_dict = False
     for part in location:
-        if isinstance(part, int) or not (isinstance(current, type) and issubclass(current, BaseModel)):
-            continue
-        field = current.model_fields.get(part)
-        current = _model_inside(field.annotation) if field else None
+        if in_dict or isinstance(part, int):
+            in_dict = False
+        elif isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(part)
+            current = _model_inside(field.annotation) if field else None
+            in_dict = field is not None and get_origin(field.annotation) is dict
     if isinstance(current, type) and issubclass(current, BaseModel):
         return [f.alias or name for name, f in current.model_fields.items()]
     return []

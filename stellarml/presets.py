@@ -74,11 +74,10 @@ PRESETS: dict[str, Preset] = {
     ),
     "default": Preset(
         name="default",
-        widths=(128, 128, 128),
+        widths=(96, 96, 96),
         activation="silu",
-        dropout=0.05,
         phases=(Phase("mae", 60, 1e-2),),
-        max_steps=60_000,
+        max_steps=40_000,
         members=2,
     ),
 }

@@ -62,7 +62,8 @@ def make_report(spark: SparkSession, config: Config, *, overwrite: bool = False)
                 sky_order=config.report.sky_order,
             ),
         )
-        run.settle(p.relative_to(out) for p in out.iterdir() if p.suffix in (".html", ".json", ".png"))
+        pages = [path.name, "metrics.json", *(p.name for p in out.glob("*.png"))]
+        run.settle(Path(name) for name in pages)
         return run.finish({"in": matched["rows"]["matched"], "out": 1}, units=0, page=path.name)
 
 

@@ -76,7 +76,7 @@ def select_stars(spark: SparkSession, config: Config, *, overwrite: bool = False
                 lake / distances.name if distances else None,
                 tuple(c.name for c in columns),
                 distances.id_column if distances else "",
-                len(astrometry.cuts) if cuts[-1] is HAS_DISTANCE else -1,
+                len(astrometry.cuts) if HAS_DISTANCE in cuts else -1,
                 config.tiles,
             )
             units.append(Unit(leaf.tile.name, leaf.rows, task))

@@ -76,7 +76,7 @@ def read_file(task: ReadTask, index: int) -> Iterator[pa.RecordBatch]:
     told.unlink(missing_ok=True)
     try:
         for block in _blocks(task, index):
-            table = _checked(task, index, block, summary["rows"] + len(rejects), rejects)
+            table = _checked(task, index, block, rejects)
             summary["rows"] += table.num_rows
             yield from table.combine_chunks().to_batches()
         summary["rejected"] = len(rejects)
@@ -101,14 +101,12 @@ def _blocks(task: ReadTask, index: int) -> Iterator[Block]:
     return read_table_blocks(header, names, task.resolved.schema)
 
 
-def _checked(
-    task: ReadTask, index: int, block: Block, before: int, rejects: list[tuple[int, str]]
-) -> pa.Table:
+def _checked(task: ReadTask, index: int, block: Block, rejects: list[tuple[int, str]]) -> pa.Table:
     """Reject rows without a usable id or position; add row number, file and line."""
     rejects.extend(block.rejects)
     table, lines = block.table, block.lines
     if task.id == ROW_NUMBER:
-        numbers = (index << 40) + before + np.arange(table.num_rows)
+        numbers = (index << 40) + lines - task.headers[index].lines - 1
         table = table.add_column(0, ROW_NUMBER, pa.array(numbers, pa.int64()))
     table = table.append_column(FILE, pa.array(np.full(table.num_rows, index), pa.int32()))
     table = table.append_column(LINE, pa.array(lines, pa.int64()))
@@ -273,8 +271,10 @@ def _without_duplicates(task: TileTask, table: pa.Table) -> tuple[pa.Table, int]
     second[order[1:]] = ids[order[1:]] == ids[order[:-1]]
     if not second.any():
         return table, 0
+    names = table[task.id]
     rows = sorted(
-        (task.files[file[i]], int(line[i]), f"duplicate {task.id} {ids[i]}") for i in np.flatnonzero(second)
+        (task.files[file[i]], int(line[i]), f"duplicate {task.id} {names[int(i)].as_py()}")
+        for i in np.flatnonzero(second)
     )
     write_rejects(task.out, task.name, rows)
     return table.filter(pa.array(~second)), len(rows)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from model_tables import FEATURES, TINY_SHARED, matrix_of, stars, table_of, tiny_bundle
+from model_tables import FEATURES, TINY_SHARED, fit_bundle, matrix_of, stars, table_of, tiny_bundle
 
 from stellarml.errors import BundleError, InputError
 from stellarml.flags import DESCRIPTIONS, QualityFlag, names_of
 from stellarml.inference import features_of, label_batch, pack_bundle, predictor_of
 from stellarml.predictor import Predictor
+from stellarml.presets import Phase
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,15 @@ def test_a_pattern_with_too_few_calibration_stars_is_thin(predictor: Predictor) 
     assert not flags_of(predictor, TYPICAL) & QualityFlag.THIN_CALIBRATION
     both = flags_of(predictor, [14.0, np.nan, 0.6, np.nan, 600.0])
     assert both & QualityFlag.THIN_CALIBRATION
+
+
+def test_a_thin_calibration_flags_everything(tmp_path: Path) -> None:
+    """40 calibration stars: an interval is given, the promise is not."""
+    preset = dataclasses.replace(TINY_SHARED, members=1, phases=(Phase("mae", 1, 1e-2),), widths=(4,))
+    few = Predictor.from_bytes(*pack_bundle(fit_bundle(tmp_path, stars(220), preset)))
+    out = few.label(matrix_of(stars(50)))
+    assert ((out["quality_flags"] & QualityFlag.THIN_CALIBRATION) > 0).all()
+    assert (out["teff_hi"] > out["teff_lo"]).all()
 
 
 def test_values_beyond_the_training_range_are_flagged(predictor: Predictor) -> None:
