@@ -18,6 +18,8 @@ from stellarml.config import PROFILES, Config, load_config
 from stellarml.errors import StellarmlError, UserError
 from stellarml.log import configure_logging, get_logger
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="stellarml",
     help="Teff, log g and [Fe/H], each with an interval, for stars that only have photometry.",
@@ -276,11 +278,13 @@ def doctor(config: MaybeConfigFile = None, profile: Profile = None, overrides: O
 def main() -> None:
     """Run the command line and end with the contract's exit status."""
     try:
-        app()
+        app(prog_name="stellarml")
     except StellarmlError as error:
         _end(str(error), error.exit_status)
-    except KeyboardInterrupt:
-        _end("interrupted; what was finished is kept, the same command goes on from there", 130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _end("interrupted; what was finished is kept, the same command goes on from there", INTERRUPTED)
+        raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         _end(

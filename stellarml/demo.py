@@ -68,5 +68,7 @@ def make_sky(out: Path, settings: SimulateSettings, progress: Callable[[str], No
             (draft / "raw").rename(out / "raw")
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+            if not any(out.iterdir()):
+                out.rmdir()
         write_atomically(out / "config.toml", CONFIG.format(stars=settings.stars, seed=settings.seed))
     return summary

@@ -86,7 +86,7 @@ def label_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list[C
                     f"label '{label.name}': no column '{column}' in the table.{did_you_mean(column, known)}"
                 )
             else:
-                columns.append(_float32(substitute(f"`{column}`", masks)).alias(name))
+                columns.append(_float32(substitute("`" + column.replace("`", "``") + "`", masks)).alias(name))
     raise_gathered(InputError, "labels", problems)
     return columns
 

@@ -124,7 +124,7 @@ def open_catalogue(root: Path) -> Catalogue:
 
     try:
         properties = TableProperties.read_from_dir(root)
-        pixels = PartitionInfo.read_from_dir(root).get_healpix_pixels()
+        pixels = PartitionInfo.read_from_csv(root / "partition_info.csv").get_healpix_pixels()
     except (FileNotFoundError, ValueError) as error:
         raise InputError(
             f"{root}: is not a finished HATS catalogue ({error}). Run the stage that makes it."

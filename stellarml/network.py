@@ -7,7 +7,9 @@ with deterministic kernels every weight, depends on the seed alone. TensorFlow i
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stellarml.errors import TrainingError
 from stellarml.presets import Phase, Preset
 
 FINAL_RATE = 0.01  # of a phase's learning rate, reached at its end
@@ -54,7 +57,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The network with the weights of its best epoch; `stopped` is "complete" or "max_seconds"."""
+    """The network with the weights of its best epoch; `stopped` is "complete", "max_seconds" or "diverged"."""
 
     model: Any
     curve: tuple[Epoch, ...]
@@ -63,25 +66,45 @@ class Fitted:
 
 
 def keras(threads: int = 0) -> Any:
-    """Import Keras on TensorFlow, quiet, deterministic and with so many threads (0: all cores)."""
+    """Import Keras on TensorFlow, quiet, deterministic, on the CPU, with so many threads (0: all cores).
+
+    The number of threads is that of the first call in a process: TensorFlow cannot change it later.
+    """
+    # Keras 3.15 converts its variables in a way that NumPy 2 announces to give up
+    warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+    if "tensorflow" in sys.modules:
+        import keras as module
+
+        return module
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    with warnings.catch_warnings():
+    with _standard_error_closed(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import keras as module
         import tensorflow as tf
-    tf.get_logger().setLevel("ERROR")
-    # Keras 3.15 converts its variables in a way that NumPy 2 announces to give up
-    warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
-    tf.config.experimental.enable_op_determinism()
-    if threads:
-        try:
+
+        tf.get_logger().setLevel("ERROR")
+        tf.config.experimental.enable_op_determinism()
+        if threads:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
-        except RuntimeError:  # another network of this process has already started the thread pool
-            pass
+        tf.constant(0)  # starts the runtime, whose notes on the processor nobody asked for
     return module
+
+
+@contextlib.contextmanager
+def _standard_error_closed() -> Iterator[None]:
+    """Discard what native code writes to file descriptor 2: TensorFlow logs before its log level is read."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def build(preset: Preset, n_inputs: int, n_outputs: int) -> Any:
@@ -161,6 +184,11 @@ class Trainer:
             `time.monotonic()` after which no further epoch starts; one is always run.
         on_epoch
             Called with the epoch, the best so far, the number of epochs planned and the seconds that are left.
+
+        Raises
+        ------
+        TrainingError
+            If the loss is not a number from the first epoch on; later it ends the fit with the best weights.
         """
         tf = self._tf
         keras().utils.set_random_seed(seed)
@@ -188,6 +216,9 @@ class Trainer:
             rows = order.permutation(len(train.x))[: batch * n_batches].reshape(n_batches, batch)
             loss = float(self._run(x, y, tf.constant(rows.astype(np.int32)), tf.constant(rates)))
             val_loss, val_mae = (float(v) for v in self._evaluate(val_x, val_y))
+            if not np.isfinite([loss, val_loss, val_mae]).all():
+                stopped = "diverged"
+                break
             epoch = Epoch(number, phase.loss, loss, val_loss, val_mae)
             curve.append(epoch)
             if best is None or val_mae < best.val_mae:
@@ -199,7 +230,11 @@ class Trainer:
             if now > deadline and number < len(schedule):
                 stopped = "max_seconds"
                 break
-        assert best is not None
+        if best is None:
+            raise TrainingError(
+                "the first epoch of training gave a loss that is not a number: look for features or labels with "
+                "values beyond reason"
+            )
         fresh.set_weights(weights)
         return Fitted(fresh, tuple(curve), best, stopped)
 

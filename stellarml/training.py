@@ -117,7 +117,7 @@ def train(
     prepared = prepare(stars, chosen)
     keras(settings.threads)
     trained = list(_fit_all(chosen, settings, features, prepared, progress))
-    for warning in _nothing_learnt(trained, features, prepared):
+    for warning in _doubts(trained, features, prepared):
         progress(f"warning: {warning}")
         warnings.append(warning)
     names = features.label_names
@@ -230,8 +230,13 @@ def _calibrate(preset: Preset, features: FeatureFile, prepared: Prepared, traine
     return fit_calibration(features.label_names, medians, validation, calibration)
 
 
-def _nothing_learnt(trained: list[Trained], features: FeatureFile, prepared: Prepared) -> list[str]:
-    warnings = []
+def _doubts(trained: list[Trained], features: FeatureFile, prepared: Prepared) -> list[str]:
+    warnings = [
+        f"{', '.join(features.label_names[c] for c in t.columns)}: training diverged after epoch "
+        f"{t.fitted.curve[-1].epoch}; the weights of epoch {t.fitted.best.epoch} are kept"
+        for t in trained
+        if t.fitted.stopped == "diverged"
+    ]
     mean, std = prepared.physical.mean, prepared.physical.std
     validation = (prepared.stars[VALIDATION].labels - mean) / std
     medians = np.nanmedian((prepared.stars[TRAIN].labels - mean) / std, axis=0)

@@ -82,7 +82,7 @@ def _converted(array: pa.Array, name: str, field: pa.Field, bad: dict[int, str])
 def _pieces(file: SourceFile, names: list[str]) -> Iterator[pa.Table]:
     if file.family == "parquet":
         try:
-            with pq.ParquetFile(file.path) as parquet:
+            with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
                 for batch in parquet.iter_batches(_BLOCK_ROWS, columns=names, use_threads=False):
                     yield pa.table({n: _decoded(batch.column(n)) for n in names})
         except (OSError, pa.ArrowInvalid) as error:
@@ -91,7 +91,7 @@ def _pieces(file: SourceFile, names: list[str]) -> Iterator[pa.Table]:
     table = _astropy_table(file)
     for start in range(0, len(table), _BLOCK_ROWS):
         part = table[start : start + _BLOCK_ROWS]
-        yield pa.table({name: _from_astropy(part[name]) for name in names})
+        yield pa.table({name: _from_astropy(part[name], file) for name in names})
 
 
 def _astropy_table(file: SourceFile) -> Any:
@@ -110,18 +110,18 @@ def _astropy_table(file: SourceFile) -> Any:
             raise InputError(f"{file.path}: is not a readable {kind} file ({error}).") from None
 
 
-def _from_astropy(column: Any) -> pa.Array:
+def _from_astropy(column: Any, file: SourceFile) -> pa.Array:
     mask = np.asarray(column.mask) if hasattr(column, "mask") else None
     values = np.asarray(column.filled() if mask is not None and column.dtype.kind != "O" else column)
     if values.ndim != 1:
         raise InputError(
-            f"column '{column.name}' holds arrays of shape {values.shape[1:]}, expected one value a row."
+            f"{file.path}: column '{column.name}' holds arrays of shape {values.shape[1:]}, expected one value a row."
         )
     if values.dtype.kind == "S":
         text = [v.decode("utf-8", "replace").strip() for v in values.tolist()]
         return pa.array([t or None for t in text], pa.string(), mask=mask)
     if values.dtype.kind in "UO":
-        text = [None if v is None else str(v).strip() for v in values.tolist()]
+        text = [None if v is None else str(v).strip() or None for v in values.tolist()]
         return pa.array(text, pa.string(), mask=mask)
     return pa.array(values.astype(values.dtype.newbyteorder("=")), mask=mask)
 

@@ -13,7 +13,17 @@ from stellarml.sources.columns import FileColumn, Header, convert, ddl, resolve
 from stellarml.sources.descriptor import Descriptor, load_descriptor, shipped_descriptors
 from stellarml.sources.files import SourceFile, find_files
 
-SHIPPED = tuple("gaia_dr3 gaia_distances skymapper_dr2 skymapper_dr4 twomass sos galah_dr3 apogee_dr17 lamost".split())
+SHIPPED = (
+    "gaia_dr3",
+    "gaia_distances",
+    "skymapper_dr2",
+    "skymapper_dr4",
+    "twomass",
+    "sos",
+    "galah_dr3",
+    "apogee_dr17",
+)
+SHIPPED += ("lamost",)
 
 
 def survey(**changes: Any) -> Descriptor:

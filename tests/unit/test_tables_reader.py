@@ -75,7 +75,7 @@ def as_binary_votable(path: Path, table: Table) -> None:
 def as_parquet(path: Path, table: Table) -> None:
     plain = table["SOURCE_ID", "ra", "dec", "parallax", "flag", "solved"].to_pandas(use_nullable_int=False)
     arrow = pa.Table.from_pandas(plain, preserve_index=False)
-    words = pa.array(["VARIABLE", "CONSTANT", None]).dictionary_encode()
+    words = pa.array([w or None for w in table["word"].filled("").tolist()]).dictionary_encode()
     pq.write_table(arrow.append_column("word", words), path, row_group_size=2)
 
 
@@ -174,7 +174,10 @@ def test_truncated(tmp_path: Path, write: Callable[[Path, Table], None], share: 
         read(tmp_path / "a.dat")
 
 
-def test_a_damaged_page_of_parquet(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("where", "options"), [(slice(4, 60), {}), (slice(1000, 4000), {"write_page_checksum": True})]
+)
+def test_a_damaged_page_of_parquet(tmp_path: Path, where: slice, options: dict[str, bool]) -> None:
     n = 50_000
     columns = {
         name: np.random.default_rng(1).random(n) for name in ("ra", "dec", "parallax", "flag", "solved")
@@ -182,9 +185,9 @@ def test_a_damaged_page_of_parquet(tmp_path: Path) -> None:
     table = pa.table({"source_id": np.arange(n), "word": ["x"] * n, **columns})
     table = table.set_column(table.column_names.index("flag"), "flag", pa.array([True] * n))
     table = table.set_column(table.column_names.index("solved"), "solved", pa.array([1] * n))
-    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False, **options)
     content = bytearray((tmp_path / "a.parquet").read_bytes())
-    content[100:4000] = bytes(3900)
+    content[where] = bytes(len(content[where]))
     (tmp_path / "a.parquet").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.parquet"):
         read(tmp_path / "a.parquet")
