@@ -24,7 +24,7 @@ from stellarml.split import split_column
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-PASSED_THROUGH = ("phot_g_mean_mag", "ebmv_sfd")
+PASSED_THROUGH = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag", "ebmv_sfd")
 _IDENTITY = (HEALPIX_COLUMN, "source_id", "original_ext_source_id", "ra", "dec")
 
 
