@@ -2,14 +2,14 @@
 
 `paper` follows Turchi et al. 2024: 18 hidden layers of Dense, leaky ReLU, batch normalisation and dropout, 80 to 160
 wide in a diamond, one network a label, MAE and then SMAPE in physical units. What the paper leaves open is ours: slope
-0.1, dropout 0.5 %, Adam with a warm-up of 200 steps and a cosine to a hundredth of 0.005 (0.0005 with SMAPE), batches of
-256, 60 + 20 epochs (at most 60,000 steps), the epoch with the lowest validation MAE, decorrelated inputs, and for missing
-ones the conditional mean and a mask. With 34,000 simulated stars and 16 epochs at a rate of 0.002 the mean [Fe/H] error
-was 0.181 dex with the training median for missing inputs and 0.135 with the conditional mean; at 0.005 it was 0.119.
+0.1, dropout 0.5 %, Adam with a warm-up of 200 steps and a cosine to a hundredth of 0.005 (0.0005 with SMAPE), batches
+of 256, 60 + 20 epochs (at most 60,000 steps), the epoch with the lowest validation MAE, decorrelated inputs, and for
+missing ones the conditional mean and a mask. With 34,000 simulated stars and 16 epochs at a rate of 0.002 the mean
+[Fe/H] error was 0.181 dex with the training median for missing inputs and 0.135 with the conditional mean; at 0.005
+it was 0.119.
 
 `small` is for demos and tests: one network for all labels, no batch normalisation (half of the time of a step), no
-dropout (5 % raised the standard deviation of the errors threefold), smooth activations (a few per cent better than leaky
-ReLU).
+dropout (5 % raised the standard deviation of the errors threefold), and SiLU (a few per cent better than leaky ReLU).
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def refused(columns: dict[str, np.ndarray], tmp_path: Path, kind: type[Exception
 
 def test_it_learns(tmp_path: Path) -> None:
     columns = stars(3000)
-    preset = dataclasses.replace(PRESETS["small"], phases=(Phase("mae", 25, 1e-2),), batch_rows=64)
+    preset = dataclasses.replace(PRESETS["small"], phases=(Phase("mae", 15, 1e-2),), batch_rows=64)
     metrics = load_bundle(fit_bundle(tmp_path, columns, preset)).manifest.metrics
     assert metrics["test"]["teff"]["mae"] < 0.25 * np.abs(columns["teff"] - np.median(columns["teff"])).mean()
     assert metrics["test"]["feh"]["mae"] < 0.6 * np.abs(columns["feh"] - np.median(columns["feh"])).mean()
