@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 from pyspark.errors import AnalysisException, ParseException
-from pyspark.logger import PySparkLogger
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.types import BooleanType, DataType, NullType, NumericType, StructType
@@ -26,6 +24,7 @@ from stellarml.feature_file import (
     load_feature_file,
     shipped_feature_files,
 )
+from stellarml.quiet import unlogged
 
 __all__ = [
     "FeatureFile",
@@ -105,7 +104,7 @@ def check_features(df: DataFrame, spec: FeatureFile) -> None:
     masks = _masks_unchecked({c: w for c, w in spec.null_when.items() if c.lower() in known})
     expressions = {f.name: substitute(f.expression, masks) for f in spec.features}
     try:
-        with _unlogged():
+        with unlogged():
             fields = df.select(*(F.expr(sql).alias(name) for name, sql in expressions.items())).schema.fields
         types: dict[str, DataType] = {field.name: field.dataType for field in fields}
     except AnalysisException:
@@ -190,7 +189,7 @@ def _analyse_each(
     types: dict[str, DataType] = {}
     problems: list[str] = []
     needed_by: dict[str, list[str]] = {}
-    with _unlogged():
+    with unlogged():
         for feature in spec.features:
             start = f"feature '{feature.name}': expression '{feature.expression}'"
             try:
@@ -219,14 +218,3 @@ def _missing_column(error: AnalysisException) -> str | None:
 
 def _first_line(error: AnalysisException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), "")
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keep pyspark from printing the Java stack trace of every mistake that is told in words."""
-    logger = PySparkLogger.getLogger("SQLQueryContextLogger")
-    was, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = was

@@ -26,7 +26,7 @@ from stellarml.hats_catalogue import finish_catalogue
 from stellarml.log import get_logger
 from stellarml.manifest import StageRun, stage_run, write_mark
 from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
-from stellarml.selection import cut_flow, merge_counts, repair_and_cut
+from stellarml.selection import chosen_cuts, cut_flow, merge_counts, repair_and_cut
 from stellarml.sources.columns import Header, ddl, resolve
 from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor
 from stellarml.sources.files import SourceFile, find_files
@@ -75,7 +75,7 @@ def ingest(spark: SparkSession, config: Config, survey: str, *, overwrite: bool 
         than ``ingest.max_rejected_fraction`` cannot be read.
     """
     descriptor = load_descriptor(survey, config.root)
-    cuts = descriptor.active_cuts(config.cuts.enable, config.cuts.disable)
+    cuts = chosen_cuts(config, descriptor)
     files = find_files(descriptor, config.raw_path(descriptor.name))
     out = config.path(config.paths.lake) / descriptor.name
     relevant = {

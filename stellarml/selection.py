@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stellarml.errors import ConfigError, did_you_mean
+from stellarml.config import Config
+from stellarml.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.schema import CUTS_FAILED, REPAIRS
-from stellarml.sources.descriptor import Cut, Descriptor
+from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -23,6 +24,31 @@ HAS_DISTANCE = Cut(
     on_null="drop",
     reason="absolute magnitudes need a distance; Bailer-Jones et al. 2021",
 )
+
+
+def chosen_cuts(config: Config, descriptor: Descriptor) -> tuple[Cut, ...]:
+    """Return the cuts of `descriptor`, each on or off as the configuration asks.
+
+    Raises
+    ------
+    ConfigError
+        If ``cuts.enable`` or ``cuts.disable`` names a cut that no survey of the configuration has.
+    """
+    if not (config.cuts.enable or config.cuts.disable):
+        return descriptor.cuts
+    s = config.surveys
+    names = [name for name in (s.astrometry, s.distances, s.photometry, *s.labels) if name]
+    surveys = [descriptor, *(load_descriptor(name, config.root) for name in names)]
+    known = dict.fromkeys([*(cut.name for survey in surveys for cut in survey.cuts), HAS_DISTANCE.name])
+    problems = [
+        f"cuts.{key} names '{cut}', which no survey of this run has.{did_you_mean(cut, known)} "
+        f"Known: {', '.join(known)}."
+        for key, given in (("enable", config.cuts.enable), ("disable", config.cuts.disable))
+        for cut in given
+        if cut not in known
+    ]
+    raise_gathered(ConfigError, "configuration", problems)
+    return descriptor.active_cuts(config.cuts.enable, config.cuts.disable)
 
 
 def sentinels(descriptor: Descriptor) -> dict[str, str]:
@@ -85,9 +111,12 @@ def _check(frame: DataFrame, descriptor: Descriptor, what: str, expression: str)
     from pyspark.errors import AnalysisException, ParseException
     from pyspark.sql import functions as sf
 
+    from stellarml.quiet import unlogged
+
     where = f"survey '{descriptor.name}', {what}: '{expression}'"
     try:
-        kind = frame.select(sf.expr(expression).alias("x")).schema["x"].dataType.simpleString()
+        with unlogged():
+            kind = frame.select(sf.expr(expression).alias("x")).schema["x"].dataType.simpleString()
     except ParseException as error:
         raise ConfigError(f"{where} is not a Spark SQL expression: {error.getMessage()}") from None
     except AnalysisException as error:

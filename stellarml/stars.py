@@ -22,7 +22,7 @@ from stellarml.hats_catalogue import Leaf, finish_catalogue, open_catalogue
 from stellarml.ingest import PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT
 from stellarml.manifest import read_record, stage_run
 from stellarml.schema import CUTS_FAILED, REPAIRS
-from stellarml.selection import HAS_DISTANCE, cut_flow, merge_counts
+from stellarml.selection import HAS_DISTANCE, chosen_cuts, cut_flow, merge_counts
 from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor
 from stellarml.storage import Tile, write_parquet
 
@@ -112,7 +112,7 @@ def select_stars(spark: SparkSession, config: Config, *, overwrite: bool = False
 
 def star_cuts(config: Config, astrometry: Descriptor) -> list[Cut]:
     """Return the astrometric survey's cuts, and the distance cut where distances are joined."""
-    cuts = list(astrometry.active_cuts(config.cuts.enable, config.cuts.disable))
+    cuts = list(chosen_cuts(config, astrometry))
     if config.surveys.distances:
         off = HAS_DISTANCE.name in config.cuts.disable
         cuts.append(HAS_DISTANCE.model_copy(update={"enabled": False}) if off else HAS_DISTANCE)
