@@ -7,4 +7,6 @@ from stellarml.chain import run_stage
 from stellarml.submit import submitted
 
 if __name__ == "__main__":
-    submitted(__doc__, lambda spark, config, overwrite: run_stage("select", spark, config, overwrite=overwrite))
+    submitted(
+        __doc__, lambda spark, config, overwrite: run_stage("select", spark, config, overwrite=overwrite)
+    )

@@ -126,7 +126,9 @@ def test_cut_flow_against_pandas(small_chain: Path) -> None:
     record = read_record(small_chain / "lake" / "stars")
     flow = {row["cut"]: row for row in record["cut_flow"] if row["survey"] == "gaia_dr3"}
     table = raw(small_chain / "raw" / "gaia_dr3").astype(
-        dict.fromkeys(("parallax_error", "astrometric_sigma5d_max", "ruwe", "phot_g_mean_mag", "vbroad"), np.float32)
+        dict.fromkeys(
+            ("parallax_error", "astrometric_sigma5d_max", "ruwe", "phot_g_mean_mag", "vbroad"), np.float32
+        )
     )
     distances = raw(small_chain / "raw" / "gaia_distances")
     kept = pd.Series(True, index=table.index)
