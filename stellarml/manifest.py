@@ -217,6 +217,8 @@ def stage_run(
         if not run.complete:
             for folder in (*siblings, out):
                 (folder / "run.json").unlink(missing_ok=True)
+                for half in folder.rglob(".*.tmp"):
+                    half.unlink()
             write_atomically(
                 out / "_state.json", json.dumps({"key": key, "origin": origin, "inputs": inputs})
             )

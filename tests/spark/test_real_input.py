@@ -225,11 +225,12 @@ def test_skymapper_dr2_fields(gaia: tuple[Path, pd.DataFrame], real_data: Path) 
     assert (found.mean_epoch.isna() == no_epoch).all() and 0 < no_epoch.sum() < 1000
     fails = [
         ~(table.class_star > 0.8),
-        ~(table.flags == 0),
+        ~(table["flags"] == 0),
         ~(table.flags_psf == 0),
         (table.e_raj2000 > 1000) | (table.e_dej2000 > 1000),
     ]
     bits = sum(f.to_numpy().astype(np.int64) << i for i, f in enumerate(fails))
+    assert (table.class_star == 0.8).any(), "a value on the border of the cut"
     assert (found.cuts_failed.to_numpy() == bits).all()
     assert found.ebmv_sfd.notna().sum() == 2000, "one field alone has the column; in the others it is null"
 

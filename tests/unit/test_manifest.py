@@ -75,6 +75,17 @@ def test_killed_goes_on_with_what_is_missing(raw: Path, out: Path) -> None:
     assert made(out, raw) == "b"
 
 
+def test_half_written_files_of_the_dead_are_swept(raw: Path, out: Path, tmp_path: Path) -> None:
+    sibling = tmp_path / "sibling"
+    made(out, raw, finish=False, units=("a",), siblings=[sibling])
+    halves = [f / "dataset" / "Norder=3" / ".Npix=1.parquet.0a1b2c3d.tmp" for f in (out, sibling)]
+    for half in halves:
+        half.parent.mkdir(parents=True)
+        half.write_text("PAR1")
+    assert made(out, raw, siblings=[sibling]) == "b"
+    assert not any(half.exists() for half in halves)
+
+
 def test_a_deleted_or_shortened_file_is_made_again(raw: Path, out: Path) -> None:
     made(out, raw)
     (out / "a.txt").unlink()
