@@ -6,9 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The same examples in every run, and no deadline: a shared machine is slow at times, and CI must not depend on luck.
+hypothesis.settings.register_profile("stellarml", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("stellarml")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SMALL_STARS = 12_000
