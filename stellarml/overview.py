@@ -17,6 +17,7 @@ from pyspark.sql import functions as F  # noqa: N812
 from stellarml.binning import bin_table
 from stellarml.evaluation import Label
 from stellarml.histograms import Counts, FloatArray, Histogram, IntArray, integer_axis, linear_axis
+from stellarml.photometry import absolute_magnitude
 
 HEALPIX_ORDER = 29
 FLAG_BITS = 16
@@ -126,7 +127,7 @@ def matched_counts(matched: DataFrame) -> dict[str, Counts]:
     if {"phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag", "r_med_geo"} <= known:
         colour = F.col("phot_bp_mean_mag") - F.col("phot_rp_mean_mag")
         columns["bp_rp"] = F.when(_passes_cuts(matched), colour)
-        columns["absolute_g"] = F.col("phot_g_mean_mag") - 5 * F.log10(F.col("r_med_geo")) + 5
+        columns["absolute_g"] = absolute_magnitude(F.col("phot_g_mean_mag"), F.col("r_med_geo"))
         axes = [linear_axis("bp_rp", -0.6, 4.0, 276), linear_axis("absolute_g", -6, 16, 330)]
         histograms.append(Histogram("cmd", (axes[0], axes[1])))
     return bin_table(matched, histograms, columns)
