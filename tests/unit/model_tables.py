@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -114,9 +116,6 @@ def fit_bundle(out: Path, columns: dict[str, np.ndarray], preset: Preset = TINY,
 @functools.cache
 def tiny_bundle(preset: Preset = TINY) -> Path:
     """Return a bundle trained once for the whole test run."""
-    keep = tempfile.TemporaryDirectory(prefix="stellarml_model_")
-    _kept.append(keep)
-    return fit_bundle(Path(keep.name), stars(), preset)
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []
+    folder = tempfile.mkdtemp(prefix="stellarml_model_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return fit_bundle(Path(folder), stars(), preset)
