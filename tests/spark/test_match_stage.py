@@ -170,3 +170,11 @@ def test_labels_elsewhere_on_the_sky_are_an_error(own_lake: Path, spark: Any) ->
     with pytest.raises(InputError, match="none is matched"):
         run_stage("features", spark, config, overwrite=True)
     assert not (own_lake / "lake" / "training" / "run.json").exists()
+
+
+def test_a_hats_catalogue_is_an_input_like_any_other(small_chain: Path, spark: Any, tmp_path: Path) -> None:
+    made = small_chain / "lake" / "gaia_dr3"
+    config = configured(small_chain, f"raw.gaia_dr3='{made}'", f"paths.lake='{tmp_path}'")
+    record = ingest(spark, config, "gaia_dr3")
+    assert len(record["inputs"]) == len(open_catalogue(made).leaves)
+    assert whole(tmp_path / "gaia_dr3").equals(whole(made))
