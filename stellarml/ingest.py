@@ -33,7 +33,6 @@ from stellarml.sources.files import SourceFile, find_files
 from stellarml.sources.shards import (
     FILE,
     LINE,
-    ROW_NUMBER,
     WORK,
     ReadTask,
     TileTask,
@@ -304,6 +303,3 @@ def _forget_shards(task: ReadTask) -> None:
     for name in task.names:
         (task.out / "_done" / f"read-{name}.json").unlink(missing_ok=True)
     shutil.rmtree(task.out / WORK, ignore_errors=True)
-
-
-__all__ = ["PIXEL_FOLDER", "ROW_NUMBER", "SOURCE_ID_PIXEL_SHIFT", "ingest"]
