@@ -21,7 +21,8 @@ from stellarml.config import Config, Tiles
 from stellarml.engine import RESULT_SCHEMA, collect_outcomes, guarded, outcome_batch
 from stellarml.errors import StellarmlError
 from stellarml.flags import QualityFlag
-from stellarml.hats_catalogue import Leaf, finish_catalogue, open_catalogue
+from stellarml.hats_catalogue import finish_catalogue
+from stellarml.hats_reading import Leaf, open_catalogue
 from stellarml.manifest import stage_run
 from stellarml.model import LabelRange, load_bundle, pack_bundle
 from stellarml.registry import chosen_model

@@ -14,7 +14,18 @@ import typer
 from rich.console import Console
 
 from stellarml import __version__
-from stellarml.config import PROFILES, Config, load_config
+from stellarml.cli_options import (
+    ConfigFile,
+    Format,
+    Join,
+    MaybeConfigFile,
+    Mode,
+    Out,
+    Overrides,
+    Overwrite,
+    Profile,
+)
+from stellarml.config import Config, load_config
 from stellarml.errors import StellarmlError, UserError
 from stellarml.log import configure_logging, get_logger
 
@@ -28,19 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-ConfigFile = Annotated[Path, typer.Option("--config", help="The run's TOML file.")]
-MaybeConfigFile = Annotated[Path | None, typer.Option("--config", help="The run's TOML file.")]
-Profile = Annotated[
-    str | None, typer.Option(help=f"Shipped profile ({', '.join(PROFILES)}) or a path to a TOML.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value, strongest of all; may be repeated.")
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Make the output anew, whatever it was made from.")
-]
-Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -259,6 +257,55 @@ def report(
     settings = _configured(config, profile, overrides)
     _stage("report", settings, overwrite)
     show_summary(Console(), read_metrics(settings), settings.path(settings.paths.report) / "report.html")
+
+
+@app.command(
+    epilog="Example: stellarml match gaia/ skymapper/ --left-survey gaia_dr3 --right-survey skymapper_dr2 --out xm"
+)
+def match(
+    left: Annotated[Path, typer.Argument(help="A file, a folder, or a HATS catalogue or collection.")],
+    right: Annotated[Path, typer.Argument(help="The same, for the other catalogue.")],
+    out: Out,
+    left_survey: Annotated[str, typer.Option(help="Shipped survey or path to a TOML, for LEFT.")],
+    right_survey: Annotated[str, typer.Option(help="Shipped survey or path to a TOML, for RIGHT.")],
+    mode: Annotated[
+        Mode,
+        typer.Option(help="all good neighbours, the best of each left source, or unique one-to-one pairs."),
+    ] = Mode.best,
+    join: Annotated[
+        Join, typer.Option(help="inner: matched rows; left: all left rows; anti: left rows without a match.")
+    ] = Join.inner,
+    radius_arcsec: Annotated[
+        float | None,
+        typer.Option(help="Fixed radius in arcsec, nearest is best; default: the surveys' errors."),
+    ] = None,
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="all, ids, or names separated by commas (left.NAME, right.NAME where both have it)."
+        ),
+    ] = "all",
+    format: Annotated[Format, typer.Option(help="Format of the table of matches.")] = Format.hats,
+    profile: Profile = None,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Match any two catalogues by position, errors, epochs and proper motions; write them and the statistics."""
+    from stellarml.match import MatchOptions, match_catalogues
+    from stellarml.session import start_session
+    from stellarml.summary import match_table
+
+    given = [f"crossmatch.radius_arcsec={radius_arcsec}"] if radius_arcsec is not None else []
+    settings = _configured(None, profile, [*(overrides or []), *given])
+    if radius_arcsec is not None and radius_arcsec <= 0:
+        raise UserError(f"--radius-arcsec is {radius_arcsec}; expected more than 0")
+    options = MatchOptions(mode.value, join.value, columns, format.value)
+    surveys = (left_survey, right_survey)
+    record = match_catalogues(
+        start_session(settings.spark), settings, (left, right), surveys, out, options, overwrite=overwrite
+    )
+    Console().print(match_table(record))
+    typer.echo(f"{out}: {record['rows']['out']} rows")
 
 
 @app.command(epilog="Example: stellarml doctor --config config.toml")

@@ -81,6 +81,11 @@ class Crossmatch(Section):
     missing_pm_mas_yr: Annotated[float, Field(ge=0)]
     mover_shift_arcsec: Annotated[float, Field(gt=0)]
     radius_arcsec: Annotated[float, Field(ge=0, le=3600)]
+    frame_offset: Literal["none", "measure"]
+    frame_order: Annotated[int, Field(ge=0, le=8)]
+    frame_min_pairs: Annotated[int, Field(ge=5)]
+    frame_radius_arcsec: Annotated[float, Field(gt=0, le=60)]
+    frame_bright_mag: float
 
 
 class Features(Section):

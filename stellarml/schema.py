@@ -87,6 +87,12 @@ NEIGHBOURHOOD = (
         "how the match was made; bits in stellarml.crossmatch.settings",
     ),
 )
+LEFT_ID, RIGHT_ID = "left_id", "right_id"
+MATCHES = (
+    Column(LEFT_ID, pa.int64(), "", "meta.id;meta.main", "id of the source in the left catalogue"),
+    Column(RIGHT_ID, pa.int64(), "", "meta.id.cross", "id of its counterpart in the right catalogue"),
+    *NEIGHBOURHOOD[5:],
+)
 _LABEL_UCD = {"teff": "phys.temperature.effective", "logg": "phys.gravity", "feh": "phys.abund.Fe"}
 
 

@@ -87,6 +87,17 @@ def merge_ranges(ranges: ArrayLike) -> Integers:
     return np.column_stack([found[starts, 0], reach[ends]])
 
 
+def intersect_ranges(first: Integers, second: Integers) -> Integers:
+    """Intersect two lists of sorted disjoint half-open ranges, shapes (n, 2) and (m, 2)."""
+    begin = np.searchsorted(second[:, 1], first[:, 0], side="right")
+    end = np.maximum(np.searchsorted(second[:, 0], first[:, 1], side="left"), begin)
+    counts = end - begin
+    a = np.repeat(np.arange(len(first)), counts)
+    b = np.arange(len(a)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(begin, counts)
+    low, high = np.maximum(first[a, 0], second[b, 0]), np.minimum(first[a, 1], second[b, 1])
+    return np.column_stack([low, high])
+
+
 def in_ranges(index: ArrayLike, ranges: Integers) -> NDArray[np.bool_]:
     """Which indices lie in sorted disjoint half-open `ranges`, shape (n, 2)."""
     position = np.searchsorted(ranges.ravel(), np.asarray(index, dtype=np.int64), side="right")
@@ -143,6 +154,12 @@ def halo_ranges(order: int, pixel: int, radius_arcsec: float) -> Integers:
     reach = radius_arcsec + gap + ROUNDING_ARCSEC
     fine = order_of_side(reach / 2.0)
     return merge_ranges(np.concatenate([tile, *(_disc(vector, reach, fine) for vector in border)]))
+
+
+def pixel_centres(order: int, pixels: ArrayLike) -> Floats:
+    """Make unit vectors, shape (n, 3), of the centres of pixels of `order`."""
+    centres = healpy.pix2vec(1 << order, np.asarray(pixels, dtype=np.int64), nest=True)
+    return np.stack([_floats(axis) for axis in centres], axis=-1)
 
 
 def order_of_side(side_arcsec: float) -> int:

@@ -18,16 +18,16 @@ import numpy as np
 import pyarrow as pa
 
 from stellarml.config import Config, Tiles
-from stellarml.crossmatch.halo import plan_tile
-from stellarml.crossmatch.kernel import match_tile
-from stellarml.crossmatch.plan import MatchPlan, Side, plan_match
-from stellarml.crossmatch.rows import match_columns, match_settings, to_sources
+from stellarml.crossmatch.plan import MatchPlan, plan_match
+from stellarml.crossmatch.rows import match_settings
+from stellarml.crossmatch.sides import side_of
+from stellarml.crossmatch.tiles import match_rows
 from stellarml.engine import Unit, run_units
 from stellarml.errors import ConfigError, did_you_mean
 from stellarml.feature_file import FeatureFile
-from stellarml.hats_catalogue import Leaf, open_catalogue
+from stellarml.hats_reading import Leaf, open_catalogue
 from stellarml.manifest import StageRun
-from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN
+from stellarml.schema import CUTS_FAILED
 from stellarml.sources.descriptor import Descriptor, load_descriptor
 from stellarml.storage import write_parquet
 
@@ -149,10 +149,11 @@ def _by_position(spark: SparkSession, config: Config, run: StageRun, table: Desc
     """Match a label table to the stars within a fixed radius, one to one; return the files of pairs."""
     lake = config.path(config.paths.lake)
     stars = load_descriptor(config.surveys.astrometry, config.root)
-    fixed = config.crossmatch.model_copy(update={"radius_arcsec": config.labels.match_radius_arcsec})
+    update = {"radius_arcsec": config.labels.match_radius_arcsec, "frame_offset": "none"}
+    fixed = config.crossmatch.model_copy(update=update)
     catalogues = open_catalogue(lake / table.name), open_catalogue(lake / "stars")
     left, right = (
-        Side(catalogue.leaves, catalogue.schema, descriptor, "full")
+        side_of(catalogue, descriptor, "full")
         for catalogue, descriptor in zip(catalogues, (table, stars), strict=True)
     )
     plan = plan_match(
@@ -170,26 +171,14 @@ def _by_position(spark: SparkSession, config: Config, run: StageRun, table: Desc
 
 
 def _match_labels(task: _PositionTask) -> dict[str, Any]:
-    plan, tile = task.plan, task.leaf.tile
-    halo = plan_tile(tile.order, tile.pixel, plan.settings, plan.limits, plan.edges)
-    left = plan.left.read(halo.left, match_columns(plan.left.descriptor, plan.left.schema))
-    right = plan.right.read(halo.right, match_columns(plan.right.descriptor, plan.right.schema))
-    keys = left[HEALPIX_COLUMN].to_numpy()
-    result = match_tile(
-        to_sources(left, plan.left.descriptor),
-        to_sources(right, plan.right.descriptor),
-        plan.settings,
-        owned=(keys >= tile.range[0]) & (keys < tile.range[1]),
-        limits=plan.limits,
-        edges=plan.edges,
-    )
+    plan = task.plan
+    found = match_rows(plan, task.leaf.tile)
+    result = found.result
     best = np.flatnonzero(result.best)
     pairs = pa.table(
         {
-            "label_id": left[plan.left.descriptor.id_column].take(pa.array(result.left_row[best])),
-            "matched_source_id": right[plan.right.descriptor.id_column].take(
-                pa.array(result.right_row[best])
-            ),
+            "label_id": found.left.ids(result.left_row[best]),
+            "matched_source_id": found.right.ids(result.right_row[best]),
         }
     )
     if pairs.num_rows == 0:

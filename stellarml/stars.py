@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from stellarml.config import Config, Tiles
 from stellarml.engine import Unit, run_units
-from stellarml.hats_catalogue import Leaf, finish_catalogue, open_catalogue
+from stellarml.hats_catalogue import finish_catalogue
+from stellarml.hats_reading import Leaf, open_catalogue
 from stellarml.ingest import PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT
 from stellarml.manifest import read_record, stage_run
 from stellarml.schema import CUTS_FAILED, REPAIRS

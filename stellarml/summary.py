@@ -70,3 +70,39 @@ def _number(value: float | str | None, digits: int) -> str:
     if isinstance(value, str):
         return value
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def match_table(record: Mapping[str, Any]) -> Table:
+    """Return what a match of two catalogues found: rows, multiplicities, separations, frame offset."""
+    found = record["match"]
+    table = Table(title="Match", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("number", justify="right")
+    many = {
+        name: sum(n for value, n in counts.items() if int(value) > (0 if "mates" in name else 1))
+        for name, counts in found["multiplicity"].items()
+    }
+    left = found["left_taking_part"]
+    rows = [
+        ("left rows", f"{found['left_rows']:,}"),
+        ("right rows", f"{found['right_rows']:,}"),
+        ("left rows with a counterpart", _part(found["left_with_neighbours"], left)),
+        ("left rows without", _part(found["left_without"], left)),
+        ("good neighbours (pairs)", f"{found['pairs']:,}"),
+        ("unique, one to one", _part(found["unique"], left)),
+        ("left rows with several neighbours", f"{many['number_of_neighbours']:,}"),
+        ("best neighbours that others chose too", f"{many['number_of_mates']:,}"),
+        ("best neighbours within reach of others", f"{many['number_of_reverse_neighbours']:,}"),
+        ("fast movers resolved first", f"{found['fast_movers']:,}"),
+    ]
+    quantiles = [found[f"separation_arcsec_p{p}"] for p in (16, 50, 84)]
+    if None not in quantiles:
+        told = " / ".join(f"{q:.3f}" for q in quantiles)
+        rows.append(("separation of unique pairs, 16 / 50 / 84 %, arcsec", told))
+    for name, number in [*rows, ("rows written", f"{record['rows']['out']:,}")]:
+        table.add_row(name, number)
+    return table
+
+
+def _part(number: int, whole: int) -> str:
+    return f"{number:,} ({100.0 * number / whole:.1f} %)" if whole else f"{number:,}"

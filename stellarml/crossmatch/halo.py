@@ -8,6 +8,9 @@ other layouts, give wrong mates.
 An owned row with an edge of a mover has a second neighbourhood elsewhere, about the far ends of that edge and of the
 other edges that meet it there; the same argument, started from those points, asks for r on the left and 2r
 on the right.
+
+Where a frame offset is taken off the right catalogue (`frame`), all this holds for the positions without it; leaves are
+sorted by the stored ones, which lie up to `Limits.frame_arcsec` away: the right side is read that much further.
 """
 
 from __future__ import annotations
@@ -31,10 +34,10 @@ class TileHalo:
 
 
 def halo_radii_arcsec(settings: MatchSettings, limits: Limits) -> tuple[float, float]:
-    """Left and right halo: 2r, and the larger of 3r and the reach of the density disc."""
+    """Left and right halo: 2r, and the larger of 3r and the reach of the density disc, plus the frame offset."""
     radius = limits.edge_radius_arcsec
     density = 0.0 if settings.radius_arcsec is not None else settings.density_radius_arcsec
-    return 2.0 * radius, max(3.0 * radius, density + limits.shift_arcsec)
+    return 2.0 * radius, max(3.0 * radius, density + limits.shift_arcsec) + limits.frame_arcsec
 
 
 def plan_tile(
@@ -66,10 +69,11 @@ def _far_neighbourhoods(
     points = np.unique(np.column_stack([ra, dec]), axis=0)
     radius = max(limits.edge_radius_arcsec, sky.ROUNDING_ARCSEC)
     left = sky.cone_ranges(points[:, 0], points[:, 1], radius)
-    right = [sky.cone_ranges(points[:, 0], points[:, 1], 2.0 * radius)]
+    right = [sky.cone_ranges(points[:, 0], points[:, 1], 2.0 * radius + limits.frame_arcsec)]
     if settings.radius_arcsec is None:
         centres = np.unique(
             np.column_stack([edges.density_ra_deg[owned], edges.density_dec_deg[owned]]), axis=0
         )
-        right.append(sky.cone_ranges(centres[:, 0], centres[:, 1], settings.density_radius_arcsec))
+        reach = settings.density_radius_arcsec + limits.frame_arcsec
+        right.append(sky.cone_ranges(centres[:, 0], centres[:, 1], reach))
     return left, sky.merge_ranges(np.concatenate(right))

@@ -33,7 +33,7 @@ from stellarml.crossmatch.limits import Limits, limits_of, reach_arcsec
 from stellarml.crossmatch.movers import MoverEdges, no_edges
 from stellarml.crossmatch.pairs import find_pairs, index_staying
 from stellarml.crossmatch.settings import Floats, Integers, MatchSettings, Sources
-from stellarml.crossmatch.zones import Zones, build_zones
+from stellarml.crossmatch.zones import build_zones
 from stellarml.errors import StellarmlError
 
 
@@ -141,7 +141,7 @@ def match_tile(
     xm_flag[reverse_degree > 1] |= flags.HAS_MULTIPLES
     score, density = rank[kept], np.zeros(len(kept), dtype=np.int32)
     if settings.radius_arcsec is None:
-        density = _density(moving, staying, zones, settings, settled.mean_epoch_yr, a)
+        density = _density(moving, staying, settings, settled.mean_epoch_yr, a)
         score = score - ln_density_per_mas2(density, settings.density_radius_arcsec)
     return TileMatch(
         left_row=a,
@@ -178,19 +178,21 @@ def _nodes(ids: Integers, far_ids: Integers) -> tuple[Integers, Integers]:
 def _density(
     moving: Moving,
     staying: Staying,
-    zones: Zones,
     settings: MatchSettings,
     mean_epoch_yr: float,
     left_row: Integers,
 ) -> Counts:
     radius = settings.density_radius_arcsec
+    left: Moving | Staying
+    right: Moving | Staying
     if settings.moving == "left":
-        left: Moving | Staying = moving
+        left, right = moving, staying
         motions = (moving.motion_rad_yr, moving.speed_rad_yr, moving.epoch_yr)
     else:
-        left = staying
+        left, right = staying, moving
         motions = (np.zeros_like(staying.vector), np.zeros_like(staying.epoch_yr), staying.epoch_yr)
-        zones = build_zones(moving.ra_deg, moving.dec_deg, moving.vector, moving.usable, radius / 3600.0)
+    # an index of its own: the zones of the pair search are a tenth as high, and each would cost a binary search
+    zones = build_zones(right.ra_deg, right.dec_deg, right.vector, right.usable, radius / 3600.0)
     wanted = np.zeros(len(left.ra_deg), dtype=bool)
     wanted[left_row] = True
     place = (left.ra_deg, left.dec_deg, left.vector)

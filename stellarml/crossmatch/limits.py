@@ -51,9 +51,10 @@ class StayingPart:
 class Limits:
     """What the kernel and the halo planner must know of both whole catalogues.
 
-    `edge_radius_arcsec` bounds every edge whose moving row is not a mover, measured between stored positions;
+    `edge_radius_arcsec` bounds every edge whose moving row is not a mover, measured between positions as given;
     `shift_arcsec` is how far such a row travels at most. An infinite radius means that there are no movers.
-    Epochs are NaN where the side that stays has none: nothing is then moved.
+    `frame_arcsec` is how far the position of a row of the right side, its frame offset removed, lies at most from the
+    one that its stored index belongs to. Epochs are NaN where the side that stays has none: nothing is then moved.
     """
 
     mean_epoch_yr: float
@@ -63,6 +64,7 @@ class Limits:
     edge_radius_arcsec: float = math.inf
     shift_arcsec: float = 0.0
     movers: int = 0
+    frame_arcsec: float = 0.0
 
     @property
     def epochs_yr(self) -> tuple[float, float]:

@@ -68,7 +68,10 @@ def merge_edges(parts: list[MoverEdges]) -> MoverEdges:
 def mover_ranges(movers: Sources, settings: MatchSettings, limits: Limits) -> Integers:
     """Ranges of ``_healpix_29``, shape (n, 2), of the staying side that hold every candidate of the movers."""
     moving = prepare_moving(movers, settings)
-    return sky.cone_ranges(movers.ra_deg, movers.dec_deg, reach_arcsec(moving, settings, limits))
+    reach = reach_arcsec(moving, settings, limits)
+    if settings.moving == "left":
+        reach = reach + limits.frame_arcsec
+    return sky.cone_ranges(movers.ra_deg, movers.dec_deg, reach)
 
 
 def mover_edges(movers: Sources, staying: Sources, settings: MatchSettings, limits: Limits) -> MoverEdges:

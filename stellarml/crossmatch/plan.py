@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from stellarml.config import Tiles
+from stellarml.crossmatch.frame import frame_part, frame_record, frame_search, merge_frame
+from stellarml.crossmatch.halo import plan_tile
 from stellarml.crossmatch.limits import (
     Limits,
     MovingPart,
@@ -23,34 +23,13 @@ from stellarml.crossmatch.limits import (
     staying_part,
 )
 from stellarml.crossmatch.movers import MoverEdges, merge_edges, mover_edges, mover_ranges, no_edges
-from stellarml.crossmatch.rows import match_columns, taking_part, to_sources
 from stellarml.crossmatch.settings import MatchSettings, Sources
+from stellarml.crossmatch.sides import Side
 from stellarml.engine import Unit, run_units
-from stellarml.hats_catalogue import Leaf, read_ranges
-from stellarml.schema import CUTS_FAILED
-from stellarml.sources.descriptor import Descriptor
+from stellarml.hats_reading import Leaf
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-
-@dataclass(frozen=True)
-class Side:
-    """One catalogue of a match: its leaves, what its columns mean, and which rows take part."""
-
-    leaves: tuple[Leaf, ...]
-    schema: pa.Schema
-    descriptor: Descriptor
-    scope: str
-
-    def read(self, ranges: npt.NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
-        """Read the rows in `ranges` that take part."""
-        names = list(dict.fromkeys([*columns, CUTS_FAILED]))
-        return taking_part(read_ranges(self.leaves, ranges, names, self.schema), self.scope)
-
-    def sources(self, ranges: npt.NDArray[np.int64]) -> Sources:
-        """Read the rows in `ranges` that take part, in the kernel's form."""
-        return to_sources(self.read(ranges, match_columns(self.descriptor, self.schema)), self.descriptor)
 
 
 @dataclass(frozen=True)
@@ -65,6 +44,16 @@ class MatchPlan:
     edges: MoverEdges
     tiles: Tiles
 
+    def record(self) -> dict[str, Any]:
+        """Return what run.json tells of the plan beside the counts; `frame` where an offset was measured."""
+        told = {
+            "left_rows": self.left.rows,
+            "right_rows": self.right.rows,
+            "edge_radius_arcsec": self.limits.edge_radius_arcsec,
+            "fast_movers": self.limits.movers,
+        }
+        return told if self.right.frame is None else told | {"frame": frame_record(self.right.frame)}
+
 
 def plan_match(
     spark: SparkSession,
@@ -77,11 +66,17 @@ def plan_match(
     tiles: Tiles,
 ) -> MatchPlan:
     """Gather what must be known of whole catalogues before any tile can be matched."""
-    moving, staying = (left, right) if settings.moving == "left" else (right, left)
+    staying = right if settings.moving == "left" else left
     pieces = _each_leaf(
         spark, stage, out, marks, "staying", staying, lambda s: _pack(staying_part(s, settings))
     )
     limits = merge_staying([StayingPart(**piece) for piece in pieces])
+    if settings.frame is not None:
+        bright_mag = settings.frame.bright_mag
+        pieces = _frame_parts(spark, stage, out, marks, left, right, settings, bright_mag, limits)
+        frame = merge_frame(pieces, settings.frame)
+        right, limits = replace(right, frame=frame), replace(limits, frame_arcsec=frame.largest_arcsec)
+    moving, staying = (left, right) if settings.moving == "left" else (right, left)
     pieces = _each_leaf(
         spark, stage, out, marks, "moving", moving, lambda s: _pack(moving_part(s, settings, limits))
     )
@@ -105,6 +100,31 @@ def plan_match(
     return MatchPlan(out, left, right, settings, limits, edges, tiles)
 
 
+def _frame_parts(
+    spark: SparkSession,
+    stage: str,
+    out: Path,
+    marks: dict[str, dict[str, Any]],
+    left: Side,
+    right: Side,
+    settings: MatchSettings,
+    bright_mag: float,
+    limits: Limits,
+) -> list[dict[str, Any]]:
+    """Compare the positions of bright pairs, by the leaves of the left catalogue."""
+    search, wide = frame_search(settings, limits)
+
+    def work(leaf: Leaf) -> dict[str, Any]:
+        halo = plan_tile(leaf.tile.order, leaf.tile.pixel, search, wide)
+        rows = left.bright_sources(halo.left, bright_mag)
+        others = right.bright_sources(halo.right, bright_mag)
+        first, end = leaf.tile.range
+        owned = (rows.healpix_29 >= first) & (rows.healpix_29 < end)
+        return {"files": {}, "part": frame_part(rows, others, settings, limits, owned)}
+
+    return _units(spark, stage, out, marks, "frame", left, work)
+
+
 def _each_leaf(
     spark: SparkSession,
     stage: str,
@@ -119,6 +139,18 @@ def _each_leaf(
     def work(leaf: Leaf) -> dict[str, Any]:
         return {"files": {}, "part": measure(side.sources(np.array([leaf.tile.range])))}
 
+    return _units(spark, stage, out, marks, what, side, work)
+
+
+def _units(
+    spark: SparkSession,
+    stage: str,
+    out: Path,
+    marks: dict[str, dict[str, Any]],
+    what: str,
+    side: Side,
+    work: Callable[[Leaf], dict[str, Any]],
+) -> list[dict[str, Any]]:
     units = [Unit(f"{what}-{leaf.tile.name}", leaf.rows, leaf) for leaf in side.leaves]
     pending = [unit for unit in units if unit.name not in marks]
     done = marks | run_units(spark, stage, out, pending, work)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from stellarml import sky
 from stellarml.config import Crossmatch
-from stellarml.crossmatch.settings import MatchSettings, PositionErrors, Sources, sources
+from stellarml.crossmatch.settings import FrameSettings, MatchSettings, PositionErrors, Sources, sources
 from stellarml.errors import ConfigError
 from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN
 from stellarml.sources.descriptor import Descriptor, Names, Quantity
@@ -19,14 +19,34 @@ _MAS = {"mas": 1.0, "arcsec": 1000.0, "deg": 3.6e6}
 _CORRELATIONS = ("ra_dec", "ra_pmra", "ra_pmdec", "dec_pmra", "dec_pmdec", "pmra_pmdec")
 
 
-def match_columns(descriptor: Descriptor, schema: pa.Schema) -> list[str]:
-    """Return the slim columns that a match needs of a survey."""
+def match_columns(descriptor: Descriptor, available: Sequence[str]) -> list[str]:
+    """Return the slim columns that a match needs of a survey, of those that are `available`."""
     p = descriptor.position
     named: list[Names | None] = [p.ra, p.dec, p.parallax, p.pmra, p.pmdec, p.pmra_error, p.pmdec_error]
     named += [q.column for q in (p.ra_error, p.dec_error, p.epoch) if q is not None]
     named += [getattr(p.correlations, name) for name in _CORRELATIONS]
-    columns = [descriptor.id_column, *(names[0].lower() for names in named if names), CUTS_FAILED]
-    return list(dict.fromkeys(name for name in columns if name in schema.names))
+    columns = [descriptor.id_column, *(names[0].lower() for names in named if names)]
+    return list(dict.fromkeys(name for name in columns if name in available))
+
+
+def magnitude_columns(descriptor: Descriptor, available: Sequence[str]) -> list[str]:
+    """Return the magnitudes of a survey, of those that are `available`."""
+    columns = (band.magnitude[0].lower() for band in descriptor.bands.values())
+    return list(dict.fromkeys(name for name in columns if name in available))
+
+
+def is_bright(table: pa.Table, magnitudes: Sequence[str], limit_mag: float) -> npt.NDArray[np.bool_]:
+    """Tell which rows some band shows as `limit_mag` or brighter; all of them where there is no band.
+
+    A magnitude of 0 or less is not believed: catalogues write it for a missing one.
+    """
+    if not magnitudes:
+        return np.ones(table.num_rows, dtype=bool)
+    bright = np.zeros(table.num_rows, dtype=bool)
+    for name in magnitudes:
+        magnitude = table[name].cast(pa.float64(), safe=False).to_numpy()
+        bright |= (magnitude > 0.0) & (magnitude <= limit_mag)
+    return bright
 
 
 def position_errors(descriptor: Descriptor) -> PositionErrors:
@@ -56,6 +76,12 @@ def match_settings(config: Crossmatch, left: Descriptor, right: Descriptor) -> M
                 'Give position.ra_error and dec_error (a column, or { value = ..., unit = "mas" }) in its descriptor, '
                 "or a fixed radius (crossmatch.radius_arcsec, --radius-arcsec)."
             )
+    frame = FrameSettings(
+        order=config.frame_order,
+        min_pairs=config.frame_min_pairs,
+        radius_arcsec=config.frame_radius_arcsec,
+        bright_mag=config.frame_bright_mag,
+    )
     return MatchSettings(
         radius_arcsec=config.radius_arcsec or None,
         gamma=config.gamma,
@@ -64,6 +90,7 @@ def match_settings(config: Crossmatch, left: Descriptor, right: Descriptor) -> M
         moving="right" if right.position.pmra and not left.position.pmra else "left",
         left_errors=position_errors(left),
         right_errors=position_errors(right),
+        frame=frame if config.frame_offset == "measure" else None,
     )
 
 

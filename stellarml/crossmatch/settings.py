@@ -50,6 +50,21 @@ class PositionErrors:
 
 
 @dataclass(frozen=True)
+class FrameSettings:
+    """How the offset of the right catalogue's frame is measured (`frame`).
+
+    In HEALPix cells of `order`, from pairs that are alone within `radius_arcsec` of each other among the sources of
+    both sides that some band shows as `bright_mag` or brighter; a cell with fewer than `min_pairs` borrows from its
+    parents.
+    """
+
+    order: int = 5
+    min_pairs: int = 20
+    radius_arcsec: float = 3.0
+    bright_mag: float = 17.0
+
+
+@dataclass(frozen=True)
 class MatchSettings:
     """What a user may choose.
 
@@ -63,6 +78,9 @@ class MatchSettings:
     density_radius_arcsec
         Sources of the right catalogue within this radius of the left source, at the right catalogue's mean epoch,
         make the local density of the figure of merit.
+    frame
+        How to measure the offset of the right catalogue's frame, which is then taken off its positions; None: not at
+        all. Only `plan.plan_match` acts on it: `kernel.match_tile` is given positions from which it is off already.
     """
 
     radius_arcsec: float | None = None
@@ -72,6 +90,7 @@ class MatchSettings:
     moving: Literal["left", "right"] = "left"
     left_errors: PositionErrors = field(default_factory=PositionErrors)
     right_errors: PositionErrors = field(default_factory=PositionErrors)
+    frame: FrameSettings | None = None
 
     def __post_init__(self) -> None:
         problems = []

@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stellarml import sky
 from stellarml.config import Config
-from stellarml.crossmatch.halo import plan_tile
-from stellarml.crossmatch.kernel import TileMatch, match_tile
-from stellarml.crossmatch.plan import MatchPlan, Side, plan_match
-from stellarml.crossmatch.rows import integer_ids, match_columns, match_settings, to_sources
+from stellarml.crossmatch.plan import MatchPlan, plan_match
+from stellarml.crossmatch.rows import match_settings
+from stellarml.crossmatch.sides import Side, side_of
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
+from stellarml.crossmatch.tiles import MatchedTile, match_rows
 from stellarml.engine import Unit, run_units
 from stellarml.errors import InputError
-from stellarml.hats_catalogue import Catalogue, Leaf, finish_catalogue, open_catalogue
+from stellarml.hats_catalogue import finish_catalogue
+from stellarml.hats_reading import Catalogue, Leaf, open_catalogue
 from stellarml.manifest import StageRun, stage_run
 from stellarml.schema import (
     CUTS_FAILED,
@@ -37,7 +37,7 @@ from stellarml.schema import (
     arrow_schema,
 )
 from stellarml.schema import NEIGHBOURHOOD as NEIGHBOURHOOD_COLUMNS
-from stellarml.sources.descriptor import Descriptor, load_descriptor
+from stellarml.sources.descriptor import load_descriptor
 from stellarml.sources.shards import position_columns
 from stellarml.storage import Tile, write_parquet
 
@@ -79,8 +79,7 @@ def crossmatch(spark: SparkSession, config: Config, *, overwrite: bool = False) 
             return run.record
         catalogues = open_catalogue(lake / "stars"), open_catalogue(lake / right.name)
         sides = [
-            Side(c.leaves, c.schema, d, config.crossmatch.scope)
-            for c, d in zip(catalogues, (left, right), strict=True)
+            side_of(c, d, config.crossmatch.scope) for c, d in zip(catalogues, (left, right), strict=True)
         ]
         plan = plan_match(spark, "crossmatch", out, run.marks, sides[0], sides[1], settings, config.tiles)
         return _match_tiles(spark, run, plan, catalogues, config)
@@ -101,10 +100,9 @@ def _match_tiles(
     marks = run.marks | run_units(spark, "crossmatch", run.out, pending, work)
     done = [marks[unit.name] for unit in units]
     statistics = merge_statistics([mark["statistics"] for mark in done])
-    statistics |= {"left_rows": catalogues[0].rows, "right_rows": catalogues[1].rows}
-    statistics |= {"edge_radius_arcsec": plan.limits.edge_radius_arcsec, "fast_movers": plan.limits.movers}
+    statistics |= plan.record()
     if statistics["pairs"] == 0:
-        raise InputError(_no_overlap(plan))
+        raise InputError(no_overlap(plan))
     schemas = output_schemas(plan)
     for name, folder in ((NEIGHBOURHOOD, run.siblings[0]), (BEST, run.siblings[1]), (MATCHED, run.out)):
         finish_catalogue(
@@ -123,7 +121,9 @@ def _match_tiles(
     )
 
 
-def _no_overlap(plan: MatchPlan) -> str:
+def no_overlap(plan: MatchPlan) -> str:
+    """Say why two catalogues without a single pair may have none."""
+
     def area(side: Side) -> str:
         order = 3
         pixels = {pixel for leaf in side.leaves for pixel in _pixels_at(leaf.tile, order)}
@@ -149,22 +149,11 @@ def _pixels_at(tile: Tile, order: int) -> range:
 def _match_leaf(plan: MatchPlan, leaf: Leaf) -> dict[str, Any]:
     """Match one tile of the left catalogue and write its leaves."""
     tile = leaf.tile
-    halo = plan_tile(tile.order, tile.pixel, plan.settings, plan.limits, plan.edges)
-    left = plan.left.read(halo.left, match_columns(plan.left.descriptor, plan.left.schema))
-    right = plan.right.read(halo.right, match_columns(plan.right.descriptor, plan.right.schema))
-    keys = left[HEALPIX_COLUMN].to_numpy()
-    owned = (keys >= tile.range[0]) & (keys < tile.range[1])
-    result = match_tile(
-        to_sources(left, plan.left.descriptor),
-        to_sources(right, plan.right.descriptor),
-        plan.settings,
-        owned=owned,
-        limits=plan.limits,
-        edges=plan.edges,
-    )
-    tables = {NEIGHBOURHOOD: _edges(plan, left, right, result, np.arange(len(result.left_row)))}
+    found = match_rows(plan, tile)
+    result = found.result
+    tables = {NEIGHBOURHOOD: _edges(plan, found, np.arange(len(result.left_row)))}
     tables[BEST] = tables[NEIGHBOURHOOD].filter(pa.array(result.best))
-    tables[MATCHED] = _wide(plan, tile, halo.right, left, right, result)
+    tables[MATCHED] = _wide(plan, found)
     files = {}
     for name, table in tables.items():
         if table.num_rows:
@@ -173,20 +162,19 @@ def _match_leaf(plan: MatchPlan, leaf: Leaf) -> dict[str, Any]:
     return {
         "files": files,
         "rows": {name: table.num_rows for name, table in tables.items()},
-        "statistics": tile_statistics(result, owned),
+        "statistics": tile_statistics(result, found.owned, found.offsets_mas),
     }
 
 
-def _edges(
-    plan: MatchPlan, left: pa.Table, right: pa.Table, result: TileMatch, rows: npt.NDArray[np.int64]
-) -> pa.Table:
+def _edges(plan: MatchPlan, found: MatchedTile, rows: npt.NDArray[np.int64]) -> pa.Table:
     """Return the edges `rows` as a table in the columns of the Gaia archive."""
-    ra, dec = _position(plan.left.descriptor)
-    a, b = pa.array(result.left_row[rows]), pa.array(result.right_row[rows])
+    ra, dec = position_columns(plan.left.descriptor)
+    result, left = found.result, found.left.rows
+    a = pa.array(result.left_row[rows])
     columns = {
         HEALPIX_COLUMN: left[HEALPIX_COLUMN].take(a),
-        SOURCE_ID: left[plan.left.descriptor.id_column].take(a),
-        EXTERNAL_ID: right[plan.right.descriptor.id_column].take(b),
+        SOURCE_ID: found.left.ids(result.left_row[rows]),
+        EXTERNAL_ID: found.right.ids(result.right_row[rows]),
         RA: left[ra].take(a),
         DEC: left[dec].take(a),
         "angular_distance": result.distance_arcsec[rows],
@@ -213,48 +201,19 @@ def edge_schema(plan: MatchPlan) -> pa.Schema:
     return pa.schema([f.with_type(ids.get(f.name, f.type)) for f in arrow_schema(NEIGHBOURHOOD_COLUMNS)])
 
 
-def _position(descriptor: Descriptor) -> tuple[str, str]:
-    return position_columns(descriptor)
-
-
-def _wide(
-    plan: MatchPlan,
-    tile: Tile,
-    right_ranges: npt.NDArray[np.int64],
-    left: pa.Table,
-    right: pa.Table,
-    result: TileMatch,
-) -> pa.Table:
+def _wide(plan: MatchPlan, found: MatchedTile) -> pa.Table:
     """Return the unique pairs with the columns of both sides."""
-    unique = np.flatnonzero(result.unique)
-    edges = _edges(plan, left, right, result, unique)
+    unique = np.flatnonzero(found.result.unique)
+    edges = _edges(plan, found, unique)
+    columns = {name: edges[name] for name in edges.column_names}
     left_names, right_names = wide_names(plan)
-    wide = plan.left.read(np.array([tile.range]), list(left_names))
-    rows = _rows_of(wide, plan.left.descriptor.id_column, left, result.left_row[unique])
-    columns = {new: wide[old].take(rows) for old, new in left_names.items()}
-    touched = _touched(right_ranges, right[HEALPIX_COLUMN].to_numpy()[result.right_row[unique]])
-    other = plan.right.read(touched, list(right_names))
-    rows = _rows_of(other, plan.right.descriptor.id_column, right, result.right_row[unique])
-    columns |= {new: other[old].take(rows) for old, new in right_names.items()}
-    merged = {name: edges[name] for name in edges.column_names}
-    return pa.table(merged | {name: column for name, column in columns.items() if name not in merged})
-
-
-def _touched(ranges: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return cells around the matched rows, merged, so that no row group without one is read."""
-    if len(keys) == 0:
-        return ranges[:0]
-    shift = 2 * (29 - 14)
-    cells = np.unique(keys >> shift)
-    return sky.merge_ranges(np.column_stack([cells << shift, (cells + 1) << shift]))
-
-
-def _rows_of(wide: pa.Table, id_column: str, slim: pa.Table, rows: npt.NDArray[np.int64]) -> pa.Array:
-    """Return where in `wide` the `rows` of `slim` are; both are in the order of (index, id)."""
-    ids = integer_ids(slim[id_column])[rows]
-    known = integer_ids(wide[id_column])
-    order = np.argsort(known, kind="stable")
-    return pa.array(order[np.searchsorted(known, ids, sorter=order)])
+    for side, rows, names in (
+        (found.left, found.result.left_row[unique], left_names),
+        (found.right, found.result.right_row[unique], right_names),
+    ):
+        new = {old: name for old, name in names.items() if name not in columns}
+        columns |= {new[old]: column for old, column in side.gather(rows, list(new)).items()}
+    return pa.table(columns)
 
 
 def wide_names(plan: MatchPlan) -> tuple[dict[str, str], dict[str, str]]:
@@ -271,7 +230,7 @@ def wide_names(plan: MatchPlan) -> tuple[dict[str, str], dict[str, str]]:
     left.pop(HEALPIX_COLUMN, None)
     right.pop(HEALPIX_COLUMN, None)
     left[plan.left.descriptor.id_column] = SOURCE_ID
-    ra, dec = _position(plan.left.descriptor)
+    ra, dec = position_columns(plan.left.descriptor)
     left[ra], left[dec] = RA, DEC
     right[plan.right.descriptor.id_column] = EXTERNAL_ID
     taken = set(left.values())

@@ -8,14 +8,40 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stellarml.crossmatch.frame import BIN_MAS, centre_of
 from stellarml.crossmatch.kernel import TileMatch
+from stellarml.crossmatch.settings import Floats, Integers
 
 _BIN_MAS = 1.0
+_SAMPLE_ROWS = 1_000_000
+_AXES = ("offset_ra_mas", "offset_dec_mas")
 _MULTIPLICITIES = ("number_of_neighbours", "number_of_mates", "number_of_reverse_neighbours")
 
 
-def tile_statistics(result: TileMatch, owned: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Count the owned rows of one tile: matched or not, how often, how far apart."""
+def is_sampled(ids: Integers, rows: int) -> npt.NDArray[np.bool_]:
+    """Tell which ids belong to the sample of about a million of a catalogue's `rows`; all of a smaller one.
+
+    The choice is that of the id alone, so that it does not depend on tiles.
+    """
+    every = -(-rows // _SAMPLE_ROWS)
+    if every <= 1:
+        return np.ones(len(ids), dtype=bool)
+    mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    chosen: npt.NDArray[np.bool_] = (mixed >> np.uint64(32)) % np.uint64(every) == 0
+    return chosen
+
+
+def tile_statistics(
+    result: TileMatch, owned: npt.NDArray[np.bool_], offsets_mas: Floats | None = None
+) -> dict[str, Any]:
+    """Count the owned rows of one tile: matched or not, how often, how far apart.
+
+    Parameters
+    ----------
+    offsets_mas : ndarray, shape (n, 2), optional
+        Right minus left, east and north, of unique pairs.
+    """
+    offsets = np.empty((0, 2)) if offsets_mas is None else offsets_mas
     degree = result.neighbours_of_left[owned]
     best = result.best
     separation = (result.distance_arcsec[result.unique] * (1000.0 / _BIN_MAS)).astype(np.int64)
@@ -32,11 +58,16 @@ def tile_statistics(result: TileMatch, owned: npt.NDArray[np.bool_]) -> dict[str
             "number_of_reverse_neighbours": _counts(result.number_of_reverse_neighbours[best]),
         },
         "separation_mas": _counts(separation),
+        **{name: _counts(np.floor(offsets[:, k] / BIN_MAS).astype(np.int64)) for k, name in enumerate(_AXES)},
     }
 
 
 def merge_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Add up the tiles; the quantiles of the separation are those of its histogram of 1 mas bins."""
+    """Add up the tiles; the quantiles of the separation are those of its histogram of 1 mas bins.
+
+    `offset_ra_mas`, `offset_dec_mas` are medians of right minus left over (a sample of) the unique pairs, as
+    `frame.centre_of` takes them: what is left of it where a frame offset was removed.
+    """
     total: dict[str, Any] = {
         name: sum(part[name] for part in parts)
         for name in ("left_taking_part", "left_with_neighbours", "left_without", "pairs", "best", "unique")
@@ -48,7 +79,18 @@ def merge_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for percent in (16, 50, 84):
         total[f"separation_arcsec_p{percent}"] = _quantile(separation, percent / 100)
     total["median_separation_arcsec"] = total["separation_arcsec_p50"]
-    return total
+    return total | _offset([_merged([part[name] for part in parts]) for name in _AXES])
+
+
+def _offset(counts: list[dict[str, int]]) -> dict[str, Any]:
+    pairs = sum(counts[0].values())
+    if not pairs:
+        return dict.fromkeys((*_AXES, "offset_error_mas")) | {"offset_pairs": 0}
+    centres = [centre_of(np.array([*map(int, c)]), np.array([*c.values()])) for c in counts]
+    told: dict[str, Any] = {
+        name: round(median, 2) for name, (median, _, _) in zip(_AXES, centres, strict=True)
+    }
+    return told | {"offset_error_mas": round(max(error for _, error, _ in centres), 2), "offset_pairs": pairs}
 
 
 def _counts(values: npt.NDArray[Any]) -> dict[str, int]:

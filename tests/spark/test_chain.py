@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stellarml.config import Config
-from stellarml.hats_catalogue import open_catalogue
+from stellarml.hats_reading import open_catalogue
 from stellarml.manifest import read_record
 from stellarml.sky import healpix_29
 

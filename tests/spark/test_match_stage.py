@@ -18,7 +18,7 @@ from stellarml.crossmatch.kernel import match_tile
 from stellarml.crossmatch.rows import match_settings, taking_part, to_sources
 from stellarml.crossmatch.stage import crossmatch
 from stellarml.errors import InputError
-from stellarml.hats_catalogue import open_catalogue
+from stellarml.hats_reading import open_catalogue
 from stellarml.ingest import ingest
 from stellarml.manifest import read_record
 from stellarml.sources.descriptor import load_descriptor

@@ -6,7 +6,7 @@ LAPACK, counts by dictionaries: nothing is shared with the kernel but the meanin
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 from astropy.coordinates import angular_separation, position_angle
@@ -23,24 +23,25 @@ def brute_force(
 ) -> dict[tuple[int, int], dict[str, float]]:
     """All good neighbours by (left id, right id), with every number of the match."""
     moving, staying = (left, right) if settings.moving == "left" else (right, left)
-    epochs = staying.epoch_yr[_admitted(staying, settings.staying_errors, settings)]
-    mean = np.nanmean(epochs) if np.isfinite(epochs).any() else np.nan
-    pairs = []
     eligible = _admitted(staying, settings.staying_errors, settings)
+    epochs = staying.epoch_yr[eligible]
+    mean = np.nanmean(epochs) if np.isfinite(epochs).any() else np.nan
+    widest = settings.radius_arcsec or 12.0
+    pairs = []
     for i in np.flatnonzero(_admitted(moving, settings.moving_errors, settings)):
-        for j in np.flatnonzero(eligible & ~_far_apart(moving, i, staying)):
-            pair = _pair(moving, i, staying, j, settings, mean)
+        near = np.flatnonzero(eligible & ~_far_apart(moving, i, staying, widest))
+        for j, pair in zip(near, _pairs(moving, i, staying, near, settings, mean), strict=True):
             if pair is not None:
                 a, b = (i, j) if settings.moving == "left" else (j, i)
                 pairs.append((int(a), int(b), pair))
     return _count(pairs, left, right, settings, mean)
 
 
-def _far_apart(moving: Sources, i: int, staying: Sources) -> np.ndarray:
+def _far_apart(moving: Sources, i: int, staying: Sources, widest_arcsec: float) -> np.ndarray:
     here = np.radians([moving.ra_deg[i], moving.dec_deg[i]])
     sep = angular_separation(*here, np.radians(staying.ra_deg), np.radians(staying.dec_deg))
     pm = np.nan_to_num(np.hypot(moving.pmra_mas_yr[i], moving.pmdec_mas_yr[i]))
-    return ~(sep <= np.radians(12.0 / 3600.0) + 20.0 * pm * MAS)
+    return ~(sep <= np.radians(widest_arcsec / 3600.0) + 20.0 * pm * MAS)
 
 
 def _admitted(rows: Sources, errors: PositionErrors, settings: MatchSettings) -> np.ndarray:
@@ -52,26 +53,28 @@ def _admitted(rows: Sources, errors: PositionErrors, settings: MatchSettings) ->
     return ok
 
 
-def _sigma(value: float, errors: PositionErrors) -> float:
-    return max(errors.missing_mas if np.isnan(value) else value, errors.floor_mas)
+def _sigma(value: np.ndarray, errors: PositionErrors) -> np.ndarray:
+    return np.maximum(np.where(np.isnan(value), errors.missing_mas, value), errors.floor_mas)
 
 
-def _moved(rows: Sources, i: int, interval: float) -> tuple[float, float]:
+def moved(rows: Sources, i: int, intervals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Right ascension and declination of row `i`, in radians, after each of the intervals (shape (m,), years)."""
     ra, dec = np.radians([rows.ra_deg[i], rows.dec_deg[i]])
     pm = np.array([rows.pmra_mas_yr[i], rows.pmdec_mas_yr[i]]) * MAS
-    if not np.isfinite(pm).all() or interval == 0.0:
-        return float(ra), float(dec)
+    if not np.isfinite(pm).all() or not len(intervals):
+        return np.full(len(intervals), ra), np.full(len(intervals), dec)
     here = np.array([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
     east = np.array([-np.sin(ra), np.cos(ra), 0.0])
     north = np.cross(here, east)
     axis = np.cross(here, pm[0] * east + pm[1] * north)
-    x, y, z = Rotation.from_rotvec(axis * interval).apply(here)
-    return float(np.arctan2(y, x)), float(np.arctan2(z, np.hypot(x, y)))
+    x, y, z = Rotation.from_rotvec(np.outer(intervals, axis)).apply(here).T
+    stayed = intervals == 0.0
+    return np.where(stayed, ra, np.arctan2(y, x)), np.where(stayed, dec, np.arctan2(z, np.hypot(x, y)))
 
 
-def _covariance(rows: Sources, i: int, interval: float, settings: MatchSettings) -> np.ndarray:
+def _covariances(rows: Sources, i: int, intervals: np.ndarray, settings: MatchSettings) -> np.ndarray:
     errors = settings.moving_errors
-    s_a, s_d = (_sigma(e[i], errors) for e in (rows.ra_error_mas, rows.dec_error_mas))
+    s_a, s_d = (float(_sigma(e[i], errors)) for e in (rows.ra_error_mas, rows.dec_error_mas))
     if np.isfinite(rows.pmra_mas_yr[i]) and np.isfinite(rows.pmdec_mas_yr[i]):
         s_ma, s_md = np.nan_to_num([rows.pmra_error_mas_yr[i], rows.pmdec_error_mas_yr[i]])
         names = ("ra_dec", "ra_pmra", "ra_pmdec", "dec_pmra", "dec_pmdec", "pmra_pmdec")
@@ -83,38 +86,46 @@ def _covariance(rows: Sources, i: int, interval: float, settings: MatchSettings)
         [[1, r[0], r[1], r[2]], [r[0], 1, r[3], r[4]], [r[1], r[3], 1, r[5]], [r[2], r[4], r[5], 1]]
     )
     scale = np.diag([s_a, s_d, s_ma, s_md])
-    jacobian = np.array([[1, 0, interval, 0], [0, 1, 0, interval]])
-    moved = jacobian @ scale @ correlation @ scale @ jacobian.T
+    jacobian = np.zeros((len(intervals), 2, 4))
+    jacobian[:, [0, 1], [0, 1]] = 1.0
+    jacobian[:, [0, 1], [2, 3]] = intervals[:, None]
+    propagated = jacobian @ scale @ correlation @ scale @ jacobian.transpose(0, 2, 1)
     parallax = np.nan_to_num(rows.parallax_mas[i])
-    return moved + np.eye(2) * (parallax**2 / 2 + errors.systematic_mas**2)
+    return propagated + np.eye(2) * (parallax**2 / 2 + errors.systematic_mas**2)
 
 
-def _pair(
-    moving: Sources, i: int, staying: Sources, j: int, settings: MatchSettings, mean: float
-) -> dict[str, float] | None:
-    epoch = staying.epoch_yr[j] if np.isfinite(staying.epoch_yr[j]) else mean
-    interval = float(np.nan_to_num(epoch - moving.epoch_yr[i]))
-    here = _moved(moving, i, interval)
-    there = tuple(np.radians([staying.ra_deg[j], staying.dec_deg[j]]))
-    sep = float(angular_separation(*here, *there))
-    distance = float(np.degrees(sep) * 3600.0)
+def _pairs(
+    moving: Sources, i: int, staying: Sources, near: np.ndarray, settings: MatchSettings, mean: float
+) -> list[dict[str, float] | None]:
+    """The numbers of row `i` with each row in `near`; None where they are not good neighbours."""
+    epoch = np.where(np.isfinite(staying.epoch_yr[near]), staying.epoch_yr[near], mean)
+    intervals = np.nan_to_num(epoch - moving.epoch_yr[i])
+    here = moved(moving, i, intervals)
+    there = np.radians(staying.ra_deg[near]), np.radians(staying.dec_deg[near])
+    sep = np.asarray(angular_separation(*here, *there))
+    distance = np.degrees(sep) * 3600.0
     if settings.radius_arcsec is not None:
-        good = distance <= settings.radius_arcsec
-        return {"distance": distance, "d2": np.nan, "rank": -distance} if good else None
-    angle = float(position_angle(*here, *there).rad)
+        return [
+            {"distance": float(d), "d2": np.nan, "rank": -float(d)} if d <= settings.radius_arcsec else None
+            for d in distance
+        ]
+    angle = np.asarray(position_angle(*here, *there))
     offset = np.tan(sep) / MAS * np.array([np.sin(angle), np.cos(angle)])
     errors = settings.staying_errors
-    e_a, e_d = (_sigma(e[j], errors) for e in (staying.ra_error_mas, staying.dec_error_mas))
-    shared = np.nan_to_num(staying.ra_dec_corr[j]) * e_a * e_d
-    external = np.array([[e_a**2, shared], [shared, e_d**2]]) + np.eye(2) * errors.systematic_mas**2
-    combined = _covariance(moving, i, interval, settings) + external
-    d2 = float(offset @ np.linalg.solve(combined, offset))
+    e_a, e_d = (_sigma(e[near], errors) for e in (staying.ra_error_mas, staying.dec_error_mas))
+    shared = np.nan_to_num(staying.ra_dec_corr[near]) * e_a * e_d
+    external = np.array([[e_a**2, shared], [shared, e_d**2]]).transpose(2, 0, 1)
+    combined = _covariances(moving, i, intervals, settings) + external + np.eye(2) * errors.systematic_mas**2
+    d2 = np.einsum("kn,nkl,ln->n", offset, np.linalg.inv(combined), offset)
     limit = -2.0 * np.log(1.0 - settings.gamma)
-    assert abs(d2 - limit) > 1e-6, "a pair on the very limit tells nothing"
-    if d2 > limit:
-        return None
+    assert not (np.abs(d2 - limit) < 1e-6).any(), "a pair on the very limit tells nothing"
     rank = -0.5 * d2 - np.log(2.0 * np.pi * np.sqrt(np.linalg.det(combined)))
-    return {"distance": distance, "d2": d2, "rank": float(rank)}
+    return [
+        {"distance": float(distance[k]), "d2": float(d2[k]), "rank": float(rank[k])}
+        if d2[k] <= limit and sep[k] < np.pi / 2
+        else None
+        for k in range(len(near))
+    ]
 
 
 def _count(
@@ -129,17 +140,19 @@ def _count(
         of_left[i].append((-pair["rank"], np.nan_to_num(pair["d2"]), int(right.id[j]), j))
         of_right[j].append(i)
     best = {i: min(candidates)[3] for i, candidates in of_left.items()}
+    chosen = Counter(best.values())
     takes_part = _admitted(right, settings.right_errors, settings)
     ra, dec = np.radians(right.ra_deg[takes_part]), np.radians(right.dec_deg[takes_part])
+    densities = dict.fromkeys(of_left, 0)
+    if settings.radius_arcsec is None:
+        for i in of_left:
+            interval = np.nan_to_num(mean - left.epoch_yr[i]) if settings.moving == "left" else 0.0
+            apart = angular_separation(*moved(left, i, np.array([interval])), ra, dec)
+            densities[i] = int((apart <= np.radians(settings.density_radius_arcsec / 3600.0)).sum())
     result = {}
     for i, j, pair in pairs:
-        density = 0
-        score = pair["rank"]
+        density, score = densities[i], pair["rank"]
         if settings.radius_arcsec is None:
-            interval = float(np.nan_to_num(mean - left.epoch_yr[i])) if settings.moving == "left" else 0.0
-            here = _moved(left, i, interval)
-            within = angular_separation(*here, ra, dec) <= np.radians(settings.density_radius_arcsec / 3600.0)
-            density = int(within.sum())
             rho = max(density, 1) / (np.pi * (settings.density_radius_arcsec * 1000.0) ** 2)
             score -= np.log(rho)
         result[int(left.id[i]), int(right.id[j])] = {
@@ -148,7 +161,7 @@ def _count(
             "score": score,
             "density": density,
             "number_of_neighbours": len(of_left[i]),
-            "number_of_mates": sum(best[k] == j for k in best if k != i),
+            "number_of_mates": chosen[j] - (best[i] == j),
             "number_of_reverse_neighbours": len(of_right[j]),
             "best": best[i] == j,
             "unique": len(of_left[i]) == 1 and len(of_right[j]) == 1,
@@ -187,9 +200,11 @@ def crowded_field(
         "pmra_pmdec_corr": rng.uniform(-0.3, 0.3, n),
     }
     epoch = rng.uniform(2014.2, 2018.2, n)
-    moved = [_moved_deg(ra[i], dec[i], pmra[i], pmdec[i], epoch[i] - 2016.0) for i in range(n)]
+    stars_now = sources(np.arange(n), ra, dec, pmra_mas_yr=pmra, pmdec_mas_yr=pmdec)
+    then = np.concatenate([moved(stars_now, i, epoch[[i]] - 2016.0) for i in range(n)], axis=1)
     keep = rng.random(n) < 0.8
-    seen_ra, seen_dec = np.array(moved)[keep].T
+    seen_ra, seen_dec = np.degrees(then[:, keep])
+    seen_ra %= 360.0
     errors = np.clip(36.0 * np.exp(rng.normal(0.3, 0.8, keep.sum())), 5.0, 1100.0)
     seen_ra, seen_dec = _offset_each(
         seen_ra, seen_dec, *(errors / 1000.0 * rng.normal(size=(2, len(errors))))
@@ -215,12 +230,6 @@ def crowded_field(
 
 def _sorted(rows: Sources) -> Sources:
     return rows.take(np.lexsort((rows.id, rows.healpix_29)))
-
-
-def _moved_deg(ra: float, dec: float, pmra: float, pmdec: float, interval: float) -> tuple[float, float]:
-    rows = sources([0], [ra], [dec], pmra_mas_yr=pmra, pmdec_mas_yr=pmdec)
-    moved_ra, moved_dec = _moved(rows, 0, interval)
-    return float(np.degrees(moved_ra) % 360.0), float(np.degrees(moved_dec))
 
 
 def _offset(

@@ -1,242 +1,120 @@
-"""Whatever the tiles: the same bytes. The stage's steps, simulated in memory."""
+"""Whatever the tiles and their order: the same bytes."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import fields
+from functools import cache
 
 import numpy as np
 import pytest
-from crossmatch_oracle import brute_force, crowded_field
+from crossmatch_oracle import crowded_field
+from crossmatch_tiles import (
+    PLACES,
+    SKYMAPPER,
+    Columns,
+    columns,
+    each_tile,
+    joined,
+    match_by_tiles,
+    plan,
+    serialised,
+    tiles_of,
+    within,
+)
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from stellarml import sky
-from stellarml.crossmatch import halo, limits
-from stellarml.crossmatch.kernel import TileMatch, match_tile
-from stellarml.crossmatch.limits import (
-    Limits,
-    choose_edge_radius,
-    is_mover,
-    merge_staying,
-    moving_part,
-    staying_part,
-)
-from stellarml.crossmatch.movers import MoverEdges, merge_edges, mover_edges, mover_ranges
-from stellarml.crossmatch.settings import MatchSettings, PositionErrors, Sources, sources
+from stellarml.crossmatch import limits
+from stellarml.crossmatch.kernel import match_tile
+from stellarml.crossmatch.limits import choose_edge_radius, is_mover, merge_staying, moving_part, staying_part
+from stellarml.crossmatch.movers import MoverEdges
+from stellarml.crossmatch.settings import MatchSettings, Sources, sources
 from stellarml.errors import StellarmlError
 
-SKYMAPPER = MatchSettings(right_errors=PositionErrors(36.0, 1000.0, 100.0))
-Tiles = list[tuple[int, int]]
-PLACES = [(0.0, -30.0), (123.0, 90.0), (77.0, -89.9999), (45.0, 0.0), (90.0, 41.8103149)]
+KINDS = {
+    "errors": SKYMAPPER,
+    "radius": MatchSettings(radius_arcsec=3.0),
+    "right_moves": MatchSettings(moving="right", left_errors=SKYMAPPER.right_errors),
+}
 
 
-def tiles_of(rows: Sources, coarse: int, fine: int, seed: int) -> Tiles:
-    """Make a quadtree that splits at random between two orders."""
-    rng = random.Random(seed)
-    waiting = [(coarse, int(p)) for p in np.unique(sky.pixel_at_order(rows.healpix_29, coarse))]
-    tiles = []
-    while waiting:
-        order, pixel = waiting.pop()
-        if not within(rows, order, pixel).any():
-            continue
-        if order < fine and rng.random() < 0.7:
-            waiting += [(order + 1, 4 * pixel + child) for child in range(4)]
-        else:
-            tiles.append((order, pixel))
-    rng.shuffle(tiles)
-    return tiles
+@cache
+def field(place: int, kind: str) -> tuple[Sources, Sources, Columns]:
+    left, right = crowded_field(*PLACES[place], seed=6, stars=300, radius_arcsec=50.0, fast=5)
+    if kind == "right_moves":
+        left, right = right.take(np.isfinite(right.dec_deg)), left
+    whole = columns(left, match_tile(left, right, KINDS[kind]))
+    assert len(whole["left_id"]) > 200
+    return left, right, whole
 
 
-def within(rows: Sources, order: int, pixel: int) -> np.ndarray:
-    first, end = sky.pixel_range(order, pixel)
-    return (rows.healpix_29 >= first) & (rows.healpix_29 < end)
+orders = st.tuples(st.integers(8, 14), st.integers(0, 3)).map(lambda given: (given[0], given[0] + given[1]))
 
 
-def read(rows: Sources, ranges: np.ndarray) -> Sources:
-    return rows.take(sky.in_ranges(rows.healpix_29, ranges))
-
-
-def plan(
-    left: Sources,
-    right: Sources,
-    left_tiles: Tiles,
-    right_tiles: Tiles,
-    settings: MatchSettings,
+@settings(max_examples=40)
+@example(place=0, kind="errors", left_orders=(0, 0), right_orders=(0, 0), max_movers=0, seed=0)
+@example(place=3, kind="radius", left_orders=(14, 15), right_orders=(0, 0), max_movers=1, seed=0)
+@example(place=1, kind="errors", left_orders=(0, 15), right_orders=(13, 14), max_movers=20, seed=3)
+@example(place=2, kind="radius", left_orders=(13, 14), right_orders=(13, 14), max_movers=5, seed=2)
+@example(place=4, kind="right_moves", left_orders=(10, 14), right_orders=(10, 14), max_movers=5, seed=1)
+@given(
+    place=st.integers(0, len(PLACES) - 1),
+    kind=st.sampled_from(sorted(KINDS)),
+    left_orders=orders,
+    right_orders=orders,
+    max_movers=st.sampled_from([0, 1, 5, 20]),
+    seed=st.integers(0, 1_000_000),
+)
+def test_any_tiling_in_any_order_gives_the_bytes_of_one_tile(
+    place: int,
+    kind: str,
+    left_orders: tuple[int, int],
+    right_orders: tuple[int, int],
     max_movers: int,
-) -> tuple[Limits, MoverEdges]:
-    moving, staying, moving_tiles, staying_tiles = (
-        (left, right, left_tiles, right_tiles)
-        if settings.moving == "left"
-        else (right, left, right_tiles, left_tiles)
-    )
-    known = merge_staying(staying_part(staying.take(within(staying, *t)), settings) for t in staying_tiles)
-    parts = [moving_part(moving.take(within(moving, *t)), settings, known) for t in moving_tiles]
-    known = choose_edge_radius(parts, known, comfort_arcsec=0.0, max_movers=max_movers)
-    shares = [moving.take(within(moving, *t)) for t in moving_tiles]
-    movers = Sources.concatenate([share.take(is_mover(share, settings, known)) for share in shares])
-    assert len(movers) == known.movers
-    ranges = mover_ranges(movers, settings, known)
-    orders, pixels = np.array(staying_tiles).T
-    hits = sky.tiles_in_ranges(orders, pixels, ranges)
-    touched = [tile for tile, hit in zip(staying_tiles, hits, strict=True) if hit]
-    edges = merge_edges(
-        [
-            mover_edges(movers, read(staying.take(within(staying, *t)), ranges), settings, known)
-            for t in touched
-        ]
-    )
-    return known, edges
+    seed: int,
+) -> None:
+    left, right, whole = field(place, kind)
+    left_tiles, right_tiles = tiles_of(left, *left_orders, seed), tiles_of(right, *right_orders, seed + 1)
+    found = match_by_tiles(left, right, left_tiles, right_tiles, KINDS[kind], max_movers)
+    assert serialised(found) == serialised(whole)
 
 
-def match_by_tiles(
-    left: Sources,
-    right: Sources,
-    left_tiles: Tiles,
-    right_tiles: Tiles,
-    settings: MatchSettings,
-    max_movers: int,
-) -> dict[str, np.ndarray]:
-    known, edges = plan(left, right, left_tiles, right_tiles, settings, max_movers)
-    parts = []
-    for tile in left_tiles:
-        wanted = halo.plan_tile(*tile, settings, known, edges)
-        rows, others = read(left, wanted.left), read(right, wanted.right)
-        parts.append(
-            columns(
-                rows, match_tile(rows, others, settings, owned=within(rows, *tile), limits=known, edges=edges)
-            )
-        )
-    return joined(parts)
-
-
-def columns(left: Sources, found: TileMatch) -> dict[str, np.ndarray]:
-    names = [
-        f.name for f in fields(TileMatch) if f.name not in ("left_row", "right_row", "neighbours_of_left")
-    ]
-    return {"index": left.healpix_29[found.left_row], **{name: getattr(found, name) for name in names}}
-
-
-def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    order = np.lexsort((whole["right_id"], whole["left_id"], whole["index"]))
-    return {name: values[order] for name, values in whole.items()}
-
-
-def same_bytes(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
-    return all(first[name].tobytes() == second[name].tobytes() for name in first)
-
-
-@pytest.mark.parametrize("settings", [SKYMAPPER, MatchSettings(radius_arcsec=3.0)], ids=["errors", "radius"])
-@pytest.mark.parametrize("place", PLACES)
-def test_any_tiling_gives_the_bytes_of_the_whole(place: tuple[float, float], settings: MatchSettings) -> None:
-    left, right = crowded_field(*place, seed=6, stars=400, radius_arcsec=60.0, fast=5)
-    whole = columns(left, match_tile(left, right, settings))
-    assert len(whole["left_id"]) > 300
-    for seed, (coarse, fine), max_movers in (
-        (1, (10, 13), 5),
-        (2, (13, 14), 1),
-        (3, (0, 15), 20),
-        (4, (0, 0), 0),
-    ):
-        left_tiles, right_tiles = tiles_of(left, coarse, fine, seed), tiles_of(right, coarse, fine, seed + 10)
-        found = match_by_tiles(left, right, left_tiles, right_tiles, settings, max_movers)
-        assert same_bytes(whole, found), (coarse, fine)
-
-
-def test_tiling_when_the_right_side_moves() -> None:
-    gaia, skymapper = crowded_field(0.0, -30.0, seed=7, stars=400, radius_arcsec=60.0, fast=5)
-    settings = MatchSettings(moving="right", left_errors=SKYMAPPER.right_errors)
-    whole = columns(skymapper, match_tile(skymapper, gaia, settings))
-    for seed, (coarse, fine), max_movers in ((1, (10, 13), 5), (2, (13, 14), 20)):
-        left_tiles, right_tiles = (
-            tiles_of(skymapper, coarse, fine, seed),
-            tiles_of(gaia, coarse, fine, seed + 10),
-        )
-        found = match_by_tiles(skymapper, gaia, left_tiles, right_tiles, settings, max_movers)
-        assert same_bytes(whole, found), (coarse, fine)
-
-
-def test_a_fast_mover_meets_its_neighbours_tiles_away() -> None:
-    """Barnard's star over 16 yr, into a pair of slow stars that it competes with 166 arcsec from home."""
-    dec = 4.69339
-    moved_ra, moved_dec, _, _ = sky.propagate(269.45, dec, -801.551, 10_362.394, -16.0)
-    near = 0.15 / 3600.0
-    left = sources(
-        [1, 2, 3], [269.45, float(moved_ra), 269.46], [dec, float(moved_dec) + near, dec], epoch_yr=2016.0,
-        ra_error_mas=1.0, dec_error_mas=1.0, pmra_mas_yr=[-801.551, 0.0, 0.0], pmdec_mas_yr=[10_362.394, 0.0, 0.0],
-        pmra_error_mas_yr=0.1, pmdec_error_mas_yr=0.1, parallax_mas=[547.0, 1.0, 1.0],
-    )  # fmt: skip
-    right = sources([7, 8], [float(moved_ra), 269.46], [float(moved_dec) + 2 * near, dec], epoch_yr=2000.0,
-                    ra_error_mas=100.0, dec_error_mas=100.0)  # fmt: skip
-    settings = MatchSettings()
-    whole = match_tile(left, right, settings)
-    by_left = dict(zip(whole.left_id.tolist(), whole.number_of_reverse_neighbours.tolist(), strict=True))
-    assert by_left == {1: 2, 2: 2, 3: 1}
-    order = np.argsort(left.healpix_29)
-    left = left.take(order)
-    tiles = tiles_of(left, 14, 14, 0)
-    assert len(tiles) == 3
-    found = match_by_tiles(left, right, tiles, tiles_of(right, 14, 14, 0), settings, max_movers=1)
-    assert same_bytes(columns(left, match_tile(left, right, settings)), found)
-    expected = brute_force(left, right, settings)
-    assert {(int(a), int(b)) for a, b in zip(found["left_id"], found["right_id"], strict=True)} == set(
-        expected
-    )
-
-
-@pytest.mark.parametrize(
-    ("left_reach", "right_reach", "exact"), [(2, 3, True), (1, 3, False), (2, 2, False), (2, 1, False), (0, 1, False)]
-)  # fmt: skip
-def test_halos_are_as_wide_as_they_must_be(left_reach: int, right_reach: int, exact: bool) -> None:
-    """Tiles of one source each, halos of exact width: 2r and 3r do, less does not (0 and 1 are LSDB's layout)."""
-    radius = 1.0
-    settings = MatchSettings(radius_arcsec=radius)
-    wrong = 0
+def test_the_order_of_rows_in_a_tile_does_not_matter() -> None:
+    left, right, whole = field(0, "errors")
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        left, right = scattered(rng), scattered(rng)
-        whole = columns(left, match_tile(left, right, settings))
-        parts = []
-        for row in range(len(left)):
-            near, far = (
-                sky.separation_arcsec(left.ra_deg[row], left.dec_deg[row], rows.ra_deg, rows.dec_deg)
-                <= reach * radius
-                for rows, reach in ((left, left_reach), (right, right_reach))
-            )
-            rows = left.take(near)
-            owned = rows.id == left.id[row]
-            parts.append(columns(rows, match_tile(rows, right.take(far), settings, owned=owned)))
-        found = joined(parts)
-        for name, values in whole.items():
-            wrong += int((found[name] != values)[~np.isnan(values)].sum())
-    assert (wrong == 0) == exact
+        mixed = left.take(rng.permutation(len(left))), right.take(rng.permutation(len(right)))
+        assert serialised(columns(mixed[0], match_tile(*mixed, SKYMAPPER))) == serialised(whole)
 
 
-def scattered(rng: np.random.Generator) -> Sources:
-    ra, dec = rng.uniform(0.0, 20.0, (2, 250)) / 3600.0
-    rows = sources(rng.permutation(250), 100.0 + ra, dec)
-    return rows.take(np.argsort(rows.healpix_29))
+def test_rows_beyond_the_halo_do_no_harm() -> None:
+    left, right, whole = field(4, "errors")
+    tiles = tiles_of(left, 13, 14, 5)
+    known, edges = plan(left, right, tiles, tiles_of(right, 13, 14, 6), SKYMAPPER, 5)
+    parts = [
+        columns(
+            left,
+            match_tile(left, right, SKYMAPPER, owned=within(left, *tile), limits=known, edges=edges),
+        )
+        for tile in random.Random(1).sample(tiles, len(tiles))
+    ]
+    assert serialised(joined(parts)) == serialised(whole)
 
 
-def test_movers_left_out_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_movers_left_out_are_missed() -> None:
     left, right = crowded_field(45.0, 0.0, seed=8, stars=300, radius_arcsec=60.0, fast=8)
     whole = columns(left, match_tile(left, right, SKYMAPPER))
     tiles, right_tiles = tiles_of(left, 13, 14, 1), tiles_of(right, 13, 14, 1)
     known, edges = plan(left, right, tiles, right_tiles, SKYMAPPER, 8)
     assert 0 < known.movers <= 8 and known.edge_radius_arcsec < 10.0 and len(edges) > 0
 
-    def run(given: MoverEdges | None) -> dict[str, np.ndarray]:
-        parts = []
-        for tile in tiles:
-            wanted = halo.plan_tile(*tile, SKYMAPPER, known, given)
-            rows, others = read(left, wanted.left), read(right, wanted.right)
-            owned = within(rows, *tile)
-            parts.append(
-                columns(rows, match_tile(rows, others, SKYMAPPER, owned=owned, limits=known, edges=given))
-            )
-        return joined(parts)
+    def run(given: MoverEdges | None) -> bytes:
+        found = each_tile(left, right, tiles, SKYMAPPER, known, given)
+        return serialised(joined([columns(rows, match) for rows, _, match in found]))
 
-    assert same_bytes(whole, run(edges))
-    assert not same_bytes(whole, run(None))
+    assert run(edges) == serialised(whole)
+    assert run(None) != serialised(whole)
     mine = edges.left_healpix_29[0]
     tile = next(t for t in tiles if sky.pixel_range(*t)[0] <= mine < sky.pixel_range(*t)[1])
     with pytest.raises(StellarmlError, match=r"halo\.plan_tile"):

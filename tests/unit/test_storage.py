@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from stellarml.config import Tiles
 from stellarml.errors import InputError, StorageError, UserError
-from stellarml.hats_catalogue import open_catalogue, read_ranges, row_groups_in, write_catalogue
+from stellarml.hats_catalogue import write_catalogue
+from stellarml.hats_reading import open_catalogue, read_ranges, row_groups_in
 from stellarml.sky import healpix_29
 from stellarml.storage import (
     Tile,

@@ -1,0 +1,175 @@
+"""One catalogue of a match: its leaves, what its columns mean, and which rows take part.
+
+A catalogue that stellarml ingested carries the descriptor's names, sentinels already null. One that others made is
+read in place under its own names: the descriptor says which column plays which part, in any case and with its
+alternatives, and a sentinel of a column that the match needs is taken out on the way in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stellarml.crossmatch.frame import FrameOffsets
+from stellarml.crossmatch.rows import is_bright, magnitude_columns, match_columns, taking_part, to_sources
+from stellarml.crossmatch.settings import Sources
+from stellarml.errors import ConfigError, InputError, did_you_mean, raise_gathered
+from stellarml.hats_reading import Catalogue, Leaf, read_ranges
+from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
+from stellarml.selection import sentinels
+from stellarml.sources.descriptor import Descriptor, WantedColumn
+
+_COMPARISON = re.compile(r"^\s*(\w+)\s*(<=|>=|<>|!=|=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
+_OPERATORS: dict[str, Callable[..., pa.Array]] = {
+    "=": pc.equal,
+    "<>": pc.not_equal,
+    "!=": pc.not_equal,
+    "<": pc.less,
+    "<=": pc.less_equal,
+    ">": pc.greater,
+    ">=": pc.greater_equal,
+}
+_Rule = tuple[str, str, str, float]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a match.
+
+    names
+        For columns that the match needs, the catalogue's own name where it differs from the descriptor's.
+    sentinels
+        (column, compared column, operator, number): the first is missing where the comparison holds.
+    frame
+        Offsets that are taken off the positions.
+    """
+
+    leaves: tuple[Leaf, ...]
+    schema: pa.Schema
+    descriptor: Descriptor
+    scope: str
+    names: dict[str, str] = field(default_factory=dict)
+    sentinels: tuple[_Rule, ...] = ()
+    frame: FrameOffsets | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole catalogue."""
+        return sum(leaf.rows for leaf in self.leaves)
+
+    def slim(self, ranges: npt.NDArray[np.int64], more: Sequence[str] = ()) -> pa.Table:
+        """Read what the match needs, and `more`, of rows in `ranges` that take part, by the descriptor's names."""
+        wanted = list(dict.fromkeys([*match_columns(self.descriptor, self._known), *more]))
+        table = self._read(ranges, [self.names.get(name, name) for name in wanted])
+        own = {self.names.get(name, name): name for name in wanted}
+        table = table.select([HEALPIX_COLUMN, *own]).rename_columns([HEALPIX_COLUMN, *own.values()])
+        for column, compared, operator, number in self.sentinels:
+            if column in wanted and compared in wanted:
+                missing = _OPERATORS[operator](table[compared], number)
+                emptied = pc.if_else(pc.fill_null(missing, False), None, table[column])
+                table = table.set_column(table.column_names.index(column), column, emptied)
+        return table
+
+    def wide(self, ranges: npt.NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+        """Read `columns`, by the catalogue's own names, of the rows in `ranges` that take part."""
+        return self._read(ranges, columns)
+
+    def sources(self, ranges: npt.NDArray[np.int64]) -> Sources:
+        """Read the rows in `ranges` that take part, in the kernel's form."""
+        return self.prepared(self.slim(ranges))
+
+    def prepared(self, slim: pa.Table) -> Sources:
+        """Return slim rows in the kernel's form, the offset of the catalogue's frame taken off."""
+        rows = to_sources(slim, self.descriptor)
+        return rows if self.frame is None else self.frame.removed_from(rows)
+
+    def bright_sources(self, ranges: npt.NDArray[np.int64], limit_mag: float) -> Sources:
+        """Read the rows in `ranges` that take part and are as bright as `limit_mag`, in the kernel's form."""
+        magnitudes = magnitude_columns(self.descriptor, self._known)
+        table = self.slim(ranges, magnitudes)
+        return self.prepared(table.filter(pa.array(is_bright(table, magnitudes, limit_mag))))
+
+    @property
+    def _known(self) -> list[str]:
+        return [*self.schema.names, *self.names]
+
+    def _read(self, ranges: npt.NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+        cuts = [] if self.scope == "full" else [CUTS_FAILED]
+        names = list(dict.fromkeys([*columns, *cuts]))
+        return taking_part(read_ranges(self.leaves, ranges, names, self.schema), self.scope)
+
+
+def side_of(catalogue: Catalogue, descriptor: Descriptor, scope: str) -> Side:
+    """Say which columns of `catalogue` a match needs.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, or `scope` is ``selected`` and the catalogue has no cut bits.
+    ConfigError
+        If a sentinel of a needed column is not a plain comparison with a number.
+    """
+    schema = catalogue.schema
+    if scope == "selected" and CUTS_FAILED not in schema.names:
+        raise InputError(
+            f"{catalogue.root}: has no column '{CUTS_FAILED}', which crossmatch.scope = 'selected' asks for. "
+            "Ingest its raw files with stellarml, or use the scope 'full'."
+        )
+    roles = {c.canonical: c for c in descriptor.wanted()}
+    needed = match_columns(descriptor, list(roles))
+    names, problems = {}, []
+    for canonical in needed:
+        found = _find(roles[canonical], schema.names)
+        if found is None and not roles[canonical].optional:
+            told = " or ".join(f"'{n}'" for n in roles[canonical].names)
+            near = did_you_mean(roles[canonical].names[0], schema.names)
+            problems.append(f"column {told} is missing; it has {len(schema.names)} columns.{near}")
+        elif found is not None and found != canonical:
+            names[canonical] = found
+    for canonical in magnitude_columns(descriptor, list(roles)):
+        found = _find(roles[canonical], schema.names)
+        if found is not None and found != canonical:
+            names[canonical] = found
+    if descriptor.position.id is None and descriptor.id_column not in schema.names:
+        problems.append(
+            f"survey '{descriptor.name}' names no id; give position.id, a HATS catalogue needs one"
+        )
+    raise_gathered(InputError, f"{catalogue.root} as survey '{descriptor.name}'", problems)
+    rules = () if REPAIRS in schema.names else tuple(_rules(descriptor, needed))
+    return Side(catalogue.leaves, schema, descriptor, scope, names, rules)
+
+
+def _find(column: WantedColumn, available: Sequence[str]) -> str | None:
+    for name in column.names:
+        if name in available:
+            return name
+    for name in column.names:
+        for candidate in available:
+            if candidate.lower() == name.lower():
+                return candidate
+    return None
+
+
+def _rules(descriptor: Descriptor, needed: Sequence[str]) -> list[_Rule]:
+    rules, problems = [], []
+    for column, condition in sentinels(descriptor).items():
+        if column not in needed:
+            continue
+        for part in re.split(r"\s+or\s+", condition, flags=re.IGNORECASE):
+            match = _COMPARISON.match(part)
+            if match is None or match[1].lower() not in needed:
+                problems.append(
+                    f"null_when of '{column}' is '{condition}'; a HATS catalogue is read in place, where only "
+                    "comparisons of a position column with a number, joined by 'or', can be evaluated. "
+                    "Ingest the raw files instead."
+                )
+                break
+            rules.append((column, match[1].lower(), match[2], float(match[3])))
+    raise_gathered(ConfigError, f"survey '{descriptor.name}'", problems)
+    return rules

@@ -1,0 +1,120 @@
+"""One tile of a match, from leaves to pairs: what every stage that matches tile by tile does.
+
+Slim columns of the tile and its halos are read and matched; then the wide columns of the matched rows are gathered from
+the same index ranges, cut down to where matched rows are, so that a row's place among the slim rows leads to its place
+among the wide ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from stellarml import sky
+from stellarml.crossmatch.halo import plan_tile
+from stellarml.crossmatch.kernel import TileMatch, match_tile
+from stellarml.crossmatch.offsets import pair_offsets_mas
+from stellarml.crossmatch.plan import MatchPlan
+from stellarml.crossmatch.settings import Floats
+from stellarml.crossmatch.sides import Side
+from stellarml.crossmatch.statistics import is_sampled
+from stellarml.errors import InputError
+from stellarml.schema import HEALPIX_COLUMN
+from stellarml.storage import Tile
+
+_CELL_ORDER = 14
+_SPARSE = 0.02
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Slim:
+    """Slim rows of one side of a tile, halo included, and the index ranges they came from."""
+
+    side: Side
+    rows: pa.Table
+    ranges: Integers
+
+    @property
+    def keys(self) -> Integers:
+        """``_healpix_29`` of each row, ascending."""
+        keys: Integers = self.rows[HEALPIX_COLUMN].to_numpy()
+        return keys
+
+    def ids(self, rows: Integers) -> pa.ChunkedArray:
+        """Ids of some rows; a negative row gives null."""
+        return self.rows[self.side.descriptor.id_column].take(_index(rows))
+
+    def gather(self, rows: Integers, columns: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+        """Read `columns`, by the catalogue's own names, of some rows; a negative row gives nulls.
+
+        Raises
+        ------
+        InputError
+            If the catalogue has other rows than a moment ago.
+        """
+        if not columns:
+            return {}
+        keys = self.keys
+        ranges = self._where(keys[rows[rows >= 0]])
+        wide = self.side.wide(ranges, columns).combine_chunks()
+        place = np.cumsum(sky.in_ranges(keys, ranges)) - 1
+        if wide.num_rows != (place[-1] + 1 if len(place) else 0):
+            raise InputError(
+                f"survey '{self.side.descriptor.name}': its leaves changed while they were matched. Run again."
+            )
+        index = _index(np.where(rows < 0, -1, place[rows]) if len(place) else rows)
+        return {name: wide[name].take(index) for name in columns}
+
+    def _where(self, keys: Integers) -> Integers:
+        """Return the ranges to read for the wide columns: the span of the matched rows, or cells around few."""
+        if not len(keys):
+            return self.ranges[:0]
+        if len(keys) > _SPARSE * self.rows.num_rows:
+            wanted = np.array([[keys.min(), keys.max() + 1]])
+        else:
+            shift = 2 * (sky.INDEX_ORDER - _CELL_ORDER)
+            cells = np.unique(keys >> shift)
+            wanted = sky.merge_ranges(np.column_stack([cells << shift, (cells + 1) << shift]))
+        return sky.intersect_ranges(wanted, self.ranges)
+
+
+@dataclass(frozen=True)
+class MatchedTile:
+    """What the kernel found for the rows of the left catalogue that a tile owns.
+
+    `offsets_mas`, shape (n, 2), are right minus left, east and north, of a sample of the unique pairs.
+    """
+
+    left: Slim
+    right: Slim
+    owned: npt.NDArray[np.bool_]
+    result: TileMatch
+    offsets_mas: Floats
+
+
+def match_rows(plan: MatchPlan, tile: Tile) -> MatchedTile:
+    """Read one tile of the left catalogue with its halos, and match it."""
+    halo = plan_tile(tile.order, tile.pixel, plan.settings, plan.limits, plan.edges)
+    left = Slim(plan.left, plan.left.slim(halo.left), halo.left)
+    right = Slim(plan.right, plan.right.slim(halo.right), halo.right)
+    keys = left.keys
+    owned = (keys >= tile.range[0]) & (keys < tile.range[1])
+    rows, others = plan.left.prepared(left.rows), plan.right.prepared(right.rows)
+    result = match_tile(rows, others, plan.settings, owned=owned, limits=plan.limits, edges=plan.edges)
+    sample = np.flatnonzero(result.unique & is_sampled(result.left_id, plan.left.rows))
+    offsets = pair_offsets_mas(
+        rows.take(result.left_row[sample]),
+        others.take(result.right_row[sample]),
+        plan.settings,
+        plan.limits.mean_epoch_yr,
+    )
+    return MatchedTile(left, right, owned, result, offsets)
+
+
+def _index(rows: Integers) -> pa.Array:
+    return pa.array(rows, mask=rows < 0) if (rows < 0).any() else pa.array(rows)

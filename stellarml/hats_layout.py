@@ -1,0 +1,254 @@
+"""Where the parts of a HATS catalogue lie: properties, leaves and their files, as any tool may have laid them out.
+
+Read without the hats library on purpose: it refuses properties that lack a count of rows, warns where the partition
+list is missing, and takes seconds to import. What cannot be told from one file is taken from the next best: the
+partition list, ``_metadata``, the names of the folders.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stellarml.errors import InputError
+from stellarml.storage import Tile
+
+PROPERTIES = ("hats.properties", "properties")
+COLLECTION = "collection.properties"
+FOLDER_SUFFIX = "/"
+_LEAF = re.compile(r"Norder=(\d+)/(?:Dir=\d+/)?Npix=(\d+)([^/]*)")
+_ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+
+
+@dataclass(frozen=True)
+class Properties:
+    """What the properties file of a table says, by the names of the HATS note or of the hats library."""
+
+    path: Path
+    values: dict[str, str]
+
+    def get(self, *names: str) -> str | None:
+        """Return the first of `names` that is given and not empty."""
+        return next((self.values[n] for n in names if self.values.get(n, "") not in ("", "None")), None)
+
+    @property
+    def name(self) -> str:
+        """Name of the catalogue; of its folder where it has none."""
+        return self.get("obs_collection", "catalog_name") or self.path.parent.name
+
+    @property
+    def kind(self) -> str:
+        """``object``, ``source``, ``margin``, ``association``, ``index`` or ``map``."""
+        return (self.get("dataproduct_type", "catalog_type") or "object").lower()
+
+    @property
+    def suffix(self) -> str:
+        """How the name of a leaf ends; ``/`` where a leaf is a folder."""
+        return self.get("hats_npix_suffix", "npix_suffix") or ".parquet"
+
+    def number(self, *names: str) -> float | None:
+        """Return a number.
+
+        Raises
+        ------
+        InputError
+            If it is none.
+        """
+        text = self.get(*names)
+        try:
+            return None if text is None else float(text)
+        except ValueError:
+            raise InputError(
+                f"{self.path}: {names[0]} = '{text}' is not a number; correct it in that file."
+            ) from None
+
+
+def find_catalogue(path: Path) -> tuple[Path, Properties | None]:
+    """Return the folder that holds a catalogue's properties, and the collection's properties if it is one of those.
+
+    Parameters
+    ----------
+    path
+        A catalogue, a collection, or the ``dataset`` folder of a catalogue.
+
+    Raises
+    ------
+    InputError
+        If it is none of them.
+    """
+    if any((path / name).is_file() for name in PROPERTIES):
+        return path, None
+    if (path / COLLECTION).is_file():
+        collection = read_properties(path / COLLECTION)
+        primary = collection.get("hats_primary_table_url")
+        if primary is None or not (path / primary).is_dir():
+            raise InputError(
+                f"{collection.path}: hats_primary_table_url = {primary or 'nothing'}, which is no folder beside it; "
+                "expected the folder of the collection's main catalogue."
+            )
+        return path / primary, collection
+    if path.resolve().name == "dataset" and any(
+        (path.resolve().parent / name).is_file() for name in PROPERTIES
+    ):
+        return path.resolve().parent, None
+    told = "no such folder" if not path.is_dir() else f"no {', '.join(PROPERTIES)} or {COLLECTION} there"
+    raise InputError(
+        f"{path}: is not a finished HATS catalogue ({told}). Name the folder of a HATS catalogue or collection; "
+        "for one of stellarml's own, run the stage that makes it."
+    )
+
+
+def catalogue_properties(root: Path) -> Properties:
+    """Read the properties file of a catalogue's folder.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    for name in PROPERTIES:
+        if (root / name).is_file():
+            return read_properties(root / name)
+    raise InputError(f"{root}: is not a HATS catalogue (no {' or '.join(PROPERTIES)} there).")
+
+
+def read_properties(path: Path) -> Properties:
+    """Read a Java properties file."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected lines of 'key = value'.") from None
+    values = {}
+    for line in re.sub(r"\\\r?\n[ \t]*", "", text).splitlines():
+        found = re.match(r"\s*(?![#!])((?:\\.|[^\s:=\\])+)\s*[:=]?\s*(.*)", line)
+        if found:
+            values[_unescape(found[1])] = _unescape(found[2].strip())
+    return Properties(path, values)
+
+
+def _unescape(text: str) -> str:
+    plain = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), text)
+    return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), plain)
+
+
+def leaf_files(root: Path, suffix: str) -> list[tuple[Tile, tuple[Path, ...]]]:
+    """Return every tile of a catalogue with its Parquet files, in the order of the sky.
+
+    Raises
+    ------
+    InputError
+        If a tile that is listed has no file, or two tiles overlap.
+    """
+    found = {}
+    for tile, path in _listed(root, suffix):
+        if tile.order > 29 or tile.pixel >= 12 * 4**tile.order:
+            raise InputError(f"{root}: names the tile {tile.name}, which is not on the sky.")
+        found[tile] = path
+    tiles = sorted(found, key=lambda tile: tile.range)
+    for first, second in pairwise(tiles):
+        if first.range[1] > second.range[0]:
+            raise InputError(
+                f"{root}: its tiles {first.name} and {second.name} overlap; expected tiles that cover the sky once."
+            )
+    return [(tile, _files_of(found[tile], tile, suffix)) for tile in tiles]
+
+
+def _listed(root: Path, suffix: str) -> Iterator[tuple[Tile, Path]]:
+    dataset = root / "dataset"
+    if (root / "partition_info.csv").is_file():
+        for tile in _partition_list(root / "partition_info.csv"):
+            yield tile, _leaf_path(root, tile, suffix)
+    elif (dataset / "_metadata").is_file():
+        metadata = parquet_metadata(dataset / "_metadata")
+        names = {metadata.row_group(i).column(0).file_path for i in range(metadata.num_row_groups)}
+        for name in sorted(names):
+            if tile_of := _tile(name):
+                yield tile_of, dataset / name[: name.index("Npix=")] / _leaf_name(name)
+    else:
+        for path in sorted(dataset.glob("Norder=*/Dir=*/Npix=*")):
+            if tile_of := _tile(path.relative_to(dataset).as_posix()):
+                yield tile_of, path
+
+
+def _leaf_name(path: str) -> str:
+    return path[path.index("Npix=") :].split("/")[0]
+
+
+def _tile(path: str) -> Tile | None:
+    found = _LEAF.search(path)
+    return Tile(int(found[1]), int(found[2])) if found else None
+
+
+def _partition_list(path: Path) -> list[Tile]:
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return [Tile(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(stream)]
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: is not a partition list ({error!r}); expected columns Norder and Npix of integers. "
+            "Without that file the tiles are taken from the names of the folders."
+        ) from None
+
+
+def _leaf_path(root: Path, tile: Tile, suffix: str) -> Path:
+    """Return where the leaf of a tile is, or should be; a suffix that the properties do not name is found as well."""
+    stem = (root / tile.path).with_suffix("")
+    expected = stem if suffix == FOLDER_SUFFIX else stem.with_name(stem.name + suffix)
+    if expected.exists():
+        return expected
+    others = [path for path in (stem, *sorted(stem.parent.glob(f"{stem.name}.*"))) if path.exists()]
+    return others[0] if len(others) == 1 else expected
+
+
+def _files_of(path: Path, tile: Tile, suffix: str) -> tuple[Path, ...]:
+    if path.is_file():
+        return (path,)
+    if not path.is_dir():
+        raise InputError(
+            f"{path}: the file is missing, the leaf of tile {tile.name} that its catalogue lists. Copy it again, or "
+            f"run what made the catalogue again (leaves end in '{suffix}' there)."
+        )
+    files = tuple(sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith((".", "_"))))
+    if not files:
+        raise InputError(
+            f"{path}: the leaf of tile {tile.name} is an empty folder; expected at least one Parquet file. "
+            "Copy it again, or run what made the catalogue again."
+        )
+    return files
+
+
+def parquet_metadata(path: Path) -> pq.FileMetaData:
+    """Read a Parquet footer.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not Parquet.
+    """
+    try:
+        return pq.read_metadata(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: the file is missing; it was there when its table was made.") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: is not a readable Parquet file ({error}).") from None
+
+
+def file_schema(root: Path, files: Iterable[Path]) -> pa.Schema:
+    """Return the Arrow schema of a catalogue's files: from its common metadata, or else from its first leaf.
+
+    Raises
+    ------
+    InputError
+        If there is no file to take it from.
+    """
+    candidates = [root / "dataset" / name for name in ("_common_metadata", "_metadata")]
+    for path in (*(p for p in candidates if p.is_file()), *files):
+        return parquet_metadata(path).schema.to_arrow_schema()
+    raise InputError(f"{root}: holds no leaf and no dataset/_common_metadata, so its columns are unknown.")

@@ -1,0 +1,271 @@
+"""The rows of one leaf in ranges of the sky, row group by row group, under an index that can be relied on.
+
+Every reader gets one column more than it asks for, ``_healpix_29``: the file's own index where that is of order 29,
+else computed from the position. A coarser index still tells which row groups to skip, but not which rows lie in a halo
+that is narrower than its pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stellarml import sky
+from stellarml.errors import InputError
+from stellarml.leaf_cache import COLUMNS, FileKey, Name, file_key, footer
+from stellarml.schema import HEALPIX_COLUMN
+from stellarml.storage import HEALPIX_ORDER, Tile
+
+_MOST_SLICES = 8
+_NUDGE_ARCSEC = 1e-3
+Ranges = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LeafFormat:
+    """Which column of a leaf is its index, of which order, and where the position is; `healpix` None: no index."""
+
+    healpix: str | None = HEALPIX_COLUMN
+    order: int = HEALPIX_ORDER
+    ra: str = "ra"
+    dec: str = "dec"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the index need not be computed."""
+        return self.healpix is not None and self.order == HEALPIX_ORDER
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A tile, the files that hold its rows, and how their index is known.
+
+    In the leaf of a margin catalogue (`outside`) are rows that lie about the tile, not in it.
+    """
+
+    tile: Tile
+    paths: tuple[Path, ...]
+    rows: int
+    format: LeafFormat = field(default_factory=LeafFormat)
+    outside: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The file, of a leaf that has one, as all of stellarml's own."""
+        return self.paths[0]
+
+
+def read_leaf(leaf: Leaf, ranges: Ranges, wanted: pa.Schema, *, cached: bool = False) -> pa.Table:
+    """Read the rows of a leaf in `ranges`, sorted by ``_healpix_29``; rows of one index keep the order of the files.
+
+    Parameters
+    ----------
+    ranges
+        Shape (n_ranges, 2), half-open, ascending, disjoint.
+    wanted
+        The columns, ``_healpix_29`` first.
+    cached
+        Keep the decoded columns for the next call in this process.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged, lacks a column or holds one of another type, or rows of another tile.
+    """
+    parts = []
+    for path in leaf.paths:
+        key = file_key(path)
+        metadata = footer(path, key)
+        for group in _groups(leaf, path, metadata, ranges):
+            rows = _rows_in(_block(leaf, path, key, group, wanted, cached), ranges)
+            if rows.num_rows:
+                parts.append(rows)
+    table = pa.concat_tables([wanted.empty_table(), *parts])
+    if any(a[HEALPIX_COLUMN][-1].as_py() > b[HEALPIX_COLUMN][0].as_py() for a, b in pairwise(parts)):
+        return _sorted(table)
+    return table
+
+
+def row_groups_in(
+    metadata: pq.FileMetaData, ranges: Ranges, column: str = HEALPIX_COLUMN, order: int = HEALPIX_ORDER
+) -> list[int]:
+    """Return the row groups whose statistics of the index `column`, of `order`, touch one of `ranges`."""
+    shift = 2 * (HEALPIX_ORDER - order)
+    groups = []
+    for group, limits in enumerate(index_limits(metadata, column)):
+        if limits is None:
+            groups.append(group)
+            continue
+        first = np.searchsorted(ranges[:, 1], limits[0] << shift, "right")
+        if first < len(ranges) and ranges[first, 0] < (limits[1] + 1) << shift:
+            groups.append(group)
+    return groups
+
+
+def index_limits(metadata: pq.FileMetaData, column: str) -> list[tuple[int, int] | None]:
+    """Return the least and the largest index of each row group; None where the file does not tell."""
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    if column not in paths:
+        return [None] * metadata.num_row_groups
+    number = paths.index(column)
+    limits: list[tuple[int, int] | None] = []
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(number).statistics
+        known = statistics is not None and statistics.has_min_max
+        limits.append((int(statistics.min), int(statistics.max)) if known else None)
+    return limits
+
+
+def _groups(leaf: Leaf, path: Path, metadata: pq.FileMetaData, ranges: Ranges) -> list[int]:
+    layout = leaf.format
+    if layout.healpix is None:
+        return list(range(metadata.num_row_groups))
+    low, high = leaf.tile.range
+    shift = 2 * (HEALPIX_ORDER - layout.order)
+    for limits in index_limits(metadata, layout.healpix):
+        if limits and not leaf.outside and (limits[0] + 1 << shift <= low or limits[1] << shift >= high):
+            raise _foreign_rows(path, leaf, f"{layout.healpix} from {limits[0]} to {limits[1]}")
+    return row_groups_in(metadata, ranges, layout.healpix, layout.order)
+
+
+def _foreign_rows(path: Path, leaf: Leaf, found: str) -> InputError:
+    return InputError(
+        f"{path}: holds rows of another tile ({found}); expected order-29 indices from {leaf.tile.range[0]} to "
+        f"{leaf.tile.range[1] - 1}, those of {leaf.tile.name}. The catalogue is damaged: make it again."
+    )
+
+
+def _block(leaf: Leaf, path: Path, key: FileKey, group: int, wanted: pa.Schema, cached: bool) -> pa.Table:
+    """Return one whole row group, in the order of its file."""
+
+    def decode(names: list[Name]) -> dict[Name, pa.ChunkedArray]:
+        return _decode(leaf, path, key, group, names)
+
+    names = [(f.name, f.type) for f in wanted]
+    found = COLUMNS.fetch((key, group, leaf.format), names, decode) if cached else decode(names)
+    return pa.Table.from_arrays([found[name] for name in names], schema=wanted)
+
+
+def _decode(
+    leaf: Leaf, path: Path, key: FileKey, group: int, names: Sequence[Name]
+) -> dict[Name, pa.ChunkedArray]:
+    layout = leaf.format
+    sources = {name: [name] for name, _ in names}
+    if HEALPIX_COLUMN in sources:
+        exact = layout.is_exact and layout.healpix is not None
+        sources[HEALPIX_COLUMN] = [str(layout.healpix)] if exact else [layout.ra, layout.dec]
+    physical = list(dict.fromkeys(name for found in sources.values() for name in found))
+    try:
+        with pq.ParquetFile(path, metadata=footer(path, key), memory_map=True) as file:
+            table = file.read_row_group(group, columns=physical, use_threads=False)
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"{path}: is not a readable Parquet file ({error}).") from None
+    missing = [name for name in physical if name not in table.column_names]
+    if missing:
+        raise InputError(
+            f"{path}: column '{missing[0]}' is missing; other leaves of its catalogue have it. Make it again."
+        )
+    decoded = {}
+    for name, kind in names:
+        computed = name == HEALPIX_COLUMN and not layout.is_exact
+        column = table[sources[name][0]]
+        if computed:
+            column = pa.chunked_array([pa.array(_computed_index(leaf, path, table))])
+        elif column.type != kind:
+            column = _converted(column, kind, path, name)
+        if name == HEALPIX_COLUMN:
+            if column.null_count:
+                raise InputError(
+                    f"{path}: its index '{layout.healpix}' is missing in {column.null_count} rows."
+                )
+            _check_index(column, leaf, path)
+        decoded[name, kind] = column
+    return decoded
+
+
+def _converted(column: pa.ChunkedArray, kind: pa.DataType, path: Path, name: str) -> pa.ChunkedArray:
+    try:
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"{path}: column '{name}' holds {column.type}, which does not fit the {kind} of its catalogue ({error})."
+        ) from None
+
+
+def _check_index(column: pa.ChunkedArray, leaf: Leaf, path: Path) -> None:
+    if leaf.outside or not len(column):
+        return
+    index = column.to_numpy()
+    low, high = leaf.tile.range
+    if index.min() < low or index.max() >= high:
+        raise _foreign_rows(path, leaf, f"indices from {index.min()} to {index.max()}")
+
+
+def _computed_index(leaf: Leaf, path: Path, table: pa.Table) -> npt.NDArray[np.int64]:
+    """Return the index of each position; on the border, where rounding decides, on the leaf's own side of it."""
+    ra, dec = (
+        np.asarray(table[name].cast(pa.float64(), safe=False).to_numpy(), np.float64)
+        for name in (leaf.format.ra, leaf.format.dec)
+    )
+    try:
+        index = sky.healpix_29(ra, dec)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    wrong = np.flatnonzero(_in_tile(index, leaf) == leaf.outside)
+    for around in _around(ra[wrong], dec[wrong]) if len(wrong) else ():
+        moved = sky.healpix_29(*around)
+        index[wrong] = np.where(_in_tile(index[wrong], leaf) == leaf.outside, moved, index[wrong])
+    return index
+
+
+def _in_tile(index: npt.NDArray[np.int64], leaf: Leaf) -> npt.NDArray[np.bool_]:
+    low, high = leaf.tile.range
+    return (index >= low) & (index < high)
+
+
+def _around(ra: Floats, dec: Floats) -> Iterator[tuple[Floats, Floats]]:
+    """Yield the positions moved by 1 mas in eight directions."""
+    start = sky.unit_vectors(ra, dec)
+    aside = np.cross(start, np.where(np.abs(start[:, 2:]) < 0.9, [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]))
+    aside /= np.linalg.norm(aside, axis=-1, keepdims=True)
+    upward = np.cross(start, aside)
+    step = _NUDGE_ARCSEC / sky.ARCSEC_PER_RAD
+    for angle in np.arange(8) * np.pi / 4:
+        yield sky.from_unit_vectors(start + step * (np.cos(angle) * aside + np.sin(angle) * upward))
+
+
+def _rows_in(block: pa.Table, ranges: Ranges) -> pa.Table:
+    """Return the rows of `block` in `ranges`, sorted: views of it where they are few runs, else copies."""
+    index = block[HEALPIX_COLUMN].to_numpy()
+    if (index[1:] < index[:-1]).any():
+        block = _sorted(block)
+        index = block[HEALPIX_COLUMN].to_numpy()
+    if not len(index):
+        return block
+    first = np.searchsorted(ranges[:, 1], index[0], "right")
+    last = np.searchsorted(ranges[:, 0], index[-1], "right")
+    begin = np.searchsorted(index, ranges[first:last, 0])
+    end = np.searchsorted(index, ranges[first:last, 1])
+    begin, end = begin[end > begin], end[end > begin]
+    if not len(begin):
+        return block.slice(0, 0)
+    apart = np.flatnonzero(begin[1:] != end[:-1])
+    begin, end = begin[np.r_[0, apart + 1]], end[np.r_[apart, len(end) - 1]]
+    if len(begin) <= _MOST_SLICES:
+        return pa.concat_tables(block.slice(int(a), int(b - a)) for a, b in zip(begin, end, strict=True))
+    rows = np.repeat(begin - np.r_[0, np.cumsum(end - begin)[:-1]], end - begin) + np.arange(
+        (end - begin).sum()
+    )
+    return block.take(pa.array(rows))
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    return table.take(pa.array(np.argsort(table[HEALPIX_COLUMN].to_numpy(), kind="stable")))

@@ -1,0 +1,223 @@
+"""Any two catalogues, matched in one command.
+
+A side is raw files, which are ingested first (into ``_inputs/`` of the output folder, removed at the end), or a HATS
+catalogue or collection, its own or others', which is read in place. The match itself is that of the chain.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stellarml.config import Config, Tiles
+from stellarml.crossmatch.output import Join, Layout, Mode, layout, table_of
+from stellarml.crossmatch.plan import MatchPlan, plan_match
+from stellarml.crossmatch.rows import match_settings
+from stellarml.crossmatch.sides import side_of
+from stellarml.crossmatch.stage import no_overlap
+from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
+from stellarml.crossmatch.tiles import match_rows
+from stellarml.engine import Unit, run_units
+from stellarml.hats_catalogue import finish_catalogue
+from stellarml.hats_reading import Leaf, open_catalogue
+from stellarml.ingest import ingest
+from stellarml.log import get_logger
+from stellarml.manifest import StageRun, stage_run
+from stellarml.single_file import join_parts
+from stellarml.sources.descriptor import Descriptor, load_descriptor
+from stellarml.sources.files import find_files
+from stellarml.storage import write_parquet
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+TABLE = "matches"
+Format = Literal["hats", "parquet", "csv", "fits", "votable"]
+_PROPERTIES = ("hats.properties", "properties", "collection.properties")
+
+
+@dataclass(frozen=True)
+class MatchOptions:
+    """What a match is to give.
+
+    mode
+        ``all`` good neighbours, the ``best`` of each left source, or the ``unique`` pairs: one to one, degree 1 on
+        both sides of the graph of good neighbours.
+    join
+        ``inner``: matched rows; ``left``: all left rows; ``anti``: left rows without a match in that mode.
+    columns
+        ``all``, ``ids``, or names of columns separated by commas.
+    """
+
+    mode: Mode = "best"
+    join: Join = "inner"
+    columns: str = "all"
+    format: Format = "hats"
+
+
+@dataclass(frozen=True)
+class _Task:
+    plan: MatchPlan
+    layout: Layout
+    options: MatchOptions
+    leaf: Leaf
+    path: Path
+    tiles: Tiles
+
+
+def match_catalogues(
+    spark: SparkSession,
+    config: Config,
+    paths: tuple[Path, Path],
+    surveys: tuple[str, str],
+    out: Path,
+    options: MatchOptions,
+    *,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Match two catalogues into ``out/matches`` (or ``out/matches.<format>``); return the run.json of `out`.
+
+    Parameters
+    ----------
+    paths
+        Of left and right: a file, a folder, a pattern, or a HATS catalogue or collection.
+    surveys
+        Of left and right: name of a shipped descriptor, or path of one's own.
+
+    Raises
+    ------
+    ConfigError, InputError, UserError
+        If a descriptor, a file, a column or an option is wrong.
+    """
+    descriptors = load_descriptor(surveys[0], config.root), load_descriptor(surveys[1], config.root)
+    settings = match_settings(config.crossmatch, *descriptors)
+    paths = paths[0].absolute(), paths[1].absolute()
+    relevant = {
+        "crossmatch": config.crossmatch.model_dump(),
+        "sides": [d.model_dump(mode="json") for d in descriptors],
+        "tiles": config.tiles.model_dump(),
+        "options": asdict(options),
+    }
+    raw = [f for d, p in zip(descriptors, paths, strict=True) for f in _files(d, p)]
+    with stage_run("match", out, config=config, relevant=relevant, raw=raw, overwrite=overwrite) as run:
+        if run.complete:
+            return run.record
+        roots = [
+            _hats_root(spark, config, path, survey, out / "_inputs" / name, overwrite)
+            for path, survey, name in zip(paths, surveys, ("left", "right"), strict=True)
+        ]
+        left, right = (
+            side_of(open_catalogue(root), d, config.crossmatch.scope)
+            for root, d in zip(roots, descriptors, strict=True)
+        )
+        columns = layout(left, right, options.columns, options.join, hats=options.format == "hats")
+        plan = plan_match(spark, "match", out, run.marks, left, right, settings, config.tiles)
+        return _match_tiles(spark, run, plan, columns, options)
+
+
+def is_hats(path: Path) -> bool:
+    """Whether `path` is a HATS catalogue, a collection, or the ``dataset`` folder of one."""
+    folders = [path, path.parent] if path.name == "dataset" else [path]
+    return any((folder / name).is_file() for folder in folders for name in _PROPERTIES)
+
+
+def _files(descriptor: Descriptor, path: Path) -> list[Path]:
+    """Return what the match depends on: raw files, or the leaves and properties of a HATS catalogue."""
+    if not is_hats(path):
+        return [file.path for file in find_files(descriptor, path)]
+    catalogue = open_catalogue(path)
+    properties = [catalogue.root / name for name in _PROPERTIES if (catalogue.root / name).is_file()]
+    return [*properties, *(leaf.path for leaf in catalogue.leaves)]
+
+
+def _hats_root(
+    spark: SparkSession, config: Config, path: Path, survey: str, work: Path, overwrite: bool
+) -> Path:
+    """Return the HATS catalogue of a side; raw files are ingested."""
+    if is_hats(path):
+        return path
+    descriptor = load_descriptor(survey, config.root)
+    if not descriptor.has_positions:
+        return path
+    paths = config.paths.model_copy(update={"lake": work.absolute()})
+    chosen = config.model_copy(update={"paths": paths, "raw": {descriptor.name: str(path)}})
+    ingest(spark, chosen, survey, overwrite=overwrite)
+    return work / descriptor.name
+
+
+def _match_tiles(
+    spark: SparkSession, run: StageRun, plan: MatchPlan, columns: Layout, options: MatchOptions
+) -> dict[str, Any]:
+    units = [
+        Unit(
+            f"tile-{leaf.tile.name}",
+            leaf.rows,
+            _Task(plan, columns, options, leaf, _part(leaf, options), plan.tiles),
+        )
+        for leaf in plan.left.leaves
+    ]
+    pending = [unit for unit in units if unit.name not in run.marks]
+    marks = run.marks | run_units(spark, "match", run.out, pending, _match_leaf)
+    done = [marks[unit.name] for unit in units]
+    statistics = merge_statistics([mark["statistics"] for mark in done])
+    statistics |= plan.record()
+    if statistics["pairs"] == 0:
+        get_logger().warning(no_overlap(plan), stage="match")
+    rows = sum(mark["rows"] for mark in done)
+    written = [u.task for u, mark in zip(units, done, strict=True) if mark["rows"]]
+    _finish_table(run, columns, options, written, rows)
+    shutil.rmtree(run.out / "_inputs", ignore_errors=True)
+    return run.finish(
+        {"in": plan.left.rows, "right": plan.right.rows, "out": rows},
+        units=len(units),
+        options=asdict(options),
+        match=statistics,
+    )
+
+
+def _part(leaf: Leaf, options: MatchOptions) -> Path:
+    if options.format == "hats":
+        return Path(TABLE) / leaf.tile.path
+    return Path("_work", f"{leaf.tile.name}.parquet")
+
+
+def _match_leaf(task: _Task) -> dict[str, Any]:
+    found = match_rows(task.plan, task.leaf.tile)
+    table = table_of(found, task.layout, task.options.mode, task.options.join)
+    files = {}
+    if table.num_rows:
+        files[str(task.path)] = write_parquet(task.plan.out / task.path, table, task.tiles)["bytes"]
+    return {
+        "files": files,
+        "rows": table.num_rows,
+        "statistics": tile_statistics(found.result, found.owned, found.offsets_mas),
+    }
+
+
+def _finish_table(
+    run: StageRun, columns: Layout, options: MatchOptions, written: Sequence[_Task], rows: int
+) -> None:
+    if options.format == "hats":
+        finish_catalogue(
+            run.out / TABLE,
+            name=TABLE,
+            tiles=[task.leaf.tile for task in written],
+            rows=rows,
+            ra=columns.ra,
+            dec=columns.dec,
+            schema=columns.schema,
+            max_rows=run.config.tiles.max_rows,
+        )
+        return
+    target = Path(f"{TABLE}.{options.format}")
+    join_parts(
+        [run.out / task.path for task in written],
+        columns.schema,
+        run.out / target,
+        options.format,
+        run.config.tiles,
+    )
+    run.settle([target])

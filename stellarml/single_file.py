@@ -1,0 +1,112 @@
+"""Parts of a table, as tasks wrote them, joined into the one file a user asked for.
+
+Parquet and CSV are streamed part by part. FITS and VOTable are written by astropy, whole, with units, UCDs and
+descriptions, so they have to fit into memory.
+"""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from stellarml.config import Tiles
+from stellarml.errors import UserError
+from stellarml.memory import available_bytes
+from stellarml.storage import storage_errors
+
+Format = Literal["parquet", "csv", "fits", "votable"]
+_COPIES = 4
+_FILL = {"i": 0, "u": 0, "f": np.nan, "b": False}
+
+
+def join_parts(parts: Sequence[Path], schema: pa.Schema, out: Path, kind: Format, tiles: Tiles) -> int:
+    """Write the rows of all `parts`, in their order, to `out`; return the rows.
+
+    Raises
+    ------
+    UserError
+        If a FITS or VOTable file would not fit into memory.
+    """
+    with storage_errors(out):
+        hidden = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            if kind in ("parquet", "csv"):
+                rows = _stream(parts, schema, hidden, kind, tiles)
+            else:
+                rows = _whole(parts, schema, hidden, kind)
+            hidden.replace(out)
+        finally:
+            hidden.unlink(missing_ok=True)
+    return rows
+
+
+def _stream(parts: Sequence[Path], schema: pa.Schema, path: Path, kind: Format, tiles: Tiles) -> int:
+    rows = 0
+    if kind == "csv":
+        with pacsv.CSVWriter(path, schema) as csv:
+            for part in parts:
+                table = pq.read_table(part, schema=schema)
+                csv.write_table(table)
+                rows += table.num_rows
+        return rows
+    strings = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    with pq.ParquetWriter(path, schema, compression=tiles.compression, use_dictionary=strings) as parquet:
+        for part in parts:
+            table = pq.read_table(part, schema=schema)
+            parquet.write_table(table, row_group_size=tiles.row_group_rows)
+            rows += table.num_rows
+    return rows
+
+
+def _whole(parts: Sequence[Path], schema: pa.Schema, path: Path, kind: Format) -> int:
+    from astropy.table import Table
+
+    size = sum(
+        pq.read_metadata(p).row_group(i).total_byte_size
+        for p in parts
+        for i in range(pq.read_metadata(p).num_row_groups)
+    )
+    free = available_bytes()
+    if free is not None and _COPIES * size > free:
+        raise UserError(
+            f"{path.parent}: a {kind} file is written whole, which takes about {_COPIES * size / 2**30:.0f} GiB of "
+            f"memory; {free / 2**30:.0f} GiB are free. Use --format parquet or hats, or fewer --columns."
+        )
+    tables = [pq.read_table(part, schema=schema) for part in parts]
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    columns = [_column(table[field.name].combine_chunks(), field) for field in schema]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Table(columns).write(path, format=kind, overwrite=True)
+    return int(table.num_rows)
+
+
+def _column(values: pa.Array, field: pa.Field) -> Any:
+    """Return one column with its documentation; integers with gaps are masked, floats have NaN."""
+    from astropy.table import Column, MaskedColumn
+
+    told = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
+    meta = {"name": field.name, "unit": told.get("unit") or None, "description": told.get("description")}
+    if told.get("ucd"):
+        meta["meta"] = {"ucd": told["ucd"]}
+    missing = values.is_null().to_numpy(zero_copy_only=False)
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        values, kind = values.dictionary_decode(), kind.value_type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        text = np.array(["" if v is None else str(v) for v in values.to_pylist()], dtype=np.str_)
+        return MaskedColumn(text, mask=missing, **meta) if missing.any() else Column(text, **meta)
+    dtype = np.dtype(kind.to_pandas_dtype())
+    filled = values.fill_null(pa.scalar(_FILL[dtype.kind], kind)) if missing.any() else values
+    numbers = np.array(filled.to_numpy(zero_copy_only=False), dtype=dtype)
+    if missing.any() and dtype.kind != "f":
+        return MaskedColumn(numbers, mask=missing, **meta)
+    return Column(numbers, **meta)
