@@ -2,7 +2,7 @@
 
 A unit is a tile or a file. Spark aborts a job when one task fails for good, so a unit never fails its task: it returns
 what went wrong, the others go on, and the driver raises when all have ended. Units are handed out largest first, so
-that the last tasks are short.
+that the last tasks are short; or in runs of neighbours, where a unit profits from what the one before it has read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from stellarml import errors
 from stellarml.log import get_logger, progress
-from stellarml.manifest import write_mark
+from stellarml.manifest import mark_path, write_mark
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -38,7 +38,13 @@ class Unit:
 
 
 def run_units(
-    spark: SparkSession, stage: str, out: Path, units: Sequence[Unit], work: Callable[[Any], dict[str, Any]]
+    spark: SparkSession,
+    stage: str,
+    out: Path,
+    units: Sequence[Unit],
+    work: Callable[[Any], dict[str, Any]],
+    *,
+    in_runs: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Run `work` on every unit and return its marks by unit name.
 
@@ -49,24 +55,54 @@ def run_units(
     work
         Called on an executor with the unit's task; returns the mark's payload, ``files`` (path below `out` to
         bytes) included. It must be a plain function of picklable arguments.
+    in_runs
+        Keep the order of `units` and give each task a run of consecutive ones, long runs first.
 
     Raises
     ------
     StellarmlError
         Telling every unit that failed, after all the others are done.
     """
-    ordered = sorted(units, key=lambda unit: (-unit.weight, unit.name))
-    if not ordered:
+    if not units:
         return {}
+    if in_runs:
+        runs = runs_of_neighbours(units, spark.sparkContext.defaultParallelism)
+    else:
+        runs = [[unit] for unit in sorted(units, key=lambda unit: (-unit.weight, unit.name))]
+    for unit in units:
+        mark_path(out, unit.name).unlink(missing_ok=True)
 
     def run_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for index in batch.column(0).to_pylist():
-                unit = ordered[index]
-                yield outcome_batch(unit.name, guarded(out, unit.name, lambda u=unit: work(u.task)))  # type: ignore[misc]
+                for unit in runs[index]:
+                    yield outcome_batch(unit.name, _once(out, unit, work))
 
-    frame = spark.range(0, len(ordered), 1, len(ordered)).mapInArrow(run_partition, RESULT_SCHEMA)
-    return collect_outcomes(frame, stage, out, len(ordered))
+    frame = spark.range(0, len(runs), 1, len(runs)).mapInArrow(run_partition, RESULT_SCHEMA)
+    return collect_outcomes(frame, stage, out, len(units))
+
+
+def runs_of_neighbours(units: Sequence[Unit], slots: int) -> list[list[Unit]]:
+    """Cut `units` into runs, each about the rest's weight over twice the `slots`: long ones first, short ones last."""
+    left = sum(unit.weight for unit in units)
+    runs: list[list[Unit]] = []
+    taken, share = 0, -1.0
+    for unit in units:
+        if taken + unit.weight / 2 > share:
+            left -= taken
+            runs.append([])
+            taken, share = 0, left / (2 * slots)
+        runs[-1].append(unit)
+        taken += unit.weight
+    return runs
+
+
+def _once(out: Path, unit: Unit, work: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """Run one unit, unless an earlier attempt of the same task, which died later, has finished it."""
+    try:
+        return {"payload": json.loads(mark_path(out, unit.name).read_text())}
+    except FileNotFoundError:
+        return guarded(out, unit.name, lambda: work(unit.task))
 
 
 def guarded(out: Path, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ by the hats library itself, so what it validates and LSDB opens is what it wrote
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +29,9 @@ def finish_catalogue(
     dec: str,
     schema: pa.Schema,
     max_rows: int,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write what makes the leaves below `root` a HATS catalogue.
+    """Write what makes the leaves below `root` a HATS catalogue; `more` are properties beside those of a usual one.
 
     An empty catalogue has no leaf; its schema is kept in ``dataset/_common_metadata`` so that later stages can read
     zero rows of the right types.
@@ -46,17 +48,18 @@ def finish_catalogue(
         else:
             pq.write_metadata(schema, root / "dataset" / "_common_metadata")
         PartitionInfo([HealpixPixel(t.order, t.pixel) for t in tiles]).write_to_file(catalog_path=root)
-        TableProperties(
-            catalog_name=name,
-            catalog_type="object",
-            total_rows=rows,
-            ra_column=ra,
-            dec_column=dec,
-            healpix_column=HEALPIX_COLUMN,
-            healpix_order=HEALPIX_ORDER,
-            hats_max_rows=max_rows,
-            hats_builder="stellarml",
-        ).to_properties_file(root)
+        properties = {
+            "catalog_name": name,
+            "catalog_type": "object",
+            "total_rows": rows,
+            "ra_column": ra,
+            "dec_column": dec,
+            "healpix_column": HEALPIX_COLUMN,
+            "healpix_order": HEALPIX_ORDER,
+            "hats_max_rows": max_rows,
+            "hats_builder": "stellarml",
+        }
+        TableProperties(**properties | dict(more or {})).to_properties_file(root)
 
 
 def write_catalogue(

@@ -240,7 +240,7 @@ def parquet_metadata(path: Path) -> pq.FileMetaData:
         raise InputError(f"{path}: is not a readable Parquet file ({error}).") from None
 
 
-def file_schema(root: Path, files: Iterable[Path]) -> pa.Schema:
+def raw_schema(root: Path, files: Iterable[Path]) -> pa.Schema:
     """Return the Arrow schema of a catalogue's files: from its common metadata, or else from its first leaf.
 
     Raises

@@ -15,10 +15,10 @@ from stellarml.errors import InputError, did_you_mean
 from stellarml.hats_layout import (
     Properties,
     catalogue_properties,
-    file_schema,
     find_catalogue,
     leaf_files,
     parquet_metadata,
+    raw_schema,
 )
 from stellarml.leaf_rows import Leaf, LeafFormat, Ranges, read_leaf, row_groups_in
 from stellarml.log import get_logger
@@ -84,7 +84,7 @@ def open_catalogue(root: Path) -> Catalogue:
             f"Its main catalogue is {properties.get('hats_primary_table_url', 'primary_catalog') or 'not named there'}."
         )
     files = leaf_files(folder, properties.suffix)
-    found = file_schema(folder, (path for _, paths in files for path in paths))
+    found = raw_schema(folder, (path for _, paths in files for path in paths))
     position = [
         _position_column(properties, found, *keys)
         for keys in (("hats_col_ra", "ra_column"), ("hats_col_dec", "dec_column"))
@@ -141,7 +141,7 @@ def open_margin(root: Path, schema: pa.Schema | None = None) -> Margin:
             "expected a margin catalogue with its threshold in arcsec."
         )
     files = leaf_files(root, properties.suffix)
-    found = file_schema(root, (path for _, paths in files for path in paths)) if files else schema
+    found = raw_schema(root, (path for _, paths in files for path in paths)) if files else schema
     if found is None:
         return Margin(root, threshold, ())
     ra = _position_column(properties, found, "hats_col_ra", "ra_column")

@@ -91,9 +91,14 @@ class StageRun:
         return record
 
 
+def mark_path(out: Path, unit: str) -> Path:
+    """Return where the mark of `unit` is."""
+    return out / "_done" / f"{unit}.json"
+
+
 def write_mark(out: Path, unit: str, payload: Mapping[str, Any]) -> None:
     """Record, from any process, that `unit` is whole; ``files`` in the payload are checked before it is trusted."""
-    write_atomically(out / "_done" / f"{unit}.json", json.dumps(payload))
+    write_atomically(mark_path(out, unit), json.dumps(payload))
 
 
 def read_marks(out: Path) -> dict[str, dict[str, Any]]:

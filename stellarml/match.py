@@ -110,7 +110,9 @@ def match_catalogues(
             for path, survey, name in zip(paths, surveys, ("left", "right"), strict=True)
         ]
         left, right = (
-            side_of(open_catalogue(root), d, config.crossmatch.scope)
+            side_of(
+                open_catalogue(root), d, config.crossmatch.scope, with_errors=settings.radius_arcsec is None
+            )
             for root, d in zip(roots, descriptors, strict=True)
         )
         columns = layout(left, right, options.columns, options.join, hats=options.format == "hats")
@@ -130,7 +132,7 @@ def _files(descriptor: Descriptor, path: Path) -> list[Path]:
         return [file.path for file in find_files(descriptor, path)]
     catalogue = open_catalogue(path)
     properties = [catalogue.root / name for name in _PROPERTIES if (catalogue.root / name).is_file()]
-    return [*properties, *(leaf.path for leaf in catalogue.leaves)]
+    return [*properties, *(p for leaf in catalogue.leaves for p in leaf.paths)]
 
 
 def _hats_root(
@@ -160,7 +162,7 @@ def _match_tiles(
         for leaf in plan.left.leaves
     ]
     pending = [unit for unit in units if unit.name not in run.marks]
-    marks = run.marks | run_units(spark, "match", run.out, pending, _match_leaf)
+    marks = run.marks | run_units(spark, "match", run.out, pending, _match_leaf, in_runs=True)
     done = [marks[unit.name] for unit in units]
     statistics = merge_statistics([mark["statistics"] for mark in done])
     statistics |= plan.record()

@@ -28,7 +28,7 @@ MAS_PER_RAD = 1000.0 * ARCSEC_PER_RAD
 SIDE_ARCSEC = 211_076.0
 """Square root of the area of a pixel of order 0."""
 
-_MAX_SAMPLES_PER_EDGE = 1024
+_MAX_CUTS = 7
 ROUNDING_ARCSEC = 1e-4
 _SMALLEST_DISC_ARCSEC = 0.1
 
@@ -134,8 +134,10 @@ def cone_ranges(ra_deg: ArrayLike, dec_deg: ArrayLike, radius_arcsec: ArrayLike)
 def halo_ranges(order: int, pixel: int, radius_arcsec: float) -> Integers:
     """Index ranges of a tile and of everything within `radius_arcsec` of any of its points.
 
-    A path out of the tile crosses its border, so what lies within the halo lies within the halo of a point of the
-    border. The border is sampled, and each sample's cone is widened by the longest gap between two samples.
+    The pixels along the inside of the tile's border and all their neighbours, at the finest order whose pixels are
+    nowhere narrower than the halo: the narrowest HEALPix pixel, near the poles, is 0.67 of the mean side wide (found
+    over whole orders), so one of twice the radius is wide enough. Tiles are cut into 128 x 128 at most, which makes
+    the halo at least a 128th of the tile.
 
     Returns
     -------
@@ -145,15 +147,29 @@ def halo_ranges(order: int, pixel: int, radius_arcsec: float) -> Integers:
     tile = np.array([pixel_range(order, pixel)], dtype=np.int64)
     if radius_arcsec <= 0.0:
         return tile
-    radius_arcsec = max(radius_arcsec, _SMALLEST_DISC_ARCSEC)
-    side = SIDE_ARCSEC / (1 << order)
-    samples = int(np.clip(np.ceil(1.5 * side / radius_arcsec), 1, _MAX_SAMPLES_PER_EDGE))
-    border = healpy.boundaries(1 << order, pixel, step=samples, nest=True).T
-    following = np.roll(border, -1, axis=0)
-    gap = ARCSEC_PER_RAD * float(_angle(border, following).max())
-    reach = radius_arcsec + gap + ROUNDING_ARCSEC
-    fine = order_of_side(reach / 2.0)
-    return merge_ranges(np.concatenate([tile, *(_disc(vector, reach, fine) for vector in border)]))
+    needed = 2.0 * (radius_arcsec + ROUNDING_ARCSEC)
+    if needed > SIDE_ARCSEC:
+        return np.array([[0, 12 << 2 * INDEX_ORDER]], dtype=np.int64)
+    fine = min(int(np.floor(np.log2(SIDE_ARCSEC / needed))), order + _MAX_CUTS, INDEX_ORDER)
+    inside = _inner_border(order, pixel, fine)
+    around = healpy.get_all_neighbours(1 << fine, inside, nest=True).ravel()
+    first = np.concatenate([inside, around[around >= 0]]).astype(np.int64)
+    shift = 2 * (INDEX_ORDER - fine)
+    return merge_ranges(np.concatenate([tile, np.column_stack([first << shift, (first + 1) << shift])]))
+
+
+def _inner_border(order: int, pixel: int, fine: int) -> Integers:
+    """Pixels of order `fine` along the border of a tile, inside; the one that holds the tile where that is larger."""
+    if fine <= order:
+        return np.array([pixel >> 2 * (order - fine)], dtype=np.int64)
+    cuts = fine - order
+    along = np.arange(1 << cuts, dtype=np.int64)
+    spread = np.zeros_like(along)
+    for bit in range(cuts):
+        spread |= ((along >> bit) & 1) << (2 * bit)
+    last = spread[-1]
+    edges = np.concatenate([spread, spread << 1, spread | (last << 1), last | (spread << 1)])
+    return np.unique(edges) + (np.int64(pixel) << 2 * cuts)
 
 
 def pixel_centres(order: int, pixels: ArrayLike) -> Floats:

@@ -153,7 +153,7 @@ def _by_position(spark: SparkSession, config: Config, run: StageRun, table: Desc
     fixed = config.crossmatch.model_copy(update=update)
     catalogues = open_catalogue(lake / table.name), open_catalogue(lake / "stars")
     left, right = (
-        side_of(catalogue, descriptor, "full")
+        side_of(catalogue, descriptor, "full", with_errors=False)
         for catalogue, descriptor in zip(catalogues, (table, stars), strict=True)
     )
     plan = plan_match(

@@ -27,10 +27,13 @@ from stellarml.crossmatch.astrometry import (
     prepare_moving,
     prepare_staying,
 )
-from stellarml.crossmatch.pairs import epoch_limits, search_radius_rad
+from stellarml.crossmatch.pairs import SAFETY, epoch_limits, search_radius_rad
 from stellarml.crossmatch.settings import Floats, Integers, MatchSettings, Sources
 from stellarml.sky import ARCSEC_PER_RAD
 
+COMFORT_ARCSEC = 10.0
+"""A halo of a few times this costs little; no row that reaches less far is a mover."""
+MAX_MOVERS = 10_000
 _STEPS_PER_YEAR = 1_000_000
 _BIN_EDGES_ARCSEC: Floats = 2.0 ** (np.arange(-120, 161) / 8.0)
 
@@ -134,7 +137,11 @@ def moving_part(rows: Sources, settings: MatchSettings, limits: Limits) -> Movin
 
 
 def choose_edge_radius(
-    parts: Iterable[MovingPart], limits: Limits, *, comfort_arcsec: float = 10.0, max_movers: int = 10_000
+    parts: Iterable[MovingPart],
+    limits: Limits,
+    *,
+    comfort_arcsec: float = COMFORT_ARCSEC,
+    max_movers: int = MAX_MOVERS,
 ) -> Limits:
     """Add the edge radius, the largest shift within it and the number of movers to `limits`."""
     given = list(parts)
@@ -153,6 +160,13 @@ def choose_edge_radius(
         shift_arcsec=float(shift[: last + 1].max()),
         movers=int(beyond[last]),
     )
+
+
+def still(settings: MatchSettings, limits: Limits) -> Limits:
+    """Complete the limits of a match within a fixed radius whose sources all stay where they are."""
+    if settings.radius_arcsec is None:
+        raise ValueError("a match by errors has limits of its own")
+    return replace(limits, edge_radius_arcsec=settings.radius_arcsec * SAFETY, shift_arcsec=0.0, movers=0)
 
 
 def is_mover(rows: Sources, settings: MatchSettings, limits: Limits) -> Mask:

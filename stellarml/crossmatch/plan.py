@@ -13,6 +13,8 @@ from stellarml.config import Tiles
 from stellarml.crossmatch.frame import frame_part, frame_record, frame_search, merge_frame
 from stellarml.crossmatch.halo import plan_tile
 from stellarml.crossmatch.limits import (
+    COMFORT_ARCSEC,
+    MAX_MOVERS,
     Limits,
     MovingPart,
     StayingPart,
@@ -21,6 +23,7 @@ from stellarml.crossmatch.limits import (
     merge_staying,
     moving_part,
     staying_part,
+    still,
 )
 from stellarml.crossmatch.movers import MoverEdges, merge_edges, mover_edges, mover_ranges, no_edges
 from stellarml.crossmatch.settings import MatchSettings, Sources
@@ -67,37 +70,44 @@ def plan_match(
 ) -> MatchPlan:
     """Gather what must be known of whole catalogues before any tile can be matched."""
     staying = right if settings.moving == "left" else left
-    pieces = _each_leaf(
-        spark, stage, out, marks, "staying", staying, lambda s: _pack(staying_part(s, settings))
-    )
-    limits = merge_staying([StayingPart(**piece) for piece in pieces])
+    limits = merge_staying([])
+    if staying.with_errors or staying.descriptor.position.epoch is not None:
+        pieces = _each_leaf(
+            spark, stage, out, marks, "staying", staying, lambda s: _pack(staying_part(s, settings))
+        )
+        limits = merge_staying([StayingPart(**piece) for piece in pieces])
     if settings.frame is not None:
         bright_mag = settings.frame.bright_mag
         pieces = _frame_parts(spark, stage, out, marks, left, right, settings, bright_mag, limits)
         frame = merge_frame(pieces, settings.frame)
         right, limits = replace(right, frame=frame), replace(limits, frame_arcsec=frame.largest_arcsec)
     moving, staying = (left, right) if settings.moving == "left" else (right, left)
-    pieces = _each_leaf(
-        spark, stage, out, marks, "moving", moving, lambda s: _pack(moving_part(s, settings, limits))
-    )
+    if not moving.with_errors and moving.descriptor.position.pmra is None:
+        return MatchPlan(out, left, right, settings, still(settings, limits), no_edges(), tiles)
+
+    def measure(rows: Sources) -> dict[str, Any]:
+        far = rows.take(is_mover(rows, settings, replace(limits, edge_radius_arcsec=COMFORT_ARCSEC)))
+        return _pack(moving_part(rows, settings, limits)) | {
+            "far": _pack(far) if len(far) <= MAX_MOVERS else None
+        }
+
+    pieces = _each_leaf(spark, stage, out, marks, "moving", moving, measure)
+    far = [piece.pop("far") for piece in pieces]
     parts = [MovingPart(**{name: np.array(value) for name, value in piece.items()}) for piece in pieces]
-    limits = choose_edge_radius(parts, limits)
+    settled = choose_edge_radius(parts, limits)
     edges = no_edges()
-    if limits.movers:
-        settled = limits
-        pieces = _each_leaf(
-            spark,
-            stage,
-            out,
-            marks,
-            "movers",
-            moving,
-            lambda s: _pack(s.take(is_mover(s, settings, settled))),
-        )
-        movers = Sources.concatenate([_unpack_sources(piece) for piece in pieces])
-        candidates = staying.sources(mover_ranges(movers, settings, limits))
-        edges = merge_edges([mover_edges(movers, candidates, settings, limits)])
-    return MatchPlan(out, left, right, settings, limits, edges, tiles)
+    if settled.movers:
+        if None in far:
+
+            def pick(rows: Sources) -> dict[str, Any]:
+                return _pack(rows.take(is_mover(rows, settings, settled)))
+
+            far = _each_leaf(spark, stage, out, marks, "movers", moving, pick)
+        movers = Sources.concatenate([_unpack_sources(piece) for piece in far])
+        movers = movers.take(is_mover(movers, settings, settled))
+        candidates = staying.sources(mover_ranges(movers, settings, settled))
+        edges = merge_edges([mover_edges(movers, candidates, settings, settled)])
+    return MatchPlan(out, left, right, settings, settled, edges, tiles)
 
 
 def _frame_parts(
@@ -153,7 +163,7 @@ def _units(
 ) -> list[dict[str, Any]]:
     units = [Unit(f"{what}-{leaf.tile.name}", leaf.rows, leaf) for leaf in side.leaves]
     pending = [unit for unit in units if unit.name not in marks]
-    done = marks | run_units(spark, stage, out, pending, work)
+    done = marks | run_units(spark, stage, out, pending, work, in_runs=True)
     return [done[unit.name]["part"] for unit in units]
 
 

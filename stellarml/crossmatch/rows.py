@@ -19,12 +19,14 @@ _MAS = {"mas": 1.0, "arcsec": 1000.0, "deg": 3.6e6}
 _CORRELATIONS = ("ra_dec", "ra_pmra", "ra_pmdec", "dec_pmra", "dec_pmdec", "pmra_pmdec")
 
 
-def match_columns(descriptor: Descriptor, available: Sequence[str]) -> list[str]:
+def match_columns(descriptor: Descriptor, available: Sequence[str], *, with_errors: bool = True) -> list[str]:
     """Return the slim columns that a match needs of a survey, of those that are `available`."""
     p = descriptor.position
-    named: list[Names | None] = [p.ra, p.dec, p.parallax, p.pmra, p.pmdec, p.pmra_error, p.pmdec_error]
-    named += [q.column for q in (p.ra_error, p.dec_error, p.epoch) if q is not None]
-    named += [getattr(p.correlations, name) for name in _CORRELATIONS]
+    named: list[Names | None] = [p.ra, p.dec, p.pmra, p.pmdec, p.epoch.column if p.epoch else None]
+    if with_errors:
+        named += [p.parallax, p.pmra_error, p.pmdec_error]
+        named += [q.column for q in (p.ra_error, p.dec_error) if q is not None]
+        named += [getattr(p.correlations, name) for name in _CORRELATIONS]
     columns = [descriptor.id_column, *(names[0].lower() for names in named if names)]
     return list(dict.fromkeys(name for name in columns if name in available))
 

@@ -48,6 +48,8 @@ class Side:
         (column, compared column, operator, number): the first is missing where the comparison holds.
     frame
         Offsets that are taken off the positions.
+    with_errors
+        Whether the match needs errors, correlations and parallaxes; one within a fixed radius does not.
     """
 
     leaves: tuple[Leaf, ...]
@@ -57,6 +59,7 @@ class Side:
     names: dict[str, str] = field(default_factory=dict)
     sentinels: tuple[_Rule, ...] = ()
     frame: FrameOffsets | None = None
+    with_errors: bool = True
 
     @property
     def rows(self) -> int:
@@ -65,8 +68,9 @@ class Side:
 
     def slim(self, ranges: npt.NDArray[np.int64], more: Sequence[str] = ()) -> pa.Table:
         """Read what the match needs, and `more`, of rows in `ranges` that take part, by the descriptor's names."""
-        wanted = list(dict.fromkeys([*match_columns(self.descriptor, self._known), *more]))
-        table = self._read(ranges, [self.names.get(name, name) for name in wanted])
+        needed = match_columns(self.descriptor, self._known, with_errors=self.with_errors)
+        wanted = list(dict.fromkeys([*needed, *more]))
+        table = self._read(ranges, [self.names.get(name, name) for name in wanted], cached=True)
         own = {self.names.get(name, name): name for name in wanted}
         table = table.select([HEALPIX_COLUMN, *own]).rename_columns([HEALPIX_COLUMN, *own.values()])
         for column, compared, operator, number in self.sentinels:
@@ -76,9 +80,11 @@ class Side:
                 table = table.set_column(table.column_names.index(column), column, emptied)
         return table
 
-    def wide(self, ranges: npt.NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+    def wide(
+        self, ranges: npt.NDArray[np.int64], columns: Sequence[str], *, cached: bool = False
+    ) -> pa.Table:
         """Read `columns`, by the catalogue's own names, of the rows in `ranges` that take part."""
-        return self._read(ranges, columns)
+        return self._read(ranges, columns, cached=cached)
 
     def sources(self, ranges: npt.NDArray[np.int64]) -> Sources:
         """Read the rows in `ranges` that take part, in the kernel's form."""
@@ -99,13 +105,13 @@ class Side:
     def _known(self) -> list[str]:
         return [*self.schema.names, *self.names]
 
-    def _read(self, ranges: npt.NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+    def _read(self, ranges: npt.NDArray[np.int64], columns: Sequence[str], *, cached: bool) -> pa.Table:
         cuts = [] if self.scope == "full" else [CUTS_FAILED]
         names = list(dict.fromkeys([*columns, *cuts]))
-        return taking_part(read_ranges(self.leaves, ranges, names, self.schema), self.scope)
+        return taking_part(read_ranges(self.leaves, ranges, names, self.schema, cached=cached), self.scope)
 
 
-def side_of(catalogue: Catalogue, descriptor: Descriptor, scope: str) -> Side:
+def side_of(catalogue: Catalogue, descriptor: Descriptor, scope: str, *, with_errors: bool = True) -> Side:
     """Say which columns of `catalogue` a match needs.
 
     Raises
@@ -122,7 +128,7 @@ def side_of(catalogue: Catalogue, descriptor: Descriptor, scope: str) -> Side:
             "Ingest its raw files with stellarml, or use the scope 'full'."
         )
     roles = {c.canonical: c for c in descriptor.wanted()}
-    needed = match_columns(descriptor, list(roles))
+    needed = match_columns(descriptor, list(roles), with_errors=with_errors)
     names, problems = {}, []
     for canonical in needed:
         found = _find(roles[canonical], schema.names)
@@ -142,7 +148,7 @@ def side_of(catalogue: Catalogue, descriptor: Descriptor, scope: str) -> Side:
         )
     raise_gathered(InputError, f"{catalogue.root} as survey '{descriptor.name}'", problems)
     rules = () if REPAIRS in schema.names else tuple(_rules(descriptor, needed))
-    return Side(catalogue.leaves, schema, descriptor, scope, names, rules)
+    return Side(catalogue.leaves, schema, descriptor, scope, names, rules, with_errors=with_errors)
 
 
 def _find(column: WantedColumn, available: Sequence[str]) -> str | None:

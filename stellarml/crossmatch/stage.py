@@ -79,7 +79,8 @@ def crossmatch(spark: SparkSession, config: Config, *, overwrite: bool = False) 
             return run.record
         catalogues = open_catalogue(lake / "stars"), open_catalogue(lake / right.name)
         sides = [
-            side_of(c, d, config.crossmatch.scope) for c, d in zip(catalogues, (left, right), strict=True)
+            side_of(c, d, config.crossmatch.scope, with_errors=settings.radius_arcsec is None)
+            for c, d in zip(catalogues, (left, right), strict=True)
         ]
         plan = plan_match(spark, "crossmatch", out, run.marks, sides[0], sides[1], settings, config.tiles)
         return _match_tiles(spark, run, plan, catalogues, config)
@@ -97,7 +98,7 @@ def _match_tiles(
 
     units = [Unit(f"tile-{leaf.tile.name}", leaf.rows, leaf) for leaf in plan.left.leaves]
     pending = [unit for unit in units if unit.name not in run.marks]
-    marks = run.marks | run_units(spark, "crossmatch", run.out, pending, work)
+    marks = run.marks | run_units(spark, "crossmatch", run.out, pending, work, in_runs=True)
     done = [marks[unit.name] for unit in units]
     statistics = merge_statistics([mark["statistics"] for mark in done])
     statistics |= plan.record()

@@ -33,11 +33,15 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Slim:
-    """Slim rows of one side of a tile, halo included, and the index ranges they came from."""
+    """Slim rows of one side of a tile, halo included, and the index ranges they came from.
+
+    `cached`: the next tile will read the same row groups, so that their wide columns are worth keeping.
+    """
 
     side: Side
     rows: pa.Table
     ranges: Integers
+    cached: bool = False
 
     @property
     def keys(self) -> Integers:
@@ -59,16 +63,30 @@ class Slim:
         """
         if not columns:
             return {}
+        at_hand = self._at_hand(columns)
+        index = _index(rows)
+        found = {name: self.rows[column].take(index) for name, column in at_hand.items()}
+        columns = [name for name in columns if name not in at_hand]
+        if not columns:
+            return found
         keys = self.keys
         ranges = self._where(keys[rows[rows >= 0]])
-        wide = self.side.wide(ranges, columns).combine_chunks()
+        wide = self.side.wide(ranges, columns, cached=self.cached).combine_chunks()
         place = np.cumsum(sky.in_ranges(keys, ranges)) - 1
         if wide.num_rows != (place[-1] + 1 if len(place) else 0):
             raise InputError(
                 f"survey '{self.side.descriptor.name}': its leaves changed while they were matched. Run again."
             )
         index = _index(np.where(rows < 0, -1, place[rows]) if len(place) else rows)
-        return {name: wide[name].take(index) for name in columns}
+        return found | {name: wide[name].take(index) for name in columns}
+
+    def _at_hand(self, columns: Sequence[str]) -> dict[str, str]:
+        """Return those of `columns` that the slim rows have as the catalogue has them, and their names there."""
+        emptied = {column for column, *_ in self.side.sentinels}
+        own = {
+            self.side.names.get(name, name): name for name in self.rows.column_names if name not in emptied
+        }
+        return {name: own[name] for name in columns if name in own}
 
     def _where(self, keys: Integers) -> Integers:
         """Return the ranges to read for the wide columns: the span of the matched rows, or cells around few."""
@@ -100,8 +118,8 @@ class MatchedTile:
 def match_rows(plan: MatchPlan, tile: Tile) -> MatchedTile:
     """Read one tile of the left catalogue with its halos, and match it."""
     halo = plan_tile(tile.order, tile.pixel, plan.settings, plan.limits, plan.edges)
-    left = Slim(plan.left, plan.left.slim(halo.left), halo.left)
-    right = Slim(plan.right, plan.right.slim(halo.right), halo.right)
+    left = Slim(plan.left, plan.left.slim(halo.left).combine_chunks(), halo.left)
+    right = Slim(plan.right, plan.right.slim(halo.right).combine_chunks(), halo.right, cached=True)
     keys = left.keys
     owned = (keys >= tile.range[0]) & (keys < tile.range[1])
     rows, others = plan.left.prepared(left.rows), plan.right.prepared(right.rows)

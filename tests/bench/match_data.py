@@ -53,79 +53,13 @@ LEFT_COLUMNS = (
     "ra_dec_corr", "phot_g_mean_mag",
 )  # fmt: skip
 BANDS = {"u": 1.9, "v": 1.5, "g": 0.4, "r": -0.1, "i": -0.4}
+LEFT_SLIM, RIGHT_SLIM = ("source_id", "ra", "dec"), ("object_id", "raj2000", "dej2000")
 RIGHT_COLUMNS = (
     "object_id", "raj2000", "dej2000", "e_raj2000", "e_dej2000", "mean_epoch",
     *(f"{prefix}{band}_psf" for band in BANDS for prefix in ("", "e_")),
 )  # fmt: skip
 
-_FILES = '[files]\nformat = "hats"\nglob = "*.parquet"\n'
-_LEFT_PLAIN = f"""name = "bench_left"
-kind = "astrometry"
-
-{_FILES}
-[position]
-id = "source_id"
-ra = "ra"
-dec = "dec"
-
-[columns]
-keep = {json.dumps(LEFT_COLUMNS[3:])}
-"""
-_RIGHT_PLAIN = f"""name = "bench_right"
-kind = "photometry"
-
-{_FILES}
-[position]
-id = "object_id"
-ra = "raj2000"
-dec = "dej2000"
-
-[columns]
-keep = {json.dumps(RIGHT_COLUMNS[3:])}
-"""
-_LEFT_FULL = f"""name = "bench_left_full"
-kind = "astrometry"
-
-{_FILES}
-[position]
-id = "source_id"
-ra = "ra"
-dec = "dec"
-ra_error = {{ column = "ra_error", unit = "mas" }}
-dec_error = {{ column = "dec_error", unit = "mas" }}
-epoch = {{ value = 2016.0, unit = "jyear" }}
-parallax = "parallax"
-pmra = "pmra"
-pmra_error = "pmra_error"
-pmdec = "pmdec"
-pmdec_error = "pmdec_error"
-correlations = {{ ra_dec = "ra_dec_corr" }}
-
-[columns]
-keep = ["phot_g_mean_mag"]
-"""
-_RIGHT_FULL = f"""name = "bench_right_full"
-kind = "photometry"
-
-{_FILES}
-[position]
-id = "object_id"
-ra = "raj2000"
-dec = "dej2000"
-ra_error = {{ column = "e_raj2000", unit = "mas", floor = 36, reject_above = 1000 }}
-dec_error = {{ column = "e_dej2000", unit = "mas", floor = 36, reject_above = 1000 }}
-epoch = {{ column = "mean_epoch", unit = "mjd", null_when = "mean_epoch = 0" }}
-
-[columns]
-keep = {json.dumps(RIGHT_COLUMNS[6:])}
-"""
-DESCRIPTORS = {
-    "left_plain": _LEFT_PLAIN,
-    "right_plain": _RIGHT_PLAIN,
-    "left_full": _LEFT_FULL,
-    "right_full": _RIGHT_FULL,
-}
-"""`plain`: positions alone, what other tools match by. `full`: errors, epochs, proper motions, parallax."""
+SURVEYS = Path(__file__).parent / "peers" / "surveys"
 
 
 @dataclass(frozen=True)
@@ -179,8 +113,11 @@ class MatchData:
         return path
 
     def descriptor(self, side: str, kind: str) -> Path:
-        """Survey descriptor of one side; `kind` is ``plain`` or ``full``."""
-        return self.root / f"{side}_{kind}.toml"
+        """Survey descriptor of one side.
+
+        `kind` is ``plain``, positions alone, as other tools match; or ``full``, with errors, epochs, proper motions.
+        """
+        return SURVEYS / f"{side}_{kind}.toml"
 
 
 def default_folder() -> Path:
@@ -201,9 +138,7 @@ def make(
     spec = Spec(left_rows, right_rows, seed, density_per_deg2)
     data = MatchData(folder / spec.name, spec)
     stamp = data.root / "made.json"
-    for name, text in DESCRIPTORS.items():
-        data.root.mkdir(parents=True, exist_ok=True)
-        (data.root / f"{name}.toml").write_text(text)
+    data.root.mkdir(parents=True, exist_ok=True)
     if stamp.exists() and json.loads(stamp.read_text()) == asdict(spec):
         return data
     for name in ("left", "right", "left_hats", "right_hats", "right_margin"):
@@ -215,8 +150,8 @@ def make(
             (data.root / side).mkdir(parents=True, exist_ok=True)
             pq.write_table(table, data.root / side / f"{side}-{index:04d}.parquet", compression="zstd")
     tiles = bench_tiles()
-    _write_hats(data.plain("left"), data.hats("left"), "bench_left", LEFT_COLUMNS[:3], tiles)
-    _write_hats(data.plain("right"), data.hats("right"), "bench_right", RIGHT_COLUMNS[:3], tiles)
+    _write_hats(data.plain("left"), data.hats("left"), "bench_left", LEFT_SLIM, tiles)
+    _write_hats(data.plain("right"), data.hats("right"), "bench_right", RIGHT_SLIM, tiles)
     stamp.write_text(json.dumps(asdict(spec)))
     return data
 

@@ -43,7 +43,9 @@ def test_every_row_of_every_tile_is_accounted_for(
         found.append(match)
         statistics.append(counts)
     assert len(found) > 8 and np.array_equal(np.sort(np.concatenate(seen)), np.sort(left.id))
-    assert merge_statistics(statistics) == merge_statistics([tile_statistics(whole, np.ones(len(left), bool))])
+    assert merge_statistics(statistics) == merge_statistics(
+        [tile_statistics(whole, np.ones(len(left), bool))]
+    )
     total, distinct = distinct_bests(found)
     assert total == distinct == distinct_bests([whole])[1]
     assert max(match.number_of_mates.max(initial=0) for match in found) > 0
@@ -60,5 +62,7 @@ def test_pairs_are_the_same_counted_from_either_side() -> None:
         assert np.array_equal(degree[first], counts) and counts.sum() == len(found.left_id)
         assert all((degree[ids == one] == n).all() for one, n in zip(of_each[:50], counts[:50], strict=True))
     chosen = dict(zip(*np.unique(found.right_id[found.best], return_counts=True), strict=True))
-    expected = [chosen.get(b, 0) - int(is_best) for b, is_best in zip(found.right_id, found.best, strict=True)]
+    expected = [
+        chosen.get(b, 0) - int(is_best) for b, is_best in zip(found.right_id, found.best, strict=True)
+    ]
     assert found.number_of_mates.tolist() == expected

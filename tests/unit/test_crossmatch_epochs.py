@@ -51,7 +51,7 @@ def by_astropy(ra: float, dec: float, pmra: float, pmdec: float, years: float) -
 
 @pytest.mark.parametrize("star", STARS)
 def test_the_kernel_and_the_oracle_move_stars_as_astropy_does(star: str) -> None:
-    """On a straight line in space the angle is atan(mu t), short of mu t by its third power; the light, too, is late."""
+    """On a straight line in space the angle is atan(mu t), short of mu t by its third power; light is late."""
     ra, dec, pmra, pmdec, years = STARS[star]
     there = by_astropy(ra, dec, pmra, pmdec, years)
     angle = abs(years) * np.hypot(pmra, pmdec) / 1000.0 / sky.ARCSEC_PER_RAD
@@ -188,7 +188,9 @@ def test_missing_epochs_take_the_mean_of_their_catalogue() -> None:
     left = one(10.0, 5.0, 2016.0, 2000.0, 0.0)
     left = Sources(**{**vars(left), "ra_error_mas": np.array([1.0]), "dec_error_mas": np.array([1.0])})
     at = [float(sky.propagate(10.0, 5.0, 2000.0, 0.0, years)[0]) for years in (-16.0, -4.0, -10.0)]
-    right = sources([1, 2, 3], at, [5.0] * 3, epoch_yr=[2000.0, 2012.0, np.nan], ra_error_mas=50.0, dec_error_mas=50.0)
+    right = sources(
+        [1, 2, 3], at, [5.0] * 3, epoch_yr=[2000.0, 2012.0, np.nan], ra_error_mas=50.0, dec_error_mas=50.0
+    )
     found = match_tile(left, right, MatchSettings(right_errors=PositionErrors(floor_mas=36.0)))
     assert found.right_id.tolist() == [1, 2, 3]
     assert found.distance_arcsec == pytest.approx([0.0, 0.0, 0.0], abs=1e-3)

@@ -147,11 +147,15 @@ def test_the_edge_radius_bounds_every_edge_but_the_movers() -> None:
     found = match_tile(left, right, SKYMAPPER)
     a, b = found.left_row, found.right_row
     length = sky.separation_arcsec(left.ra_deg[a], left.dec_deg[a], right.ra_deg[b], right.dec_deg[b])
+    speed = np.nan_to_num(np.hypot(left.pmra_mas_yr, left.pmdec_mas_yr)) / 1000.0
+    shift = speed * max(2016.0 - known.first_epoch_yr, known.last_epoch_yr - 2016.0)
+    shift[np.isnan(left.ra_error_mas)] = 0.0
     for max_movers in (0, 3, 12):
         parts = [moving_part(left, SKYMAPPER, known)]
         chosen = choose_edge_radius(parts, known, comfort_arcsec=0.0, max_movers=max_movers)
         mover = is_mover(left, SKYMAPPER, chosen)
         assert mover.sum() == chosen.movers <= max_movers
+        assert chosen.shift_arcsec == pytest.approx(shift[~mover].max())
         assert length[~mover[a]].max() <= chosen.edge_radius_arcsec
         assert (length[~mover[a]].max() > 0.3 * chosen.edge_radius_arcsec) or max_movers == 0
     assert choose_edge_radius([], known).edge_radius_arcsec == 0.0

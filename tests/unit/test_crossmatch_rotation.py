@@ -1,6 +1,6 @@
 """The sky has no preferred place: turned as a whole, two catalogues keep their pairs, with every number of a pair.
 
-Errors refer to local east and north, which turn by d_alpha sin(delta) from one source to the next: for round errors that
+Errors refer to local east and north, which turn by d_alpha sin(delta) between two sources: for round errors that
 is nothing, for elongated ones it is less than the tolerance anywhere but about a pole.
 """
 

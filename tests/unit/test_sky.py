@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import healpy
 import numpy as np
 import pytest
 from astropy.coordinates import angular_separation
@@ -163,14 +164,27 @@ def test_halo_misses_nobody(radius_arcsec: float) -> None:
         first, end = sky.pixel_range(order, pixel)
         assert ((index < first) | (index >= end)).any()
         covered = (ranges[:, 1] - ranges[:, 0]).sum() / float(end - first)
-        assert covered < 1.0 + 40.0 * (radius_arcsec / side) + 60.0 * (radius_arcsec / side) ** 2 + 0.1
+        assert covered < 1.0 + 40.0 * (radius_arcsec / side) + 150.0 * (radius_arcsec / side) ** 2 + 0.1
 
 
-def test_half_a_halo_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    disc = sky._disc
-    monkeypatch.setattr(sky, "_disc", lambda vector, radius, order: disc(vector, radius / 2.0, order))
+def test_a_halo_of_pixels_too_small_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    halo = sky.halo_ranges
+    monkeypatch.setattr(sky, "halo_ranges", lambda order, pixel, radius: halo(order, pixel, radius / 6.0))
     with pytest.raises(AssertionError):
         test_halo_misses_nobody(30.0)
+
+
+def test_pixels_are_wide_enough_for_the_halo() -> None:
+    """A pixel and its neighbours hold all within half the mean side; no pixel of an order is narrower than 0.67."""
+    nside, side = 16, healpy.nside2resol(16)
+    for pixel in range(12 * nside * nside):
+        block = {pixel, *healpy.get_all_neighbours(nside, pixel, nest=True).tolist()} - {-1}
+        ring = set(np.concatenate([healpy.get_all_neighbours(nside, p, nest=True) for p in block]).tolist())
+        own = healpy.boundaries(nside, pixel, step=4, nest=True).T
+        outside = np.concatenate(
+            [healpy.boundaries(nside, p, step=4, nest=True).T for p in ring - block - {-1}]
+        )
+        assert np.linalg.norm(own[:, None] - outside[None], axis=-1).min() > 0.66 * side
 
 
 def points_near_border(
@@ -189,8 +203,6 @@ def points_near_border(
     for bit in range(deep - order):
         interleaved |= ((x >> bit) & 1) << (2 * bit) | ((y >> bit) & 1) << (2 * bit + 1)
     inside = (np.int64(pixel) << (2 * (deep - order))) + interleaved
-    import healpy
-
     ra, dec = healpy.pix2ang(1 << deep, inside, nest=True, lonlat=True)
     return np.asarray(ra), np.asarray(dec)
 
