@@ -14,16 +14,15 @@ import typer
 from rich.console import Console
 
 from stellarml import __version__
+from stellarml.cli_match import margin, match
 from stellarml.cli_options import (
     ConfigFile,
-    Format,
-    Join,
     MaybeConfigFile,
-    Mode,
     Out,
     Overrides,
     Overwrite,
     Profile,
+    configured,
 )
 from stellarml.config import Config, load_config
 from stellarml.errors import StellarmlError, UserError
@@ -48,12 +47,6 @@ def _root(
     if version:
         typer.echo(__version__)
         raise typer.Exit
-
-
-def _configured(file: Path | None, profile: str | None, overrides: list[str] | None) -> Config:
-    config = load_config(file, profile=profile, overrides=overrides or ())
-    configure_logging(config.log)
-    return config
 
 
 def _tell(stage: str) -> Callable[[str], None]:
@@ -84,7 +77,7 @@ def demo(
 ) -> None:
     """Simulate a sky, run the whole chain on it, print the summary and the report's path."""
     simulate(out, stars, seed)
-    _run_chain(_configured(out / "config.toml", None, overrides), overwrite=False)
+    _run_chain(configured(out / "config.toml", None, overrides), overwrite=False)
 
 
 @app.command(epilog="Example: stellarml simulate --out sky --stars 1000000 --seed 7")
@@ -115,7 +108,7 @@ def run(
     config: ConfigFile, profile: Profile = None, overrides: Overrides = None, overwrite: Overwrite = False
 ) -> None:
     """Run the whole chain; what is unchanged is skipped, what was killed goes on."""
-    _run_chain(_configured(config, profile, overrides), overwrite)
+    _run_chain(configured(config, profile, overrides), overwrite)
 
 
 def _stage(name: str, config: Config, overwrite: bool) -> dict[str, Any]:
@@ -143,7 +136,7 @@ def ingest(
     from stellarml.ingest import ingest as ingest_survey
     from stellarml.session import start_session
 
-    settings = _configured(config, profile, overrides)
+    settings = configured(config, profile, overrides)
     if survey is None:
         for record in _stage("ingest", settings, overwrite).values():
             _show_rows(record)
@@ -158,7 +151,7 @@ def select(
     """Join the distances and count the cut-flow of both surveys."""
     from stellarml.summary import cut_flow_table
 
-    record = _stage("select", _configured(config, profile, overrides), overwrite)
+    record = _stage("select", configured(config, profile, overrides), overwrite)
     _show_rows(record)
     Console().print(cut_flow_table(record["cut_flow"]))
 
@@ -168,7 +161,7 @@ def crossmatch(
     config: ConfigFile, profile: Profile = None, overrides: Overrides = None, overwrite: Overwrite = False
 ) -> None:
     """Match stars and photometry one to one, tile by tile."""
-    _show_rows(_stage("crossmatch", _configured(config, profile, overrides), overwrite))
+    _show_rows(_stage("crossmatch", configured(config, profile, overrides), overwrite))
 
 
 @app.command(epilog="Example: stellarml features --config config.toml")
@@ -176,7 +169,7 @@ def features(
     config: ConfigFile, profile: Profile = None, overrides: Overrides = None, overwrite: Overwrite = False
 ) -> None:
     """Join matched stars with labels and compute the model's inputs."""
-    _show_rows(_stage("features", _configured(config, profile, overrides), overwrite))
+    _show_rows(_stage("features", configured(config, profile, overrides), overwrite))
 
 
 @app.command(epilog="Example: stellarml train --table stars.parquet --features my_features.toml --out model")
@@ -196,7 +189,7 @@ def train(
     """Fit the networks, calibrate the intervals, write the model bundle."""
     given = [f"train.preset={preset}"] if preset else []
     given += [f"train.seed={seed}"] if seed is not None else []
-    settings = _configured(config, profile, [*(overrides or []), *given])
+    settings = configured(config, profile, [*(overrides or []), *given])
     if table is None:
         if config is None:
             raise UserError("train: give --config FILE, or --table FILE with --features TOML and --out DIR")
@@ -229,9 +222,7 @@ def label(
     overwrite: Overwrite = False,
 ) -> None:
     """Label every matched star, or every row of a table, with intervals and flags."""
-    settings = _configured(
-        config, profile, [*(overrides or []), *([f"label.level={level}"] if level else [])]
-    )
+    settings = configured(config, profile, [*(overrides or []), *([f"label.level={level}"] if level else [])])
     if table is None:
         if config is None:
             raise UserError("label: give --config FILE, or --table FILE with --model DIR and --out FILE")
@@ -254,58 +245,15 @@ def report(
     from stellarml.reporting import read_metrics
     from stellarml.summary import show_summary
 
-    settings = _configured(config, profile, overrides)
+    settings = configured(config, profile, overrides)
     _stage("report", settings, overwrite)
     show_summary(Console(), read_metrics(settings), settings.path(settings.paths.report) / "report.html")
 
 
-@app.command(
+app.command(
     epilog="Example: stellarml match gaia/ skymapper/ --left-survey gaia_dr3 --right-survey skymapper_dr2 --out xm"
-)
-def match(
-    left: Annotated[Path, typer.Argument(help="A file, a folder, or a HATS catalogue or collection.")],
-    right: Annotated[Path, typer.Argument(help="The same, for the other catalogue.")],
-    out: Out,
-    left_survey: Annotated[str, typer.Option(help="Shipped survey or path to a TOML, for LEFT.")],
-    right_survey: Annotated[str, typer.Option(help="Shipped survey or path to a TOML, for RIGHT.")],
-    mode: Annotated[
-        Mode,
-        typer.Option(help="all good neighbours, the best of each left source, or unique one-to-one pairs."),
-    ] = Mode.best,
-    join: Annotated[
-        Join, typer.Option(help="inner: matched rows; left: all left rows; anti: left rows without a match.")
-    ] = Join.inner,
-    radius_arcsec: Annotated[
-        float | None,
-        typer.Option(help="Fixed radius in arcsec, nearest is best; default: the surveys' errors."),
-    ] = None,
-    columns: Annotated[
-        str,
-        typer.Option(
-            help="all, ids, or names separated by commas (left.NAME, right.NAME where both have it)."
-        ),
-    ] = "all",
-    format: Annotated[Format, typer.Option(help="Format of the table of matches.")] = Format.hats,
-    profile: Profile = None,
-    overrides: Overrides = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Match any two catalogues by position, errors, epochs and proper motions; write them and the statistics."""
-    from stellarml.match import MatchOptions, match_catalogues
-    from stellarml.session import start_session
-    from stellarml.summary import match_table
-
-    given = [f"crossmatch.radius_arcsec={radius_arcsec}"] if radius_arcsec is not None else []
-    settings = _configured(None, profile, [*(overrides or []), *given])
-    if radius_arcsec is not None and radius_arcsec <= 0:
-        raise UserError(f"--radius-arcsec is {radius_arcsec}; expected more than 0")
-    options = MatchOptions(mode.value, join.value, columns, format.value)
-    surveys = (left_survey, right_survey)
-    record = match_catalogues(
-        start_session(settings.spark), settings, (left, right), surveys, out, options, overwrite=overwrite
-    )
-    Console().print(match_table(record))
-    typer.echo(f"{out}: {record['rows']['out']} rows")
+)(match)
+app.command(epilog="Example: stellarml margin xm/matches --arcsec 10")(margin)
 
 
 @app.command(epilog="Example: stellarml doctor --config config.toml")
@@ -313,7 +261,7 @@ def doctor(config: MaybeConfigFile = None, profile: Profile = None, overrides: O
     """Say what the machine has, what is missing, and how to get it."""
     from stellarml.doctor import examine
 
-    findings = examine(_configured(config, profile, overrides))
+    findings = examine(configured(config, profile, overrides))
     for finding in findings:
         typer.echo(f"{'ok ' if finding.good else 'NO '} {finding.name:<22} {finding.found}")
         if not finding.good:

@@ -1,14 +1,14 @@
-"""Options that several commands share, and the words they take."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stellarml.config import PROFILES
+from stellarml.config import PROFILES, Config, load_config
+from stellarml.log import configure_logging
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run's TOML file.")]
 MaybeConfigFile = Annotated[Path | None, typer.Option("--config", help="The run's TOML file.")]
@@ -24,27 +24,8 @@ Overwrite = Annotated[
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 
 
-class Mode(StrEnum):
-    """Which pairs a match gives."""
-
-    all = "all"
-    best = "best"
-    unique = "unique"
-
-
-class Join(StrEnum):
-    """Which left rows a match gives."""
-
-    inner = "inner"
-    left = "left"
-    anti = "anti"
-
-
-class Format(StrEnum):
-    """How a table of matches is written."""
-
-    hats = "hats"
-    parquet = "parquet"
-    csv = "csv"
-    fits = "fits"
-    votable = "votable"
+def configured(file: Path | None, profile: str | None, overrides: list[str] | None) -> Config:
+    """Resolve the configuration of a command, and log as it says."""
+    config = load_config(file, profile=profile, overrides=overrides or ())
+    configure_logging(config.log)
+    return config

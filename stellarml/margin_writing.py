@@ -24,7 +24,7 @@ from stellarml.errors import InputError, UserError
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_layout import COLLECTION, find_catalogue, raw_schema
 from stellarml.hats_reading import Catalogue, open_catalogue, read_ranges
-from stellarml.manifest import stage_run
+from stellarml.manifest import StageRun, stage_run
 from stellarml.margin import without
 from stellarml.storage import HEALPIX_ORDER, Tile, write_atomically, write_parquet
 from stellarml.tile_border import near_border
@@ -77,42 +77,47 @@ def write_margin(
         overwrite=overwrite,
     ) as run:
         if not run.complete:
-            schema = margin_schema(catalogue)
-            rows_of = {leaf.tile: leaf.rows for leaf in catalogue.leaves}
-            tiles = [*rows_of, *bordering_tiles(list(rows_of), arcsec)]
-
-            def work(tile: Tile) -> dict[str, Any]:
-                table = margin_rows(catalogue, tile, arcsec, schema)
-                files = {}
-                if table.num_rows:
-                    files[str(tile.path)] = write_parquet(target / tile.path, table, config.tiles)["bytes"]
-                return {"files": files, "rows": table.num_rows}
-
-            units = [Unit(tile.name, rows_of.get(tile, 0), tile) for tile in tiles]
-            pending = [unit for unit in units if unit.name not in run.marks]
-            marks = run.marks | run_units(spark, "margin", target, pending, work)
-            written = {tile: marks[tile.name]["rows"] for tile in tiles if marks[tile.name]["rows"]}
-            finish_catalogue(
-                target,
-                name=target.name,
-                tiles=sorted(written, key=lambda tile: tile.range),
-                rows=sum(written.values()),
-                ra=catalogue.ra,
-                dec=catalogue.dec,
-                schema=schema,
-                max_rows=max(written.values(), default=0),
-                more={
-                    "catalog_type": "margin",
-                    "primary_catalog": catalogue.name,
-                    "margin_threshold": arcsec,
-                    "healpix_column": catalogue.format.healpix,
-                    "healpix_order": catalogue.format.order if catalogue.format.healpix else None,
-                },
-            )
-            run.finish({"in": catalogue.rows, "out": sum(written.values())}, units=len(units), arcsec=arcsec)
+            _write_leaves(spark, run, catalogue, arcsec)
         if collection is not None and target.resolve().parent == collection.path.parent.resolve():
             make_collection(collection.path.parent, folder.name, [target.name])
     return run.record
+
+
+def _write_leaves(spark: SparkSession, run: StageRun, catalogue: Catalogue, arcsec: float) -> None:
+    out, tiling = run.out, run.config.tiles
+    schema = margin_schema(catalogue)
+    rows_of = {leaf.tile: leaf.rows for leaf in catalogue.leaves}
+    tiles = [*rows_of, *bordering_tiles(list(rows_of), arcsec)]
+
+    def work(tile: Tile) -> dict[str, Any]:
+        table = margin_rows(catalogue, tile, arcsec, schema)
+        files = {}
+        if table.num_rows:
+            files[str(tile.path)] = write_parquet(out / tile.path, table, tiling)["bytes"]
+        return {"files": files, "rows": table.num_rows}
+
+    units = [Unit(tile.name, rows_of.get(tile, 0), tile) for tile in tiles]
+    pending = [unit for unit in units if unit.name not in run.marks]
+    marks = run.marks | run_units(spark, "margin", out, pending, work)
+    written = {tile: marks[tile.name]["rows"] for tile in tiles if marks[tile.name]["rows"]}
+    finish_catalogue(
+        out,
+        name=out.name,
+        tiles=sorted(written, key=lambda tile: tile.range),
+        rows=sum(written.values()),
+        ra=catalogue.ra,
+        dec=catalogue.dec,
+        schema=schema,
+        max_rows=max(written.values(), default=0),
+        more={
+            "catalog_type": "margin",
+            "primary_catalog": catalogue.name,
+            "margin_threshold": arcsec,
+            "healpix_column": catalogue.format.healpix,
+            "healpix_order": catalogue.format.order if catalogue.format.healpix else None,
+        },
+    )
+    run.finish({"in": catalogue.rows, "out": sum(written.values())}, units=len(units), arcsec=arcsec)
 
 
 def margin_schema(catalogue: Catalogue) -> pa.Schema:

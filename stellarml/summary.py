@@ -99,6 +99,12 @@ def match_table(record: Mapping[str, Any]) -> Table:
     if None not in quantiles:
         told = " / ".join(f"{q:.3f}" for q in quantiles)
         rows.append(("separation of unique pairs, 16 / 50 / 84 %, arcsec", told))
+    offset = [found.get(f"offset_{axis}_mas") for axis in ("ra", "dec")]
+    if None not in offset:
+        rows.append(("right minus left, medians east / north, mas", f"{offset[0]:+.0f} / {offset[1]:+.0f}"))
+    if "frame" in found:
+        cells = sum(cell["from_order"] is not None for cell in found["frame"]["cells"])
+        rows.append(("cells whose frame offset was taken off", f"{cells:,}"))
     for name, number in [*rows, ("rows written", f"{record['rows']['out']:,}")]:
         table.add_row(name, number)
     return table

@@ -64,6 +64,7 @@ def crossmatch(spark: SparkSession, config: Config, *, overwrite: bool = False) 
         "crossmatch": config.crossmatch.model_dump(),
         "left": left.position.model_dump(mode="json"),
         "right": right.position.model_dump(mode="json"),
+        "bands": [[band.magnitude for band in d.bands.values()] for d in (left, right)],
         "tiles": config.tiles.model_dump(),
     }
     with stage_run(

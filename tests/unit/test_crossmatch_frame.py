@@ -59,7 +59,7 @@ from stellarml.sources.descriptor import load_descriptor
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "real"
 NOISE_MAS = 40.0
-DISC = replace(SKYMAPPER, density_radius_arcsec=40.0)
+DISC = replace(SKYMAPPER, density_radius_arcsec=51.0)
 
 
 def with_frame(**frame: float) -> MatchSettings:
@@ -453,17 +453,21 @@ def test_a_halo_that_forgets_the_offset_is_too_small() -> None:
     assert len(joined(parts)["left_id"]) < len(match_tile(left, right, settings).left_id)
 
 
-@pytest.mark.parametrize("settings", [DISC, MatchSettings(radius_arcsec=0.7)], ids=["errors", "radius"])
+@pytest.mark.parametrize(
+    ("settings", "shift_arcsec"),
+    [(DISC, 49.0), (MatchSettings(radius_arcsec=0.7), 40.0), (MatchSettings(radius_arcsec=0.7), 900.0)],
+    ids=["errors", "radius", "far off"],
+)
 @pytest.mark.parametrize("place", PLACES[:3])
 def test_a_fast_star_is_matched_without_the_offset(
-    place: tuple[float, float], settings: MatchSettings
+    place: tuple[float, float], settings: MatchSettings, shift_arcsec: float
 ) -> None:
-    """Its counterpart is 120 arcsec from it and stored further on by the offset, in tiles 6 arcsec wide."""
+    """Its counterpart is 400 arcsec from it and stored further on by the offset, in tiles 6 arcsec wide."""
     rng = np.random.default_rng(11)
-    ra, dec = scattered(*place, 42.0 / 3600.0, 120, rng)
+    ra, dec = scattered(*place, 50.0 / 3600.0, 120, rng)
     noise = rng.normal(0.0, NOISE_MAS, (2, 120))
     seen = placed(ra, dec, *noise)
-    start = sky.propagate(ra[:1], dec[:1], 36_000.0, -48_000.0, -2.0)
+    start = sky.propagate(ra[:1], dec[:1], 120_000.0, -160_000.0, -2.0)
     motion = [np.append(values, np.zeros(120)) for values in start[2:]]
     blended = placed(ra[:1], dec[:1], np.array([250.0]), np.array([50.0]))
     left = in_order(
@@ -473,9 +477,7 @@ def test_a_fast_star_is_matched_without_the_offset(
         )
     )  # fmt: skip
     onwards = sky.unit_vectors(ra[0], dec[0]) - sky.unit_vectors(start[0][0], start[1][0])
-    shift = (
-        onwards / np.linalg.norm(onwards) * (300.0 if settings.radius_arcsec else 40.0) / sky.ARCSEC_PER_RAD
-    )
+    shift = onwards / np.linalg.norm(onwards) * shift_arcsec / sky.ARCSEC_PER_RAD
     frame = every_cell(shift, bare=False)
     right = frame.removed_from(stored_off(catalogue(1000, *seen, epoch_yr=2018.0), shift))
     whole = match_tile(left, right, settings)
