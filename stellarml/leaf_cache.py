@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from stellarml.hats_layout import parquet_metadata
 
-CACHE_BYTES = 256 << 20
+CACHE_BYTES = 512 << 20
 _MAX_FOOTERS = 64
 FileKey = tuple[str, int, int]
 Name = tuple[str, pa.DataType]

@@ -27,10 +27,17 @@ from stellarml.crossmatch.settings import Integers, MatchSettings
 
 @dataclass(frozen=True)
 class TileHalo:
-    """Sorted, disjoint, half-open ranges of ``_healpix_29``, shape (n, 2), tile included."""
+    """Sorted, disjoint, half-open ranges of ``_healpix_29``, shape (n, 2), tile included.
+
+    `left_arcsec` and `right_arcsec` are how far about the tile rows are needed; `far` is whether the ranges have
+    parts elsewhere, about edges of movers.
+    """
 
     left: Integers
     right: Integers
+    left_arcsec: float = 0.0
+    right_arcsec: float = 0.0
+    far: bool = False
 
 
 def halo_radii_arcsec(settings: MatchSettings, limits: Limits) -> tuple[float, float]:
@@ -47,6 +54,7 @@ def plan_tile(
     left_radius, right_radius = halo_radii_arcsec(settings, limits)
     left = [sky.halo_ranges(order, pixel, left_radius)]
     right = [sky.halo_ranges(order, pixel, right_radius)]
+    far = False
     if edges is not None and len(edges):
         first, end = sky.pixel_range(order, pixel)
         owned = (edges.left_healpix_29 >= first) & (edges.left_healpix_29 < end)
@@ -54,7 +62,14 @@ def plan_tile(
             extra_left, extra_right = _far_neighbourhoods(edges, owned, settings, limits)
             left.append(extra_left)
             right.append(extra_right)
-    return TileHalo(sky.merge_ranges(np.concatenate(left)), sky.merge_ranges(np.concatenate(right)))
+            far = True
+    return TileHalo(
+        sky.merge_ranges(np.concatenate(left)),
+        sky.merge_ranges(np.concatenate(right)),
+        left_radius,
+        right_radius,
+        far,
+    )
 
 
 def _far_neighbourhoods(

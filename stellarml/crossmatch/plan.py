@@ -11,7 +11,7 @@ import numpy as np
 
 from stellarml.config import Tiles
 from stellarml.crossmatch.frame import frame_part, frame_record, frame_search, merge_frame
-from stellarml.crossmatch.halo import plan_tile
+from stellarml.crossmatch.halo import halo_radii_arcsec, plan_tile
 from stellarml.crossmatch.limits import (
     COMFORT_ARCSEC,
     MAX_MOVERS,
@@ -30,6 +30,8 @@ from stellarml.crossmatch.settings import MatchSettings, Sources
 from stellarml.crossmatch.sides import Side
 from stellarml.engine import Unit, run_units
 from stellarml.hats_reading import Leaf
+from stellarml.log import get_logger
+from stellarml.margin import halo_source
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -68,7 +70,27 @@ def plan_match(
     settings: MatchSettings,
     tiles: Tiles,
 ) -> MatchPlan:
-    """Gather what must be known of whole catalogues before any tile can be matched."""
+    """Gather what must be known of whole catalogues before any tile can be matched, and log where halos come from."""
+    plan = _plan(spark, stage, out, marks, left, right, settings, tiles)
+    for name, side, arcsec in zip(
+        ("left", "right"), (left, right), halo_radii_arcsec(settings, plan.limits), strict=True
+    ):
+        get_logger().info(
+            halo_source(side.catalogue, arcsec), stage=stage, side=name, halo_arcsec=round(arcsec, 3)
+        )
+    return plan
+
+
+def _plan(
+    spark: SparkSession,
+    stage: str,
+    out: Path,
+    marks: dict[str, dict[str, Any]],
+    left: Side,
+    right: Side,
+    settings: MatchSettings,
+    tiles: Tiles,
+) -> MatchPlan:
     staying = right if settings.moving == "left" else left
     limits = merge_staying([])
     if staying.with_errors or staying.descriptor.position.epoch is not None:

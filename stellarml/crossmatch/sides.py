@@ -21,9 +21,11 @@ from stellarml.crossmatch.rows import is_bright, magnitude_columns, match_column
 from stellarml.crossmatch.settings import Sources
 from stellarml.errors import ConfigError, InputError, did_you_mean, raise_gathered
 from stellarml.hats_reading import Catalogue, Leaf, read_ranges
+from stellarml.margin import margin_for, read_with_margin
 from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.selection import sentinels
 from stellarml.sources.descriptor import Descriptor, WantedColumn
+from stellarml.storage import Tile
 
 _COMPARISON = re.compile(r"^\s*(\w+)\s*(<=|>=|<>|!=|=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
 _OPERATORS: dict[str, Callable[..., pa.Array]] = {
@@ -36,6 +38,8 @@ _OPERATORS: dict[str, Callable[..., pa.Array]] = {
     ">=": pc.greater_equal,
 }
 _Rule = tuple[str, str, str, float]
+About = tuple[Tile, float]
+"""A tile, and how far about it rows are needed, in arcsec."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,7 @@ class Side:
         Whether the match needs errors, correlations and parallaxes; one within a fixed radius does not.
     """
 
-    leaves: tuple[Leaf, ...]
-    schema: pa.Schema
+    catalogue: Catalogue
     descriptor: Descriptor
     scope: str
     names: dict[str, str] = field(default_factory=dict)
@@ -62,15 +65,28 @@ class Side:
     with_errors: bool = True
 
     @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """Leaves of the catalogue, in the order of the sky."""
+        return self.catalogue.leaves
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The catalogue's columns under its own names."""
+        return self.catalogue.schema
+
+    @property
     def rows(self) -> int:
         """Rows of the whole catalogue."""
-        return sum(leaf.rows for leaf in self.leaves)
+        return self.catalogue.rows
 
-    def slim(self, ranges: npt.NDArray[np.int64], more: Sequence[str] = ()) -> pa.Table:
+    def slim(
+        self, ranges: npt.NDArray[np.int64], more: Sequence[str] = (), about: About | None = None
+    ) -> pa.Table:
         """Read what the match needs, and `more`, of rows in `ranges` that take part, by the descriptor's names."""
         needed = match_columns(self.descriptor, self._known, with_errors=self.with_errors)
         wanted = list(dict.fromkeys([*needed, *more]))
-        table = self._read(ranges, [self.names.get(name, name) for name in wanted], cached=True)
+        names = [self.names.get(name, name) for name in wanted]
+        table = self.wide(ranges, names, about, cached=True)
         own = {self.names.get(name, name): name for name in wanted}
         table = table.select([HEALPIX_COLUMN, *own]).rename_columns([HEALPIX_COLUMN, *own.values()])
         for column, compared, operator, number in self.sentinels:
@@ -81,10 +97,26 @@ class Side:
         return table
 
     def wide(
-        self, ranges: npt.NDArray[np.int64], columns: Sequence[str], *, cached: bool = False
+        self,
+        ranges: npt.NDArray[np.int64],
+        columns: Sequence[str],
+        about: About | None = None,
+        *,
+        cached: bool = False,
     ) -> pa.Table:
-        """Read `columns`, by the catalogue's own names, of the rows in `ranges` that take part."""
-        return self._read(ranges, columns, cached=cached)
+        """Read `columns`, by the catalogue's own names, of the rows in `ranges` that take part.
+
+        With `about`, the ranges are a tile and its halo, which may come from a margin catalogue; without the rows that
+        lie in the ranges but not in the halo.
+        """
+        cuts = [] if self.scope == "full" else [CUTS_FAILED]
+        names = list(dict.fromkeys([*columns, *cuts]))
+        if about is None:
+            table = read_ranges(self.leaves, ranges, names, self.schema, cached=cached)
+        else:
+            tile, arcsec = about
+            table = read_with_margin(self.catalogue, tile, ranges, arcsec, names, cached=cached)
+        return taking_part(table, self.scope)
 
     def sources(self, ranges: npt.NDArray[np.int64]) -> Sources:
         """Read the rows in `ranges` that take part, in the kernel's form."""
@@ -101,14 +133,13 @@ class Side:
         table = self.slim(ranges, magnitudes)
         return self.prepared(table.filter(pa.array(is_bright(table, magnitudes, limit_mag))))
 
+    def uses_margin(self, arcsec: float) -> bool:
+        """Whether a margin catalogue is wide enough for halos of `arcsec`."""
+        return margin_for(self.catalogue, arcsec) is not None
+
     @property
     def _known(self) -> list[str]:
         return [*self.schema.names, *self.names]
-
-    def _read(self, ranges: npt.NDArray[np.int64], columns: Sequence[str], *, cached: bool) -> pa.Table:
-        cuts = [] if self.scope == "full" else [CUTS_FAILED]
-        names = list(dict.fromkeys([*columns, *cuts]))
-        return taking_part(read_ranges(self.leaves, ranges, names, self.schema, cached=cached), self.scope)
 
 
 def side_of(catalogue: Catalogue, descriptor: Descriptor, scope: str, *, with_errors: bool = True) -> Side:
@@ -148,7 +179,7 @@ def side_of(catalogue: Catalogue, descriptor: Descriptor, scope: str, *, with_er
         )
     raise_gathered(InputError, f"{catalogue.root} as survey '{descriptor.name}'", problems)
     rules = () if REPAIRS in schema.names else tuple(_rules(descriptor, needed))
-    return Side(catalogue.leaves, schema, descriptor, scope, names, rules, with_errors=with_errors)
+    return Side(catalogue, descriptor, scope, names, rules, with_errors=with_errors)
 
 
 def _find(column: WantedColumn, available: Sequence[str]) -> str | None:

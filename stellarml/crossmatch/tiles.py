@@ -20,7 +20,7 @@ from stellarml.crossmatch.kernel import TileMatch, match_tile
 from stellarml.crossmatch.offsets import pair_offsets_mas
 from stellarml.crossmatch.plan import MatchPlan
 from stellarml.crossmatch.settings import Floats
-from stellarml.crossmatch.sides import Side
+from stellarml.crossmatch.sides import About, Side
 from stellarml.crossmatch.statistics import is_sampled
 from stellarml.errors import InputError
 from stellarml.schema import HEALPIX_COLUMN
@@ -35,12 +35,16 @@ Integers = npt.NDArray[np.int64]
 class Slim:
     """Slim rows of one side of a tile, halo included, and the index ranges they came from.
 
-    `cached`: the next tile will read the same row groups, so that their wide columns are worth keeping.
+    about
+        The tile and its halo, where that comes from a margin catalogue.
+    cached
+        The next tile will read the same row groups, so that their wide columns are worth keeping.
     """
 
     side: Side
     rows: pa.Table
     ranges: Integers
+    about: About | None = None
     cached: bool = False
 
     @property
@@ -70,8 +74,8 @@ class Slim:
         if not columns:
             return found
         keys = self.keys
-        ranges = self._where(keys[rows[rows >= 0]])
-        wide = self.side.wide(ranges, columns, cached=self.cached).combine_chunks()
+        ranges = self.ranges if self.about else self._where(keys[rows[rows >= 0]])
+        wide = self.side.wide(ranges, columns, self.about, cached=self.cached).combine_chunks()
         place = np.cumsum(sky.in_ranges(keys, ranges)) - 1
         if wide.num_rows != (place[-1] + 1 if len(place) else 0):
             raise InputError(
@@ -118,8 +122,8 @@ class MatchedTile:
 def match_rows(plan: MatchPlan, tile: Tile) -> MatchedTile:
     """Read one tile of the left catalogue with its halos, and match it."""
     halo = plan_tile(tile.order, tile.pixel, plan.settings, plan.limits, plan.edges)
-    left = Slim(plan.left, plan.left.slim(halo.left).combine_chunks(), halo.left)
-    right = Slim(plan.right, plan.right.slim(halo.right).combine_chunks(), halo.right, cached=True)
+    left = _slim(plan.left, tile, halo.left, halo.left_arcsec, halo.far, cached=False)
+    right = _slim(plan.right, tile, halo.right, halo.right_arcsec, halo.far, cached=True)
     keys = left.keys
     owned = (keys >= tile.range[0]) & (keys < tile.range[1])
     rows, others = plan.left.prepared(left.rows), plan.right.prepared(right.rows)
@@ -132,6 +136,11 @@ def match_rows(plan: MatchPlan, tile: Tile) -> MatchedTile:
         plan.limits.mean_epoch_yr,
     )
     return MatchedTile(left, right, owned, result, offsets)
+
+
+def _slim(side: Side, tile: Tile, ranges: Integers, arcsec: float, far: bool, *, cached: bool) -> Slim:
+    about = (tile, arcsec) if side.uses_margin(arcsec) and not far else None
+    return Slim(side, side.slim(ranges, about=about).combine_chunks(), ranges, about, cached)
 
 
 def _index(rows: Integers) -> pa.Array:

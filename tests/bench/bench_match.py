@@ -11,10 +11,12 @@ What favours whom:
   (`write_table_kwargs`), which is much faster; ``lsdb as shipped`` is its own setting. Ratios are to the former.
 - LSDB reads our leaves of up to 500,000 rows and a margin catalogue of 5 arcsec that hats-import made (its default
   width); making the margin is not timed. stellarml reads its halos from the neighbouring leaves, in the timed part.
-- Both write `_healpix_29`. LSDB adds one column of its own (the distance), stellarml nine.
+- Both write `_healpix_29`. LSDB adds one column of its own (the distance), stellarml eight (the ids
+  again, distance, score, counts, flag).
 - stellarml also writes statistics and run.json, LSDB a sky map and statistics of each partition.
-- STILTS reads and writes FITS, uncompressed, as its manual advises. Its time includes the launch of its Java, which is
-  printed beside it. ``best`` treats both tables alike and so gives fewer rows; ``best1`` is what the others do.
+- STILTS reads and writes uncompressed FITS, which it maps into memory (colfits was no faster), with its default tuning.
+  Its time includes the launch of its Java, which is printed beside it. ``best`` treats both tables alike and so gives
+  fewer rows; ``best1`` is what the others do.
 - `limit` is pyarrow alone: inputs read, the output of ``ours all`` written, no halo and no match.
 """
 

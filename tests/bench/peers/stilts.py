@@ -1,4 +1,4 @@
-"""STILTS, the system's package: one command a match, FITS to FITS as its manual advises for speed, all cores."""
+"""STILTS, the system's package: one command a match, uncompressed FITS in and out, all cores."""
 
 from __future__ import annotations
 
