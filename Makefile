@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 STARS ?= 200000
 
-.PHONY: demo test lint types imports pytest install install-test bench-ingest bench-simulate clean
+.PHONY: demo test lint types imports pytest mutants install install-test bench-ingest bench-simulate bench-match bench-tiling clean
 
 demo: install
 	$(BIN)/stellarml demo --out $(OUT) --stars $(STARS)
@@ -32,6 +32,19 @@ bench-ingest: install
 # Seconds and memory of a simulated sky of a million stars.
 bench-simulate: install
 	$(BIN)/python tests/bench/bench_simulate.py
+
+# The cross-match against LSDB and STILTS on the same files, and what reading and writing alone cost. About 40 minutes.
+bench-match: install
+	$(BIN)/python tests/bench/bench_match.py --memory --scaling --dense
+
+# HATS from Parquet files against hats-import, and a table of 30 M rows in a driver of 8 GB.
+bench-tiling: install
+	$(BIN)/python tests/bench/bench_tiling.py
+	$(BIN)/python tests/bench/bench_tiling.py --memory
+
+# Faults put into a copy of the cross-match, one by one: the tests must notice each.
+mutants: install-test
+	$(BIN)/python tests/mutants/run_mutants.py
 
 install: $(VENV)/.installed
 

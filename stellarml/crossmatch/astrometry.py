@@ -73,10 +73,13 @@ class Staying:
     flags: Flags
 
 
-def prepare_moving(rows: Sources, settings: MatchSettings) -> Moving:
-    """Vectors, motions and covariance polynomials, shape (n, 9), of the side that moves."""
+def prepare_moving(rows: Sources, settings: MatchSettings, *, placed: bool = True) -> Moving:
+    """Vectors, motions and covariance polynomials, shape (n, 9), of the side that moves.
+
+    With `placed` false vectors and motions stay zero, for who needs only how far edges reach.
+    """
     vector, motion, speed = _vectors_and_motions(
-        rows.ra_deg, rows.dec_deg, rows.pmra_mas_yr, rows.pmdec_mas_yr
+        rows.ra_deg, rows.dec_deg, rows.pmra_mas_yr, rows.pmdec_mas_yr, placed
     )
     with_errors = settings.radius_arcsec is None
     covariance, half_parallax, admitted, marks = _covariances(
@@ -109,7 +112,9 @@ def prepare_moving(rows: Sources, settings: MatchSettings) -> Moving:
     )
 
 
-def prepare_staying(rows: Sources, settings: MatchSettings, mean_epoch_yr: float) -> Staying:
+def prepare_staying(
+    rows: Sources, settings: MatchSettings, mean_epoch_yr: float, *, placed: bool = True
+) -> Staying:
     """Vectors, variances (aa, dd, ad, largest; shape (n, 4)) and filled epochs of the side that stays."""
     variance, admitted, marks, epoch = _variances(
         rows.ra_error_mas,
@@ -123,7 +128,7 @@ def prepare_staying(rows: Sources, settings: MatchSettings, mean_epoch_yr: float
     return Staying(
         ra_deg=rows.ra_deg,
         dec_deg=rows.dec_deg,
-        vector=vectors(rows.ra_deg, rows.dec_deg),
+        vector=vectors(rows.ra_deg, rows.dec_deg) if placed else np.zeros((len(rows), 3)),
         variance=variance,
         epoch_yr=epoch,
         usable=on_sky(rows) & admitted,
@@ -179,23 +184,27 @@ def moved(
 
 @compiled
 def _vectors_and_motions(
-    ra_deg: Floats, dec_deg: Floats, pmra_mas_yr: Floats, pmdec_mas_yr: Floats
+    ra_deg: Floats, dec_deg: Floats, pmra_mas_yr: Floats, pmdec_mas_yr: Floats, placed: bool
 ) -> tuple[Floats, Floats, Floats]:
-    place = np.empty((len(ra_deg), 3))
+    place = np.zeros((len(ra_deg), 3))
     motion = np.zeros((len(ra_deg), 3))
     speed = np.zeros(len(ra_deg))
     for i in range(len(ra_deg)):
+        moves = math.isfinite(pmra_mas_yr[i]) and math.isfinite(pmdec_mas_yr[i])
+        east = pmra_mas_yr[i] / MAS_PER_RAD if moves else 0.0
+        north = pmdec_mas_yr[i] / MAS_PER_RAD if moves else 0.0
+        speed[i] = math.sqrt(east * east + north * north)
+        if not placed:
+            continue
         ra, dec = ra_deg[i] * RAD_PER_DEG, dec_deg[i] * RAD_PER_DEG
         cos_ra, sin_ra, cos_dec, sin_dec = math.cos(ra), math.sin(ra), math.cos(dec), math.sin(dec)
         place[i, 0] = cos_dec * cos_ra
         place[i, 1] = cos_dec * sin_ra
         place[i, 2] = sin_dec
-        if math.isfinite(pmra_mas_yr[i]) and math.isfinite(pmdec_mas_yr[i]):
-            east, north = pmra_mas_yr[i] / MAS_PER_RAD, pmdec_mas_yr[i] / MAS_PER_RAD
+        if speed[i] > 0.0:
             motion[i, 0] = -east * sin_ra - north * sin_dec * cos_ra
             motion[i, 1] = east * cos_ra - north * sin_dec * sin_ra
             motion[i, 2] = north * cos_dec
-            speed[i] = math.sqrt(east * east + north * north)
     return place, motion, speed
 
 

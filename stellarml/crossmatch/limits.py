@@ -86,7 +86,7 @@ class MovingPart:
 
 def staying_part(rows: Sources, settings: MatchSettings) -> StayingPart:
     """Epochs and errors of the rows that take part, on the side that stays."""
-    staying = prepare_staying(rows, settings, math.nan)
+    staying = prepare_staying(rows, settings, math.nan, placed=False)
     dated = staying.usable & np.isfinite(rows.epoch_yr)
     epochs = rows.epoch_yr[dated]
     steps = np.rint((epochs - 2000.0) * _STEPS_PER_YEAR).astype(np.int64)
@@ -125,15 +125,22 @@ def reach_arcsec(moving: Moving, settings: MatchSettings, limits: Limits) -> Flo
 
 def moving_part(rows: Sources, settings: MatchSettings, limits: Limits) -> MovingPart:
     """Histogram of the reach of the rows that take part, on the side that moves."""
-    moving = prepare_moving(rows, settings)
-    reach = reach_arcsec(moving, settings, limits)[moving.usable]
+    return measure_moving(rows, settings, limits)[0]
+
+
+def measure_moving(rows: Sources, settings: MatchSettings, limits: Limits) -> tuple[MovingPart, Mask]:
+    """Return `moving_part`, and which rows may turn out to be movers: those that reach beyond `COMFORT_ARCSEC`."""
+    moving = prepare_moving(rows, settings, placed=False)
+    reach = reach_arcsec(moving, settings, limits)
+    may_be_mover: Mask = moving.usable & (reach > COMFORT_ARCSEC)
+    reach = reach[moving.usable]
     shift = ARCSEC_PER_RAD * longest_shift_rad(moving, *limits.epochs_yr)[moving.usable]
     bins = np.searchsorted(_BIN_EDGES_ARCSEC, reach)
     size = len(_BIN_EDGES_ARCSEC) + 1
     largest_reach, largest_shift = np.zeros(size), np.zeros(size)
     np.maximum.at(largest_reach, bins, reach)
     np.maximum.at(largest_shift, bins, shift)
-    return MovingPart(np.bincount(bins, minlength=size), largest_reach, largest_shift)
+    return MovingPart(np.bincount(bins, minlength=size), largest_reach, largest_shift), may_be_mover
 
 
 def choose_edge_radius(
@@ -171,7 +178,7 @@ def still(settings: MatchSettings, limits: Limits) -> Limits:
 
 def is_mover(rows: Sources, settings: MatchSettings, limits: Limits) -> Mask:
     """Which rows of the side that moves reach beyond the edge radius and must be resolved first."""
-    moving = prepare_moving(rows, settings)
+    moving = prepare_moving(rows, settings, placed=False)
     mover: Mask = moving.usable & (reach_arcsec(moving, settings, limits) > limits.edge_radius_arcsec)
     return mover
 

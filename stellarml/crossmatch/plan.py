@@ -13,15 +13,14 @@ from stellarml.config import Tiles
 from stellarml.crossmatch.frame import frame_part, frame_record, frame_search, merge_frame
 from stellarml.crossmatch.halo import halo_radii_arcsec, plan_tile
 from stellarml.crossmatch.limits import (
-    COMFORT_ARCSEC,
     MAX_MOVERS,
     Limits,
     MovingPart,
     StayingPart,
     choose_edge_radius,
     is_mover,
+    measure_moving,
     merge_staying,
-    moving_part,
     staying_part,
     still,
 )
@@ -108,10 +107,9 @@ def _plan(
         return MatchPlan(out, left, right, settings, still(settings, limits), no_edges(), tiles)
 
     def measure(rows: Sources) -> dict[str, Any]:
-        far = rows.take(is_mover(rows, settings, replace(limits, edge_radius_arcsec=COMFORT_ARCSEC)))
-        return _pack(moving_part(rows, settings, limits)) | {
-            "far": _pack(far) if len(far) <= MAX_MOVERS else None
-        }
+        part, may_be_mover = measure_moving(rows, settings, limits)
+        few = may_be_mover.sum() <= MAX_MOVERS
+        return _pack(part) | {"far": _pack(rows.take(may_be_mover)) if few else None}
 
     pieces = _each_leaf(spark, stage, out, marks, "moving", moving, measure)
     far = [piece.pop("far") for piece in pieces]

@@ -135,7 +135,7 @@ GEOMETRY = (
         "distance <= fixed_arcsec",
         "distance < fixed_arcsec",
         "a pair at the radius itself is within",
-        ("swap",),
+        ("swap::test_the_radius_itself_is_within",),
     ),
 )
 
@@ -339,7 +339,7 @@ TILES = (
         "    shift = ARCSEC_PER_RAD * longest_shift_rad",
         "    shift = 0.0 * ARCSEC_PER_RAD * longest_shift_rad",
         "a moved source's density disc lies beyond its stored place",
-        ("partition",),
+        ("partition::test_the_edge_radius_bounds_every_edge_but_the_movers",),
     ),
     Mutant(
         "movers_lead_nowhere",
