@@ -4,7 +4,8 @@ The numbers of a pair come from its two rows and the settings alone. For each mo
 within the farthest it can reach, drops those beyond the pair's own bound without any trigonometry, and evaluates the
 rest on the tangent plane at the moved source: offsets D east and north, covariance ``C = V(dt) + C_staying``,
 ``d2 = D^T C^-1 D``, and the part of the figure of merit that ranks candidates,
-``ln F rho = -d2 / 2 - ln(2 pi sqrt(det C))`` in mas^-2. Errors refer to local east and north at the moved source.
+``ln F rho = -d2 / 2 - ln(2 pi sqrt(det C))`` in mas^-2. Errors refer to east and north where and when their own source
+was catalogued, and are carried along great circles to where the two meet: about a pole, east itself would turn.
 """
 
 from __future__ import annotations
@@ -140,6 +141,17 @@ def tangent_offsets(
 
 
 @compiled
+def turn(ax: float, ay: float, az: float, bx: float, by: float, bz: float) -> tuple[float, float]:
+    """Cosine and sine of how far east at b, carried along the great circle to a, is turned from east at a to north."""
+    near, far = math.sqrt(ax * ax + ay * ay), math.sqrt(bx * bx + by * by)
+    if near == 0.0 or far == 0.0:
+        return 1.0, 0.0
+    cosine, sine = (ax * bx + ay * by) / (near * far), (ax * by - ay * bx) / (near * far)
+    lean = near * sine / (1.0 + ax * bx + ay * by + az * bz)
+    return cosine + lean * far * sine, az * sine + lean * (near * bz - az * far * cosine)
+
+
+@compiled
 def _details(variance: Floats, epoch: Floats, row: Integers) -> Floats:
     """Variances and epoch in the order of the index: one cache line a candidate."""
     out = np.empty((len(row), 5))
@@ -249,16 +261,17 @@ def _evaluate(
             good, d2, rank = distance <= fixed_arcsec, math.nan, -distance
         else:
             east, north = tangent_offsets(x, y, z, dx, dy, dz, 1.0 - chord2 / 2.0)
-            east, north = east * MAS_PER_RAD, north * MAS_PER_RAD
-            aa = (
-                covariance[i, 0] + interval * (covariance[i, 1] + interval * covariance[i, 2]) + details[k, 0]
-            )
-            dd = (
-                covariance[i, 3] + interval * (covariance[i, 4] + interval * covariance[i, 5]) + details[k, 1]
-            )
-            ad = (
-                covariance[i, 6] + interval * (covariance[i, 7] + interval * covariance[i, 8]) + details[k, 2]
-            )
+            c1, s1 = turn(x, y, z, vector[i, 0], vector[i, 1], vector[i, 2])
+            east, north = (east * c1 + north * s1) * MAS_PER_RAD, (north * c1 - east * s1) * MAS_PER_RAD
+            c2, s2 = turn(x, y, z, xs[k], ys[k], zs[k])
+            c, s = c1 * c2 + s1 * s2, c1 * s2 - s1 * c2
+            across = 2.0 * c * s * details[k, 2]
+            there_aa = c * c * details[k, 0] - across + s * s * details[k, 1]
+            there_dd = s * s * details[k, 0] + across + c * c * details[k, 1]
+            there_ad = c * s * (details[k, 0] - details[k, 1]) + (c * c - s * s) * details[k, 2]
+            aa = covariance[i, 0] + interval * (covariance[i, 1] + interval * covariance[i, 2]) + there_aa
+            dd = covariance[i, 3] + interval * (covariance[i, 4] + interval * covariance[i, 5]) + there_dd
+            ad = covariance[i, 6] + interval * (covariance[i, 7] + interval * covariance[i, 8]) + there_ad
             determinant = aa * dd - ad * ad
             d2 = (dd * east * east - 2.0 * ad * east * north + aa * north * north) / determinant
             good = determinant > 0.0 and aa > 0.0 and chord2 < 2.0 and d2 <= limit

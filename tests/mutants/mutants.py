@@ -141,6 +141,20 @@ GEOMETRY = (
 
 ERRORS = (
     Mutant(
+        "errors_not_carried_along",
+        f"{PACKAGE}/pairs.py",
+        "            c1, s1 = turn(x, y, z, vector[i, 0], vector[i, 1], vector[i, 2])\n",
+        "            c1, s1 = 1.0, 0.0\n",
+        "about a pole, east turns under a moving star",
+    ),
+    Mutant(
+        "errors_not_carried_over",
+        f"{PACKAGE}/pairs.py",
+        "            c2, s2 = turn(x, y, z, xs[k], ys[k], zs[k])\n",
+        "            c2, s2 = 1.0, 0.0\n",
+        "about a pole, one source's east is not its neighbour's",
+    ),
+    Mutant(
         "cross_term_dropped",
         f"{PACKAGE}/astrometry.py",
         "r_a_md * s_a * s_md + r_d_ma * s_d * s_ma",

@@ -57,19 +57,32 @@ def _sigma(value: np.ndarray, errors: PositionErrors) -> np.ndarray:
     return np.maximum(np.where(np.isnan(value), errors.missing_mas, value), errors.floor_mas)
 
 
+def motion(rows: Sources, i: int, intervals: np.ndarray) -> Rotation:
+    """The rotations, one an interval (shape (m,), years), that carry row `i` and all its directions along."""
+    ra, dec = np.radians([rows.ra_deg[i], rows.dec_deg[i]])
+    pm = np.array([rows.pmra_mas_yr[i], rows.pmdec_mas_yr[i]]) * MAS
+    pm = pm if np.isfinite(pm).all() else np.zeros(2)
+    here = _vectors(ra, dec)
+    east = np.array([-np.sin(ra), np.cos(ra), 0.0])
+    axis = np.cross(here, pm[0] * east + pm[1] * np.cross(here, east))
+    return Rotation.from_rotvec(np.outer(intervals, axis))
+
+
 def moved(rows: Sources, i: int, intervals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Right ascension and declination of row `i`, in radians, after each of the intervals (shape (m,), years)."""
     ra, dec = np.radians([rows.ra_deg[i], rows.dec_deg[i]])
-    pm = np.array([rows.pmra_mas_yr[i], rows.pmdec_mas_yr[i]]) * MAS
-    if not np.isfinite(pm).all() or not len(intervals):
-        return np.full(len(intervals), ra), np.full(len(intervals), dec)
-    here = np.array([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)])
-    east = np.array([-np.sin(ra), np.cos(ra), 0.0])
-    north = np.cross(here, east)
-    axis = np.cross(here, pm[0] * east + pm[1] * north)
-    x, y, z = Rotation.from_rotvec(np.outer(intervals, axis)).apply(here).T
-    stayed = intervals == 0.0
-    return np.where(stayed, ra, np.arctan2(y, x)), np.where(stayed, dec, np.arctan2(z, np.hypot(x, y)))
+    if not len(intervals):
+        return np.empty(0), np.empty(0)
+    return _angles(motion(rows, i, intervals).apply(_vectors(ra, dec)))
+
+
+def _vectors(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+
+
+def _angles(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, y, z = vectors.T
+    return np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))
 
 
 def _covariances(rows: Sources, i: int, intervals: np.ndarray, settings: MatchSettings) -> np.ndarray:
@@ -100,21 +113,30 @@ def _pairs(
     """The numbers of row `i` with each row in `near`; None where they are not good neighbours."""
     epoch = np.where(np.isfinite(staying.epoch_yr[near]), staying.epoch_yr[near], mean)
     intervals = np.nan_to_num(epoch - moving.epoch_yr[i])
-    here = moved(moving, i, intervals)
-    there = np.radians(staying.ra_deg[near]), np.radians(staying.dec_deg[near])
-    sep = np.asarray(angular_separation(*here, *there))
+    if not len(near):
+        return []
+    here = np.radians([moving.ra_deg[i], moving.dec_deg[i]])
+    there = np.radians([staying.ra_deg[near], staying.dec_deg[near]])
+    # the same triangle, carried back with the star to where its errors are given
+    there_then = np.array(_angles(motion(moving, i, -intervals).apply(_vectors(*there))))
+    sep = np.asarray(angular_separation(*here, *there_then))
     distance = np.degrees(sep) * 3600.0
     if settings.radius_arcsec is not None:
         return [
             {"distance": float(d), "d2": np.nan, "rank": -float(d)} if d <= settings.radius_arcsec else None
             for d in distance
         ]
-    angle = np.asarray(position_angle(*here, *there))
+    angle = np.asarray(position_angle(*here, *there_then))
     offset = np.tan(sep) / MAS * np.array([np.sin(angle), np.cos(angle)])
+    back = np.asarray(position_angle(*there, *moved(moving, i, intervals))) + np.pi
+    turned = np.where(sep > 1e-12, angle - back, 0.0)
+    turn = np.array([[np.cos(turned), np.sin(turned)], [-np.sin(turned), np.cos(turned)]]).transpose(2, 0, 1)
     errors = settings.staying_errors
     e_a, e_d = (_sigma(e[near], errors) for e in (staying.ra_error_mas, staying.dec_error_mas))
     shared = np.nan_to_num(staying.ra_dec_corr[near]) * e_a * e_d
-    external = np.array([[e_a**2, shared], [shared, e_d**2]]).transpose(2, 0, 1)
+    external = (
+        turn @ np.array([[e_a**2, shared], [shared, e_d**2]]).transpose(2, 0, 1) @ turn.transpose(0, 2, 1)
+    )
     combined = _covariances(moving, i, intervals, settings) + external + np.eye(2) * errors.systematic_mas**2
     d2 = np.einsum("kn,nkl,ln->n", offset, np.linalg.inv(combined), offset)
     limit = -2.0 * np.log(1.0 - settings.gamma)
