@@ -58,6 +58,7 @@ class Moving:
     epoch_yr: Floats
     usable: Mask
     flags: Flags
+    with_errors: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def prepare_moving(rows: Sources, settings: MatchSettings, *, placed: bool = Tru
         epoch_yr=rows.epoch_yr,
         usable=on_sky(rows) & admitted,
         flags=marks,
+        with_errors=with_errors,
     )
 
 
@@ -138,11 +140,15 @@ def prepare_staying(
 
 def widest_variance_mas2(moving: Moving, first_yr: float, last_yr: float) -> Floats:
     """Largest variance, in any direction, of each moving row at any epoch between two; without epochs, at its own."""
+    if not moving.with_errors:
+        return np.zeros(len(moving.ra_deg))
     return _widest(moving.covariance, moving.epoch_yr, first_yr, last_yr)
 
 
 def longest_shift_rad(moving: Moving, first_yr: float, last_yr: float) -> Floats:
     """How far a moving row travels at most between its own epoch and any between two epochs."""
+    if not moving.speed_rad_yr.any():
+        return np.zeros(len(moving.speed_rad_yr))
     longest = np.maximum(np.abs(first_yr - moving.epoch_yr), np.abs(last_yr - moving.epoch_yr))
     shift: Floats = moving.speed_rad_yr * np.where(np.isfinite(longest), longest, 0.0)
     return shift

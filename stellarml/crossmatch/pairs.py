@@ -27,6 +27,7 @@ from stellarml.crossmatch.astrometry import (
     zero_if_missing,
 )
 from stellarml.crossmatch.compiled import compiled
+from stellarml.crossmatch.occupancy import Occupancy, mark_occupied, may_have_candidate
 from stellarml.crossmatch.settings import Floats, Integers, MatchSettings
 from stellarml.crossmatch.zones import (
     Zones,
@@ -87,6 +88,8 @@ def find_pairs(moving: Moving, staying: Staying, zones: Zones, settings: MatchSe
     radius_deg = search_radius_rad(moving, settings, epochs, widest_staying) / RAD_PER_DEG
     reach = -1.0 if settings.radius_arcsec is not None else math.sqrt(settings.limit) / MAS_PER_RAD
     fixed = settings.radius_arcsec if settings.radius_arcsec is not None else -1.0
+    radius_deg = np.where(moving.usable, radius_deg, -1.0)
+    occupied = mark_occupied(zones, staying.dec_deg[zones.row], float(radius_deg.max(initial=0.0)))
     rows, places = _candidates(
         moving.ra_deg,
         moving.dec_deg,
@@ -94,8 +97,9 @@ def find_pairs(moving: Moving, staying: Staying, zones: Zones, settings: MatchSe
         moving.speed_rad_yr,
         moving.epoch_yr,
         widest_variance_mas2(moving, *epochs),
-        np.where(moving.usable, radius_deg, -1.0),
+        radius_deg,
         zones,
+        occupied,
         details,
         reach,
         fixed / ARCSEC_PER_RAD,
@@ -172,6 +176,7 @@ def _candidates(
     widest_mas2: Floats,
     radius_deg: Floats,
     zones: Zones,
+    occupied: Occupancy,
     details: Floats,
     reach: float,
     fixed_rad: float,
@@ -181,10 +186,11 @@ def _candidates(
     places = np.empty_like(rows)
     # members of a tuple of arrays, looked up inside the loop, make it half as fast
     start, sorted_ra, xs, ys, zs = zones.start, zones.ra_deg, zones.x, zones.y, zones.z
+    bits = occupied.bits
     count = 0
     for i in range(len(ra_deg)):
         radius = radius_deg[i]
-        if not radius >= 0.0:
+        if not radius >= 0.0 or not may_have_candidate(occupied, bits, ra_deg[i], dec_deg[i]):
             continue
         low_zone, high_zone = zone_span(zones, dec_deg[i], radius)
         farthest = radius * RAD_PER_DEG * SAFETY + _TINY_RAD

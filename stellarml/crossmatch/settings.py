@@ -192,7 +192,8 @@ def sources(
     problems = [f"{name!r} is not a column of the match" for name in astrometry if name not in known]
     raise_gathered(InputError, f"cross-match input (it knows {', '.join(known)})", problems)
     given: dict[str, ArrayLike | None] = {"ra_deg": ra_deg, "dec_deg": dec_deg}
-    columns = {name: _column(name, value, len(ids)) for name, value in {**given, **astrometry}.items()}
+    known_of = {name: value for name, value in {**given, **astrometry}.items() if value is not None}
+    columns = {name: _column(name, value, len(ids)) for name, value in known_of.items()}
     missing = np.full(len(ids), np.nan)
     columns.update({name: missing for name in known if name not in columns})
     if healpix_29 is None:
@@ -204,9 +205,7 @@ def sources(
     return Sources(id=ids, healpix_29=index, **columns)
 
 
-def _column(name: str, value: ArrayLike | None, length: int) -> Floats:
-    if value is None:
-        return np.full(length, np.nan)
+def _column(name: str, value: ArrayLike, length: int) -> Floats:
     column = np.asarray(value, dtype=np.float64)
     if column.ndim == 0:
         return np.full(length, float(column))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PACKAGE = "stellarml/crossmatch"
-EVERYTHING = ("kernel", "epochs", "swap", "halos", "rotation", "conservation", "partition")
+EVERYTHING = ("kernel", "epochs", "swap", "halos", "rotation", "conservation", "partition", "occupancy")
 FILES = {name: f"test_crossmatch_{name}.py" for name in EVERYTHING} | {"sky": "test_sky.py"}
 
 
@@ -86,6 +86,30 @@ GEOMETRY = (
         "        return 180.0\n    sine = radius_deg",
         "        return 90.0\n    sine = radius_deg",
         "a disc over the pole reaches every right ascension",
+    ),
+    Mutant(
+        "bitmap_of_own_cells",
+        f"{PACKAGE}/occupancy.py",
+        "bits, reach_dec = grid.bits, radius_deg + SLACK_DEG",
+        "bits, reach_dec = grid.bits, 0.0",
+        "a place north or south of a source, in the next cell, counts as empty",
+        ("occupancy",),
+    ),
+    Mutant(
+        "bitmap_without_cos_dec",
+        f"{PACKAGE}/occupancy.py",
+        "        reach_ra = ra_half_width_deg(dec_deg[k], radius_deg)",
+        "        reach_ra = radius_deg",
+        "a place east or west of a source, in the next cell, counts as empty",
+        ("occupancy",),
+    ),
+    Mutant(
+        "bitmap_across_the_seam",
+        f"{PACKAGE}/occupancy.py",
+        "    if west - reach < 0.0 or east + reach >= 360.0:",
+        "    if west - reach < -720.0:",
+        "places on the other side of RA = 0 count as empty",
+        ("occupancy",),
     ),
     Mutant(
         "no_ra_wrap_from_the_east",
