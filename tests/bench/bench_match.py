@@ -14,6 +14,7 @@ What favours whom:
 - Both write `_healpix_29`. LSDB adds one column of its own (the distance), stellarml eight (the ids
   again, distance, score, counts, flag).
 - stellarml also writes statistics and run.json, LSDB a sky map and statistics of each partition.
+- ACID (alpha) opens and starts its workers before the clock, like the others; it writes as it is shipped to.
 - STILTS reads and writes uncompressed FITS, which it maps into memory (colfits was no faster), with its default tuning.
   Its time includes the launch of its Java, which is printed beside it. ``best`` treats both tables alike and so gives
   fewer rows; ``best1`` is what the others do.
@@ -50,6 +51,11 @@ TARGETS = (
     ("ours ids", "lsdb ids", 0.33),
     ("ours all", "lsdb all", 0.33),
     ("ours full", "lsdb all", 0.5),
+    ("ours ids", "lsdb ids as shipped", 0.33),
+    ("ours all", "lsdb all as shipped", 0.33),
+    ("ours full", "lsdb all as shipped", 0.5),
+    ("ours ids", "acid ids", None),
+    ("ours all", "acid all", None),
     ("ours all", "limit", 2.5),
     ("ours all", "stilts best", None),
     ("ours all", "stilts best1", None),
@@ -88,10 +94,10 @@ def lsdb_request(
 
 
 def entries_of(
-    data: MatchData, ours: Ours, lsdb: Peer | None, scratch: Path, runs: int, seldom: int
+    data: MatchData, ours: Ours, lsdb: Peer | None, acid: Peer | None, scratch: Path, runs: int, seldom: int
 ) -> list[Entry]:
     """List who takes part, in the order of a turn."""
-    others = (lsdb.pid,) if lsdb else ()
+    others = tuple(peer.pid for peer in (lsdb, acid) if peer)
 
     def us(case: str) -> Entry:
         return Entry(case, lambda: ours.match(case, data), runs, os.getpid(), others)
@@ -101,6 +107,13 @@ def entries_of(
             return []
         request = lsdb_request(data, scratch / name.replace(" ", "-"), slim=slim, write=write)
         return [Entry(name, lambda: lsdb.ask(request), times, lsdb.pid)]
+
+    def new(name: str, slim: bool) -> list[Entry]:
+        if acid is None:
+            return []
+        request = lsdb_request(data, scratch / name.replace(" ", "-"), slim=slim, write=None)
+        request["margin_arcsec"] = MARGIN_ARCSEC
+        return [Entry(name, lambda: acid.ask(request), runs, acid.pid)]
 
     def old(find: str, times: int) -> list[Entry]:
         if lsdb is None or not stilts.version():
@@ -125,8 +138,10 @@ def entries_of(
     return [
         us("ours ids"),
         *them("lsdb ids", True, AS_OURS, runs),
+        *new("acid ids", True),
         us("ours all"),
         *them("lsdb all", False, AS_OURS, runs),
+        *new("acid all", False),
         us("ours full"),
         Entry("limit", bound, runs, os.getpid(), others),
         *old("best", runs),
@@ -228,11 +243,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.data, prefix="run-") as folder:
         scratch = Path(folder)
         data_sets = [make(options.data, rows, rows * 2 // 5, 1) for rows in dict.fromkeys(sizes)]
-        lsdb = None
+        lsdb = acid = None
         if not options.skip_peers:
             for data in data_sets:
                 make_margin(data, scratch)
             lsdb = Peer("lsdb", "run_lsdb.py", scratch)
+            acid = Peer("acid", "run_acid.py", scratch)
         ours = Ours(scratch)
         found: dict[str, Any] = {
             "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
@@ -241,8 +257,12 @@ def main() -> None:
         }
         if lsdb:
             found["versions"] |= {"lsdb": lsdb.version, "stilts": stilts.version()}
+        if acid:
+            found["versions"]["acid"] = acid.version
         for data in data_sets:
-            entries = entries_of(data, ours, lsdb, scratch, options.runs, min(options.seldom, options.runs))
+            entries = entries_of(
+                data, ours, lsdb, acid, scratch, options.runs, min(options.seldom, options.runs)
+            )
             wanted = [name.strip() for name in options.only.split(",") if name.strip()]
             entries = [entry for entry in entries if not wanted or entry.name in wanted]
             results = contest(entries, options.runs)
@@ -266,8 +286,9 @@ def main() -> None:
                         f"{name:<20} largest worker {sizes_of['worker_bytes'] / 2**30:5.2f} GiB, "
                         f"all processes {sizes_of['total_bytes'] / 2**30:5.2f} GiB\n"
                     )
-        if lsdb:
-            lsdb.close()
+        for peer in (lsdb, acid):
+            if peer:
+                peer.close()
         if stilts.version() and not options.skip_peers:
             found["stilts_launch_seconds"] = stilts.launch_seconds()
             sys.stdout.write(f"launch of STILTS without work: {found['stilts_launch_seconds']:.2f} s\n")

@@ -497,7 +497,7 @@ class TestOutput:
         shutil.rmtree(here / "lake" / "stars")
         next((here / "lake" / "left_survey" / "dataset").rglob("Npix=*.parquet")).unlink()
         status, told = command("select")
-        assert status == 2 and "the file is missing; it was there when its table was made" in told
+        assert status == 2 and "the file is missing, the leaf of tile" in told
         refused(here / "lake" / "stars")
         assert command("ingest", "--survey", "left_survey.toml")[0] == command("select")[0] == 0
 
