@@ -30,6 +30,7 @@ class ColumnCache:
     def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
         self.limit_bytes = limit_bytes
         self.bytes = 0
+        self._reader = ""
         self._columns: OrderedDict[Hashable, tuple[pa.ChunkedArray, int]] = OrderedDict()
 
     def fetch(
@@ -51,6 +52,12 @@ class ColumnCache:
                 found[name] = column
                 self._keep((block, name), column)
         return found
+
+    def serve(self, reader: str) -> None:
+        """Forget everything if what was read last was for another `reader`: no run profits from the one before it."""
+        if reader != self._reader:
+            self.clear()
+            self._reader = reader
 
     def clear(self) -> None:
         """Forget everything."""

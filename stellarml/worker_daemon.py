@@ -1,14 +1,21 @@
 """The process that Spark forks Python workers from, with the imports of the stages done once, before any fork.
 
 healpy, numba and pyarrow take 2 s of a core to import; on two cores, with four workers, that was a third of the first
-job of a run, and each worker held its own copy of their pages. Used in local mode only: on a cluster the daemon may
-start before the package has been shipped to it.
+job of a run, and each worker held its own copy of their pages. Spark ends workers that are idle for a minute, so that
+this would be paid again and again. One small compiled function is called, too: numba's registries are another second.
+Used in local mode only: on a cluster the daemon may start before the package has been shipped to it.
 """
+
+import numpy as np
 
 import stellarml.catalogue
 import stellarml.ingest
+import stellarml.match
 import stellarml.spectra
 import stellarml.stars  # noqa: F401
+from stellarml.crossmatch.astrometry import vectors
+
+vectors(np.zeros(1), np.zeros(1))
 
 if __name__ == "__main__":
     from pyspark.daemon import manager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from stellarml.crossmatch.settings import MatchSettings, Sources
 from stellarml.crossmatch.sides import Side
 from stellarml.engine import Unit, run_units
 from stellarml.hats_reading import Leaf
+from stellarml.leaf_cache import COLUMNS
 from stellarml.log import get_logger
 from stellarml.margin import halo_source
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MatchPlan:
-    """All that a tile's task needs to know."""
+    """All that a tile's task needs to know; `name` tells this run from others."""
 
     out: Path
     left: Side
@@ -47,6 +49,7 @@ class MatchPlan:
     limits: Limits
     edges: MoverEdges
     tiles: Tiles
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def record(self) -> dict[str, Any]:
         """Return what run.json tells of the plan beside the counts; `frame` where an offset was measured."""
@@ -167,6 +170,7 @@ def _each_leaf(
     """Run `measure` on the rows of every leaf of one side; each is a unit with a mark of its own."""
 
     def work(leaf: Leaf) -> dict[str, Any]:
+        COLUMNS.serve(what)
         return {"files": {}, "part": measure(side.sources(np.array([leaf.tile.range])))}
 
     return _units(spark, stage, out, marks, what, side, work)

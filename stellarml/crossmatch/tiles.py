@@ -23,6 +23,7 @@ from stellarml.crossmatch.settings import Floats
 from stellarml.crossmatch.sides import About, Side
 from stellarml.crossmatch.statistics import is_sampled
 from stellarml.errors import InputError
+from stellarml.leaf_cache import COLUMNS
 from stellarml.schema import HEALPIX_COLUMN
 from stellarml.storage import Tile
 
@@ -121,6 +122,7 @@ class MatchedTile:
 
 def match_rows(plan: MatchPlan, tile: Tile) -> MatchedTile:
     """Read one tile of the left catalogue with its halos, and match it."""
+    COLUMNS.serve(plan.name)
     halo = plan_tile(tile.order, tile.pixel, plan.settings, plan.limits, plan.edges)
     left = _slim(plan.left, tile, halo.left, halo.left_arcsec, halo.far, cached=False)
     right = _slim(plan.right, tile, halo.right, halo.right_arcsec, halo.far, cached=True)

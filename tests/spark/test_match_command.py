@@ -41,7 +41,7 @@ def match(spark: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     """Run `stellarml match` with tiles of 100 rows; return exit status, and what it said."""
     monkeypatch.setattr("stellarml.session.start_session", lambda settings: spark)
 
-    def run(here: Path, *more: str, left: str = "left.csv", right: str = "right.csv") -> tuple[int, str]:
+    def run(here: Path, *more: str, left: str = "left_hats", right: str = "right_hats") -> tuple[int, str]:
         surveys = ["--left-survey", str(here / "left.toml"), "--right-survey", str(here / "right.toml")]
         tiles = ["--set", "tiles.max_rows=100", "--set", "tiles.row_group_rows=100"]
         given = ["match", str(here / left), str(here / right), *surveys, *tiles, *more]
@@ -73,11 +73,13 @@ def two_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two CSV files and their descriptors."""
+    """Two catalogues as CSV and as HATS, and their descriptors."""
     folder = tmp_path_factory.mktemp("match")
     left, right = two_tables()
     write_csv(folder / "left.csv", left)
     write_csv(folder / "right.csv", right)
+    foreign(folder / "left_hats", left, {})
+    foreign(folder / "right_hats", right, {})
     for name, key in (("left", "source_id"), ("right", "object_id")):
         text = DESCRIPTOR.format(name=f"{name}_survey", kind="photometry", id=key)
         (folder / f"{name}.toml").write_text(text)
@@ -209,7 +211,8 @@ def test_what_is_done_is_not_done_again(here: Path, match: Run) -> None:
     match(here, "--out", str(out), "--mode", "unique", *FIXED)
     assert pairs(read(out)) == expected("unique")
     left, _ = two_tables()
-    write_csv(here / "left.csv", left.iloc[:100])
+    shutil.rmtree(here / "left_hats")
+    foreign(here / "left_hats", left.iloc[:100], {})
     status, told = match(here, "--out", str(out), *FIXED)
     assert status == 2
     assert "--overwrite" in told
@@ -247,7 +250,7 @@ def foreign(path: Path, table: pd.DataFrame, names: dict[str, str]) -> None:
 
 def test_a_catalogue_of_others_is_read_in_place_under_its_own_names(here: Path, match: Run) -> None:
     """Names in another case, an epoch whose sentinel is still in: the same pairs as from the raw files."""
-    left, right = two_tables()
+    _, right = two_tables()
     right = right.assign(mean_epoch=np.where(np.arange(len(right)) % 3 == 0, 0.0, 57_000.0))
     write_csv(here / "right.csv", right)
     old = 'epoch = { value = 2016.0, unit = "jyear" }'
@@ -255,9 +258,9 @@ def test_a_catalogue_of_others_is_read_in_place_under_its_own_names(here: Path, 
     text = (here / "right.toml").read_text().replace(old, new)
     assert new in text
     (here / "right.toml").write_text(text)
-    foreign(here / "left_hats", left, {})
+    shutil.rmtree(here / "right_hats")
     foreign(here / "right_hats", right, {"object_id": "Object_ID", "ra": "RA", "mean_epoch": "Mean_Epoch"})
-    raw = match(here, "--out", str(here / "raw"), "--format", "parquet")
+    raw = match(here, "--out", str(here / "raw"), "--format", "parquet", left="left.csv", right="right.csv")
     in_place = match(
         here, "--out", str(here / "in_place"), "--format", "parquet", left="left_hats", right="right_hats"
     )
@@ -278,7 +281,7 @@ def test_a_catalogue_of_others_is_read_in_place_under_its_own_names(here: Path, 
 def test_a_catalogue_matched_with_itself(here: Path, match: Run) -> None:
     left, _ = two_tables()
     shutil.copy(here / "left.toml", here / "right.toml")
-    assert match(here, "--out", str(here / "out"), "--mode", "all", *FIXED, right="left.csv")[0] == 0
+    assert match(here, "--out", str(here / "out"), "--mode", "all", *FIXED, right="left_hats")[0] == 0
     table = read(here / "out")
     assert len(table) == len(left) + 2 * 20
     assert (table.angular_distance[table.left_id == table.right_id] == 0.0).all()
@@ -286,8 +289,9 @@ def test_a_catalogue_matched_with_itself(here: Path, match: Run) -> None:
 
 def test_nothing_in_common_is_a_warning_and_an_empty_table(here: Path, match: Run) -> None:
     _, right = two_tables()
-    write_csv(here / "right.csv", right.assign(dec=right.dec + 60))
-    for kind in ("hats", "parquet", "csv", "fits"):
+    shutil.rmtree(here / "right_hats")
+    foreign(here / "right_hats", right.assign(dec=right.dec + 60), {})
+    for kind in ("hats", "parquet", "fits"):
         status, told = match(here, "--out", str(here / kind), "--radius-arcsec", "1", "--format", kind)
         assert status == 0
         assert "has a counterpart in right_survey" in told
@@ -318,8 +322,8 @@ def test_refusals(here: Path, match: Run) -> None:
 
 
 def test_a_hats_catalogue_without_a_needed_column(here: Path, match: Run) -> None:
-    left, right = two_tables()
-    foreign(here / "left_hats", left, {})
+    _, right = two_tables()
+    shutil.rmtree(here / "right_hats")
     foreign(here / "right_hats", right, {"object_id": "objectid"})
     status, told = match(here, "--out", str(here / "out"), left="left_hats", right="right_hats")
     assert status == 2
