@@ -79,7 +79,6 @@ class Crossmatch(Section):
     gamma: Annotated[float, Field(gt=0, lt=1)]
     density_radius_arcsec: Annotated[float, Field(gt=0)]
     missing_pm_mas_yr: Annotated[float, Field(ge=0)]
-    mover_shift_arcsec: Annotated[float, Field(gt=0)]
     radius_arcsec: Annotated[float, Field(ge=0, le=3600)]
     frame_offset: Literal["none", "measure"]
     frame_order: Annotated[int, Field(ge=0, le=8)]

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from stellarml import errors
 from stellarml.log import get_logger, progress
-from stellarml.manifest import mark_path, write_mark
+from stellarml.manifest import StageRun, mark_path, write_mark
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -39,22 +39,21 @@ class Unit:
 
 def run_units(
     spark: SparkSession,
-    stage: str,
-    out: Path,
+    run: StageRun,
     units: Sequence[Unit],
     work: Callable[[Any], dict[str, Any]],
     *,
     in_runs: bool = False,
-) -> dict[str, dict[str, Any]]:
-    """Run `work` on every unit and return its marks by unit name.
+) -> list[dict[str, Any]]:
+    """Run `work` on every unit that has no mark yet; return the marks of all, in the order of `units`.
 
     Parameters
     ----------
-    out
-        The folder in which the mark of each finished unit is written.
+    run
+        Its output folder takes the mark of each unit that is finished.
     work
-        Called on an executor with the unit's task; returns the mark's payload, ``files`` (path below `out` to
-        bytes) included. It must be a plain function of picklable arguments.
+        Called on an executor with the unit's task; returns the mark's payload, ``files`` (path below the output
+        folder to bytes) included. It must be a plain function of picklable arguments.
     in_runs
         Keep the order of `units` and give each task a run of consecutive ones, long runs first.
 
@@ -63,13 +62,15 @@ def run_units(
     StellarmlError
         Telling every unit that failed, after all the others are done.
     """
-    if not units:
-        return {}
+    out = run.out
+    pending = [unit for unit in units if unit.name not in run.marks]
+    if not pending:
+        return [run.marks[unit.name] for unit in units]
     if in_runs:
-        runs = runs_of_neighbours(units, spark.sparkContext.defaultParallelism)
+        runs = runs_of_neighbours(pending, spark.sparkContext.defaultParallelism)
     else:
-        runs = [[unit] for unit in sorted(units, key=lambda unit: (-unit.weight, unit.name))]
-    for unit in units:
+        runs = [[unit] for unit in sorted(pending, key=lambda unit: (-unit.weight, unit.name))]
+    for unit in pending:
         mark_path(out, unit.name).unlink(missing_ok=True)
 
     def run_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -79,7 +80,8 @@ def run_units(
                     yield outcome_batch(unit.name, _once(out, unit, work))
 
     frame = spark.range(0, len(runs), 1, len(runs)).mapInArrow(run_partition, RESULT_SCHEMA)
-    return collect_outcomes(frame, stage, out, len(units))
+    done = run.marks | collect_outcomes(frame, run.stage, out, len(pending))
+    return [done[unit.name] for unit in units]
 
 
 def runs_of_neighbours(units: Sequence[Unit], slots: int) -> list[list[Unit]]:

@@ -70,6 +70,12 @@ class Properties:
             ) from None
 
 
+def is_catalogue(path: Path) -> bool:
+    """Whether `path` is a HATS catalogue, a collection, or the ``dataset`` folder of one."""
+    folders = [path, path.resolve().parent] if path.resolve().name == "dataset" else [path]
+    return any((folder / name).is_file() for folder in folders for name in (*PROPERTIES, COLLECTION))
+
+
 def find_catalogue(path: Path) -> tuple[Path, Properties | None]:
     """Return the folder that holds a catalogue's properties, and the collection's properties if it is one of those.
 

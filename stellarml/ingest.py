@@ -26,7 +26,7 @@ from stellarml.hats_catalogue import finish_catalogue
 from stellarml.log import get_logger
 from stellarml.manifest import StageRun, stage_run, write_mark
 from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
-from stellarml.selection import chosen_cuts, cut_flow, merge_counts, repair_and_cut
+from stellarml.selection import chosen_cuts, cut_flow, merge_counts, repair_and_cut, sentinels
 from stellarml.sources.columns import Header, ddl, resolve
 from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor
 from stellarml.sources.files import SourceFile, find_files
@@ -42,6 +42,7 @@ from stellarml.sources.shards import (
     read_histograms,
     read_summary,
     shard_file,
+    without_expressions,
     write_tile,
 )
 from stellarml.sources.tables import read_table_header
@@ -145,6 +146,8 @@ def _read_files(
 
 
 def _sharding(spark: SparkSession, task: ReadTask, cuts: Sequence[Cut], pending: Sequence[int]) -> DataFrame:
+    """Return the job: through Spark and back for the descriptor's SQL, or straight to shards where it has none."""
+
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for number in batch.column(0).to_pylist():
@@ -153,7 +156,15 @@ def _sharding(spark: SparkSession, task: ReadTask, cuts: Sequence[Cut], pending:
     def shard(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from shard_file(task, batches)
 
-    rows = spark.range(0, len(pending), 1, max(len(pending), 1)).mapInArrow(read, ddl(task.schema))
+    def read_and_shard(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                yield from shard_file(task, without_expressions(read_file(task, pending[number])))
+
+    numbers = spark.range(0, len(pending), 1, max(len(pending), 1))
+    if not (sentinels(task.descriptor) or cuts):
+        return numbers.mapInArrow(read_and_shard, RESULT_SCHEMA)
+    rows = numbers.mapInArrow(read, ddl(task.schema))
     return repair_and_cut(rows, task.descriptor, cuts).mapInArrow(shard, RESULT_SCHEMA)
 
 
@@ -220,12 +231,10 @@ def _write_tiles(
 ) -> dict[str, Any]:
     shards = [shard for mark in marks for shard in mark["shards"]]
     tiles = _tile_tasks(task, shards, config)
-    pending = [Unit(t.name, rows, t) for t, rows in tiles if t.name not in run.marks]
-    written = run_units(spark, run.stage, task.out, pending, write_tile)
-    done = {t.name: written.get(t.name) or run.marks[t.name] for t, _ in tiles}
-    _check_rejects(task.descriptor, config, task.out, marks, sum(mark["rejected"] for mark in done.values()))
-    rows = sum(mark["rows"] for mark in done.values())
-    rejected = sum(mark["rejected"] for mark in [*marks, *done.values()])
+    done = run_units(spark, run, [Unit(t.name, rows, t) for t, rows in tiles], write_tile)
+    _check_rejects(task.descriptor, config, task.out, marks, sum(mark["rejected"] for mark in done))
+    rows = sum(mark["rows"] for mark in done)
+    rejected = sum(mark["rejected"] for mark in [*marks, *done])
     if task.descriptor.has_positions:
         ra, dec = position_columns(task.descriptor)
         finish_catalogue(
@@ -247,7 +256,7 @@ def _write_tiles(
         schema=ddl(_output_schema(task)),
         absent=list(task.resolved.absent),
         cuts=[cut.name for cut in cuts],
-        cut_flow=cut_flow(task.descriptor.name, cuts, merge_counts([m["cuts"] for m in done.values()])),
+        cut_flow=cut_flow(task.descriptor.name, cuts, merge_counts([m["cuts"] for m in done])),
     )
 
 

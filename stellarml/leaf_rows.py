@@ -98,14 +98,17 @@ def row_groups_in(
     metadata: pq.FileMetaData, ranges: Ranges, column: str = HEALPIX_COLUMN, order: int = HEALPIX_ORDER
 ) -> list[int]:
     """Return the row groups whose statistics of the index `column`, of `order`, touch one of `ranges`."""
-    shift = 2 * (HEALPIX_ORDER - order)
+    return _touching(index_limits(metadata, column), ranges, 2 * (HEALPIX_ORDER - order))
+
+
+def _touching(limits: Sequence[tuple[int, int] | None], ranges: Ranges, shift: int) -> list[int]:
     groups = []
-    for group, limits in enumerate(index_limits(metadata, column)):
-        if limits is None:
+    for group, known in enumerate(limits):
+        if known is None:
             groups.append(group)
             continue
-        first = np.searchsorted(ranges[:, 1], limits[0] << shift, "right")
-        if first < len(ranges) and ranges[first, 0] < (limits[1] + 1) << shift:
+        first = np.searchsorted(ranges[:, 1], known[0] << shift, "right")
+        if first < len(ranges) and ranges[first, 0] < (known[1] + 1) << shift:
             groups.append(group)
     return groups
 
@@ -130,10 +133,11 @@ def _groups(leaf: Leaf, path: Path, metadata: pq.FileMetaData, ranges: Ranges) -
         return list(range(metadata.num_row_groups))
     low, high = leaf.tile.range
     shift = 2 * (HEALPIX_ORDER - layout.order)
-    for limits in index_limits(metadata, layout.healpix):
-        if limits and not leaf.outside and (limits[0] + 1 << shift <= low or limits[1] << shift >= high):
-            raise _foreign_rows(path, leaf, f"{layout.healpix} from {limits[0]} to {limits[1]}")
-    return row_groups_in(metadata, ranges, layout.healpix, layout.order)
+    limits = index_limits(metadata, layout.healpix)
+    for known in limits:
+        if known and not leaf.outside and (known[0] + 1 << shift <= low or known[1] << shift >= high):
+            raise _foreign_rows(path, leaf, f"{layout.healpix} from {known[0]} to {known[1]}")
+    return _touching(limits, ranges, shift)
 
 
 def _foreign_rows(path: Path, leaf: Leaf, found: str) -> InputError:

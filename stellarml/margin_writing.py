@@ -97,9 +97,8 @@ def _write_leaves(spark: SparkSession, run: StageRun, catalogue: Catalogue, arcs
         return {"files": files, "rows": table.num_rows}
 
     units = [Unit(tile.name, rows_of.get(tile, 0), tile) for tile in tiles]
-    pending = [unit for unit in units if unit.name not in run.marks]
-    marks = run.marks | run_units(spark, "margin", out, pending, work)
-    written = {tile: marks[tile.name]["rows"] for tile in tiles if marks[tile.name]["rows"]}
+    marks = run_units(spark, run, units, work)
+    written = {tile: mark["rows"] for tile, mark in zip(tiles, marks, strict=True) if mark["rows"]}
     finish_catalogue(
         out,
         name=out.name,

@@ -21,12 +21,14 @@ from stellarml.crossmatch.stage import no_overlap
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
 from stellarml.crossmatch.tiles import match_rows
 from stellarml.engine import Unit, run_units
+from stellarml.errors import ConfigError
 from stellarml.hats_catalogue import finish_catalogue
-from stellarml.hats_reading import Leaf, open_catalogue
+from stellarml.hats_layout import catalogue_properties, is_catalogue
+from stellarml.hats_reading import Catalogue, Leaf, open_catalogue
 from stellarml.ingest import ingest
 from stellarml.log import get_logger
 from stellarml.manifest import StageRun, stage_run
-from stellarml.single_file import join_parts
+from stellarml.single_file import read_parts, write_file
 from stellarml.sources.descriptor import Descriptor, load_descriptor
 from stellarml.sources.files import find_files
 from stellarml.storage import write_parquet
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
 TABLE = "matches"
 Format = Literal["hats", "parquet", "csv", "fits", "votable"]
-_PROPERTIES = ("hats.properties", "properties", "collection.properties")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,17 @@ class MatchOptions:
     join: Join = "inner"
     columns: str = "all"
     format: Format = "hats"
+
+
+@dataclass(frozen=True)
+class _Input:
+    """One side as the user named it: raw `files`, or a HATS catalogue and the files that it is."""
+
+    path: Path
+    survey: str
+    descriptor: Descriptor
+    files: tuple[Path, ...]
+    catalogue: Catalogue | None = None
 
 
 @dataclass(frozen=True)
@@ -92,62 +104,52 @@ def match_catalogues(
     ConfigError, InputError, UserError
         If a descriptor, a file, a column or an option is wrong.
     """
-    descriptors = load_descriptor(surveys[0], config.root), load_descriptor(surveys[1], config.root)
-    settings = match_settings(config.crossmatch, *descriptors)
-    paths = paths[0].absolute(), paths[1].absolute()
+    left, right = (_find_input(config, p, s) for p, s in zip(paths, surveys, strict=True))
+    settings = match_settings(config.crossmatch, left.descriptor, right.descriptor)
     relevant = {
         "crossmatch": config.crossmatch.model_dump(),
-        "sides": [d.model_dump(mode="json") for d in descriptors],
+        "sides": [given.descriptor.model_dump(mode="json") for given in (left, right)],
         "tiles": config.tiles.model_dump(),
         "options": asdict(options),
     }
-    raw = [f for d, p in zip(descriptors, paths, strict=True) for f in _files(d, p)]
+    raw = [*left.files, *right.files]
     with stage_run("match", out, config=config, relevant=relevant, raw=raw, overwrite=overwrite) as run:
         if run.complete:
             return run.record
-        roots = [
-            _hats_root(spark, config, path, survey, out / "_inputs" / name, overwrite)
-            for path, survey, name in zip(paths, surveys, ("left", "right"), strict=True)
-        ]
-        left, right = (
-            side_of(
-                open_catalogue(root), d, config.crossmatch.scope, with_errors=settings.radius_arcsec is None
+        sides = []
+        for given, name in ((left, "left"), (right, "right")):
+            catalogue = given.catalogue or _ingested(spark, config, given, out / "_inputs" / name, overwrite)
+            with_errors = settings.radius_arcsec is None
+            sides.append(
+                side_of(catalogue, given.descriptor, config.crossmatch.scope, with_errors=with_errors)
             )
-            for root, d in zip(roots, descriptors, strict=True)
-        )
-        columns = layout(left, right, options.columns, options.join, hats=options.format == "hats")
-        plan = plan_match(spark, "match", out, run.marks, left, right, settings, config.tiles)
+        columns = layout(sides[0], sides[1], options.columns, options.join, hats=options.format == "hats")
+        plan = plan_match(spark, run, sides[0], sides[1], settings)
         return _match_tiles(spark, run, plan, columns, options)
 
 
-def is_hats(path: Path) -> bool:
-    """Whether `path` is a HATS catalogue, a collection, or the ``dataset`` folder of one."""
-    folders = [path, path.parent] if path.name == "dataset" else [path]
-    return any((folder / name).is_file() for folder in folders for name in _PROPERTIES)
-
-
-def _files(descriptor: Descriptor, path: Path) -> list[Path]:
-    """Return what the match depends on: raw files, or the leaves and properties of a HATS catalogue."""
-    if not is_hats(path):
-        return [file.path for file in find_files(descriptor, path)]
-    catalogue = open_catalogue(path)
-    properties = [catalogue.root / name for name in _PROPERTIES if (catalogue.root / name).is_file()]
-    return [*properties, *(p for leaf in catalogue.leaves for p in leaf.paths)]
-
-
-def _hats_root(
-    spark: SparkSession, config: Config, path: Path, survey: str, work: Path, overwrite: bool
-) -> Path:
-    """Return the HATS catalogue of a side; raw files are ingested."""
-    if is_hats(path):
-        return path
+def _find_input(config: Config, path: Path, survey: str) -> _Input:
+    """Find what is at `path`; a HATS catalogue is opened, its properties and leaves are what the match depends on."""
+    path = path.absolute()
     descriptor = load_descriptor(survey, config.root)
     if not descriptor.has_positions:
-        return path
-    paths = config.paths.model_copy(update={"lake": work.absolute()})
-    chosen = config.model_copy(update={"paths": paths, "raw": {descriptor.name: str(path)}})
-    ingest(spark, chosen, survey, overwrite=overwrite)
-    return work / descriptor.name
+        raise ConfigError(
+            f"survey '{descriptor.name}' has no positions, so nothing can be matched with it. "
+            "Give [position] ra and dec in its descriptor."
+        )
+    if not is_catalogue(path):
+        return _Input(path, survey, descriptor, tuple(file.path for file in find_files(descriptor, path)))
+    catalogue = open_catalogue(path)
+    files = (catalogue_properties(catalogue.root).path, *(p for leaf in catalogue.leaves for p in leaf.paths))
+    return _Input(path, survey, descriptor, files, catalogue)
+
+
+def _ingested(spark: SparkSession, config: Config, given: _Input, lake: Path, overwrite: bool) -> Catalogue:
+    """Ingest the raw files of a side."""
+    paths = config.paths.model_copy(update={"lake": lake.absolute()})
+    chosen = config.model_copy(update={"paths": paths, "raw": {given.descriptor.name: str(given.path)}})
+    ingest(spark, chosen, given.survey, overwrite=overwrite)
+    return open_catalogue(lake / given.descriptor.name)
 
 
 def _match_tiles(
@@ -161,9 +163,7 @@ def _match_tiles(
         )
         for leaf in plan.left.leaves
     ]
-    pending = [unit for unit in units if unit.name not in run.marks]
-    marks = run.marks | run_units(spark, "match", run.out, pending, _match_leaf, in_runs=True)
-    done = [marks[unit.name] for unit in units]
+    done = run_units(spark, run, units, _match_leaf, in_runs=True)
     statistics = merge_statistics([mark["statistics"] for mark in done])
     statistics |= plan.record()
     if statistics["pairs"] == 0:
@@ -215,11 +215,6 @@ def _finish_table(
         )
         return
     target = Path(f"{TABLE}.{options.format}")
-    join_parts(
-        [run.out / task.path for task in written],
-        columns.schema,
-        run.out / target,
-        options.format,
-        run.config.tiles,
-    )
+    parts = read_parts((run.out / task.path for task in written), columns.schema)
+    write_file(parts, columns.schema, run.out / target, options.format, run.config.tiles)
     run.settle([target])

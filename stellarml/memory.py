@@ -56,10 +56,11 @@ def tree_memory_bytes() -> int:
         if not children:
             break
         family |= children
-    return sum(_proportional_bytes(pid) for pid in family)
+    return sum(proportional_bytes(pid) for pid in family)
 
 
-def _proportional_bytes(pid: int) -> int:
+def proportional_bytes(pid: int) -> int:
+    """Return the proportional set size of one process, in bytes; 0 where /proc does not tell."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

@@ -1,4 +1,4 @@
-"""Parts of a table, as tasks wrote them, joined into the one file a user asked for.
+"""A table in the one file a user asked for, from the parts that tasks wrote or from rows at hand.
 
 Parquet and CSV are streamed part by part. FITS and VOTable are written by astropy, whole, with units, UCDs and
 descriptions, so they have to fit into memory.
@@ -6,9 +6,8 @@ descriptions, so they have to fit into memory.
 
 from __future__ import annotations
 
-import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,14 +19,14 @@ import pyarrow.parquet as pq
 from stellarml.config import Tiles
 from stellarml.errors import UserError
 from stellarml.memory import available_bytes
-from stellarml.storage import storage_errors
+from stellarml.storage import dictionary_columns, replacing
 
 Format = Literal["parquet", "csv", "fits", "votable"]
 _COPIES = 4
 _FILL = {"i": 0, "u": 0, "f": np.nan, "b": False}
 
 
-def join_parts(parts: Sequence[Path], schema: pa.Schema, out: Path, kind: Format, tiles: Tiles) -> int:
+def write_file(parts: Iterable[pa.Table], schema: pa.Schema, out: Path, kind: Format, tiles: Tiles) -> int:
     """Write the rows of all `parts`, in their order, to `out`; return the rows.
 
     Raises
@@ -35,53 +34,49 @@ def join_parts(parts: Sequence[Path], schema: pa.Schema, out: Path, kind: Format
     UserError
         If a FITS or VOTable file would not fit into memory.
     """
-    with storage_errors(out):
-        hidden = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            if kind in ("parquet", "csv"):
-                rows = _stream(parts, schema, hidden, kind, tiles)
-            else:
-                rows = _whole(parts, schema, hidden, kind)
-            hidden.replace(out)
-        finally:
-            hidden.unlink(missing_ok=True)
-    return rows
+    with replacing(out) as hidden:
+        if kind in ("parquet", "csv"):
+            return _stream(parts, schema, hidden, kind, tiles)
+        return _whole(parts, schema, hidden, kind)
 
 
-def _stream(parts: Sequence[Path], schema: pa.Schema, path: Path, kind: Format, tiles: Tiles) -> int:
+def read_parts(paths: Iterable[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Read Parquet files one after the other."""
+    for path in paths:
+        yield pq.read_table(path, schema=schema)
+
+
+def _stream(parts: Iterable[pa.Table], schema: pa.Schema, path: Path, kind: Format, tiles: Tiles) -> int:
     rows = 0
     if kind == "csv":
         with pacsv.CSVWriter(path, schema) as csv:
-            for part in parts:
-                table = pq.read_table(part, schema=schema)
+            for table in parts:
                 csv.write_table(table)
                 rows += table.num_rows
         return rows
-    strings = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-    with pq.ParquetWriter(path, schema, compression=tiles.compression, use_dictionary=strings) as parquet:
-        for part in parts:
-            table = pq.read_table(part, schema=schema)
+    with pq.ParquetWriter(
+        path, schema, compression=tiles.compression, use_dictionary=dictionary_columns(schema)
+    ) as parquet:
+        for table in parts:
             parquet.write_table(table, row_group_size=tiles.row_group_rows)
             rows += table.num_rows
     return rows
 
 
-def _whole(parts: Sequence[Path], schema: pa.Schema, path: Path, kind: Format) -> int:
+def _whole(parts: Iterable[pa.Table], schema: pa.Schema, path: Path, kind: Format) -> int:
     from astropy.table import Table
 
-    size = sum(
-        pq.read_metadata(p).row_group(i).total_byte_size
-        for p in parts
-        for i in range(pq.read_metadata(p).num_row_groups)
-    )
-    free = available_bytes()
-    if free is not None and _COPIES * size > free:
-        raise UserError(
-            f"{path.parent}: a {kind} file is written whole, which takes about {_COPIES * size / 2**30:.0f} GiB of "
-            f"memory; {free / 2**30:.0f} GiB are free. Use --format parquet or hats, or fewer --columns."
-        )
-    tables = [pq.read_table(part, schema=schema) for part in parts]
-    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    tables = [schema.empty_table()]
+    for part in parts:
+        tables.append(part)
+        size, free = sum(t.nbytes for t in tables), available_bytes()
+        if free is not None and _COPIES * size > free:
+            raise UserError(
+                f"{path.parent}: a {kind} file is written whole, which takes more than "
+                f"{_COPIES * size / 2**30:.1f} GiB of memory; {free / 2**30:.1f} GiB are free. "
+                "Use the format parquet or hats, or fewer columns."
+            )
+    table = pa.concat_tables(tables)
     columns = [_column(table[field.name].combine_chunks(), field) for field in schema]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -156,18 +156,15 @@ def _by_position(spark: SparkSession, config: Config, run: StageRun, table: Desc
         side_of(catalogue, descriptor, "full", with_errors=False)
         for catalogue, descriptor in zip(catalogues, (table, stars), strict=True)
     )
-    plan = plan_match(
-        spark, "features", run.out, run.marks, left, right, match_settings(fixed, table, stars), config.tiles
-    )
+    plan = plan_match(spark, run, left, right, match_settings(fixed, table, stars))
     units = []
     for leaf in left.leaves:
         name = f"{table.name}-{leaf.tile.name}"
         units.append(
             Unit(name, leaf.rows, _PositionTask(plan, leaf, Path("_work", f"{name}.parquet"), config.tiles))
         )
-    pending = [unit for unit in units if unit.name not in run.marks]
-    marks = run.marks | run_units(spark, "features", run.out, pending, _match_labels)
-    return [str(run.out / path) for unit in units for path in marks[unit.name]["files"]]
+    marks = run_units(spark, run, units, _match_labels)
+    return [str(run.out / path) for mark in marks for path in mark["files"]]
 
 
 def _match_labels(task: _PositionTask) -> dict[str, Any]:

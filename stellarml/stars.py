@@ -81,9 +81,7 @@ def select_stars(spark: SparkSession, config: Config, *, overwrite: bool = False
                 config.tiles,
             )
             units.append(Unit(leaf.tile.name, leaf.rows, task))
-        pending = [unit for unit in units if unit.name not in run.marks]
-        marks = run.marks | run_units(spark, "select", out, pending, _write_stars)
-        done = [marks[unit.name] for unit in units]
+        done = run_units(spark, run, units, _write_stars)
         finish_catalogue(
             out,
             name="stars",

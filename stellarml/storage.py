@@ -68,16 +68,28 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a small file so that a reader sees the old or the new one, never a part."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a hidden name to write to, which becomes `path` if all goes well: a reader never sees a part."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            hidden.write_bytes(content.encode() if isinstance(content, str) else content)
+            yield hidden
             hidden.replace(path)
         finally:
             hidden.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a small file so that a reader sees the old or the new one, never a part."""
+    with replacing(path) as hidden:
+        hidden.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def dictionary_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns that Parquet files encode by dictionary: text. Numbers of a survey hardly ever repeat."""
+    return [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
 
 
 def write_parquet(path: Path, table: pa.Table, tiles: Tiles) -> dict[str, Any]:
@@ -85,25 +97,16 @@ def write_parquet(path: Path, table: pa.Table, tiles: Tiles) -> dict[str, Any]:
 
     The bytes depend on the table and on `tiles` alone.
     """
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        strings = [
-            f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
-        ]
-        try:
-            pq.write_table(
-                table.combine_chunks(),
-                hidden,
-                row_group_size=tiles.row_group_rows,
-                compression=tiles.compression,
-                use_dictionary=strings,
-                write_statistics=[HEALPIX_COLUMN] if HEALPIX_COLUMN in table.column_names else True,
-                store_schema=True,
-            )
-            hidden.replace(path)
-        finally:
-            hidden.unlink(missing_ok=True)
+    with replacing(path) as hidden:
+        pq.write_table(
+            table.combine_chunks(),
+            hidden,
+            row_group_size=tiles.row_group_rows,
+            compression=tiles.compression,
+            use_dictionary=dictionary_columns(table.schema),
+            write_statistics=[HEALPIX_COLUMN] if HEALPIX_COLUMN in table.column_names else True,
+            store_schema=True,
+        )
     return {"rows": table.num_rows, "bytes": path.stat().st_size}
 
 

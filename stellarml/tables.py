@@ -7,20 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.csv as pacsv
-
 from stellarml.config import Config, Tiles
 from stellarml.errors import InputError, UserError
 from stellarml.feature_file import load_feature_file
 from stellarml.fingerprint import file_fingerprint
 from stellarml.model import load_bundle, pack_bundle
+from stellarml.single_file import Format, write_file
 from stellarml.split import split_column
-from stellarml.storage import storage_errors, write_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+_FORMATS: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".fits": "fits", ".vot": "votable"}
 _TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 _ASTRONOMY = {".fits": "fits", ".fit": "fits", ".vot": "votable", ".xml": "votable", ".ecsv": "ascii.ecsv"}
 
@@ -125,8 +123,8 @@ def label_table(spark: SparkSession, table: Path, model: Path, out: Path, level:
     from stellarml.features import check_features, feature_columns
     from stellarml.inference import REDDENING, label_frame
 
-    if out.suffix not in (".parquet", ".csv", ".fits"):
-        raise UserError(f"{out}: unknown format '{out.suffix}'; expected .parquet, .csv or .fits")
+    if out.suffix not in _FORMATS:
+        raise UserError(f"{out}: unknown format '{out.suffix}'; expected one of {', '.join(_FORMATS)}")
     spec = load_bundle(model).manifest.features
     frame = read_table(spark, table)
     check_features(frame, spec)
@@ -144,24 +142,4 @@ def label_table(spark: SparkSession, table: Path, model: Path, out: Path, level:
         label_names=spec.label_names,
         level=level,
     ).toArrow()
-    _write(labelled, out, tiles)
-    return int(labelled.num_rows)
-
-
-def _write(table: pa.Table, out: Path, tiles: Tiles) -> None:
-    if out.suffix == ".parquet":
-        write_parquet(out, table, tiles)
-        return
-    hidden = out.with_name(f".{out.name}.tmp{out.suffix}")
-    with storage_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            if out.suffix == ".csv":
-                pacsv.write_csv(table, hidden)
-            else:
-                from astropy.table import Table
-
-                Table.from_pandas(table.to_pandas()).write(hidden, overwrite=True)
-            hidden.replace(out)
-        finally:
-            hidden.unlink(missing_ok=True)
+    return write_file([labelled], labelled.schema, out, _FORMATS[out.suffix], tiles)

@@ -24,7 +24,6 @@ from stellarml.sources.shards import position_columns
 
 Mode = Literal["all", "best", "unique"]
 Join = Literal["inner", "left", "anti"]
-_PARTITION_COLUMNS = frozenset({"Norder", "Dir", "Npix"})
 _COUNTS = ("number_of_mates", "number_of_reverse_neighbours", "xm_flag")
 
 
@@ -79,10 +78,7 @@ def layout(left: Side, right: Side, columns: str, join: Join, *, hats: bool) -> 
 
 
 def _chosen(left: Side, right: Side, columns: str) -> tuple[list[str], list[str]]:
-    available = [
-        [n for n in side.schema.names if n != HEALPIX_COLUMN and n not in _PARTITION_COLUMNS]
-        for side in (left, right)
-    ]
+    available = [[n for n in side.schema.names if n != HEALPIX_COLUMN] for side in (left, right)]
     if columns == "all":
         return available[0], available[1]
     if columns == "ids":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stellarml.config import Tiles
-from stellarml.crossmatch.frame import frame_part, frame_record, frame_search, merge_frame
+from stellarml.crossmatch.frame import FrameOffsets, frame_part, frame_record, frame_search, merge_frame
 from stellarml.crossmatch.halo import halo_radii_arcsec, plan_tile
 from stellarml.crossmatch.limits import (
     MAX_MOVERS,
@@ -26,12 +26,13 @@ from stellarml.crossmatch.limits import (
     still,
 )
 from stellarml.crossmatch.movers import MoverEdges, merge_edges, mover_edges, mover_ranges, no_edges
-from stellarml.crossmatch.settings import MatchSettings, Sources
+from stellarml.crossmatch.settings import FrameSettings, MatchSettings, Sources
 from stellarml.crossmatch.sides import Side
 from stellarml.engine import Unit, run_units
 from stellarml.hats_reading import Leaf
 from stellarml.leaf_cache import COLUMNS
 from stellarml.log import get_logger
+from stellarml.manifest import StageRun
 from stellarml.margin import halo_source
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MatchPlan:
-    """All that a tile's task needs to know; `name` tells this run from others."""
+    """All that a tile's task needs to know; `name` tells what this match reads from what others did."""
 
     out: Path
     left: Side
@@ -49,7 +50,7 @@ class MatchPlan:
     limits: Limits
     edges: MoverEdges
     tiles: Tiles
-    name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    name: str
 
     def record(self) -> dict[str, Any]:
         """Return what run.json tells of the plan beside the counts; `frame` where an offset was measured."""
@@ -62,133 +63,106 @@ class MatchPlan:
         return told if self.right.frame is None else told | {"frame": frame_record(self.right.frame)}
 
 
+@dataclass(frozen=True)
+class _Passes:
+    """The light passes of one match: a unit with a mark of its own for each leaf of the side that is passed over.
+
+    match
+        What tells the marks of this match from those of others of the same run.
+    """
+
+    spark: SparkSession
+    run: StageRun
+    match: str
+    name: str
+
+    def over(self, what: str, side: Side, work: Callable[[Leaf], Any]) -> list[Any]:
+        """Run `work` on every leaf; return what it gave, in the order of the sky."""
+        name = self.name
+
+        def unit_work(leaf: Leaf) -> dict[str, Any]:
+            COLUMNS.serve(name)
+            return {"files": {}, "part": work(leaf)}
+
+        units = [Unit(f"{what}-{self.match}-{leaf.tile.name}", leaf.rows, leaf) for leaf in side.leaves]
+        return [mark["part"] for mark in run_units(self.spark, self.run, units, unit_work, in_runs=True)]
+
+    def over_rows(self, what: str, side: Side, measure: Callable[[Sources], Any]) -> list[Any]:
+        """Run `measure` on the rows of every leaf."""
+        return self.over(what, side, lambda leaf: measure(side.sources(np.array([leaf.tile.range]))))
+
+
 def plan_match(
-    spark: SparkSession,
-    stage: str,
-    out: Path,
-    marks: dict[str, dict[str, Any]],
-    left: Side,
-    right: Side,
-    settings: MatchSettings,
-    tiles: Tiles,
+    spark: SparkSession, run: StageRun, left: Side, right: Side, settings: MatchSettings
 ) -> MatchPlan:
     """Gather what must be known of whole catalogues before any tile can be matched, and log where halos come from."""
-    plan = _plan(spark, stage, out, marks, left, right, settings, tiles)
-    for name, side, arcsec in zip(
-        ("left", "right"), (left, right), halo_radii_arcsec(settings, plan.limits), strict=True
-    ):
-        get_logger().info(
-            halo_source(side.catalogue, arcsec), stage=stage, side=name, halo_arcsec=round(arcsec, 3)
-        )
-    return plan
-
-
-def _plan(
-    spark: SparkSession,
-    stage: str,
-    out: Path,
-    marks: dict[str, dict[str, Any]],
-    left: Side,
-    right: Side,
-    settings: MatchSettings,
-    tiles: Tiles,
-) -> MatchPlan:
-    staying = right if settings.moving == "left" else left
-    limits = merge_staying([])
-    if staying.with_errors or staying.descriptor.position.epoch is not None:
-        pieces = _each_leaf(
-            spark, stage, out, marks, "staying", staying, lambda s: _pack(staying_part(s, settings))
-        )
-        limits = merge_staying([StayingPart(**piece) for piece in pieces])
+    match = f"{left.descriptor.name}-{right.descriptor.name}"
+    passes = _Passes(spark, run, match, uuid.uuid4().hex)
+    limits = _staying_limits(passes, right if settings.moving == "left" else left, settings)
     if settings.frame is not None:
-        bright_mag = settings.frame.bright_mag
-        pieces = _frame_parts(spark, stage, out, marks, left, right, settings, bright_mag, limits)
-        frame = merge_frame(pieces, settings.frame)
+        frame = _frame_offsets(passes, left, right, settings, settings.frame, limits)
         right, limits = replace(right, frame=frame), replace(limits, frame_arcsec=frame.largest_arcsec)
     moving, staying = (left, right) if settings.moving == "left" else (right, left)
+    limits, edges = _movers(passes, moving, staying, settings, limits)
+    radii = halo_radii_arcsec(settings, limits)
+    for side, catalogue, arcsec in zip(
+        ("left", "right"), (left.catalogue, right.catalogue), radii, strict=True
+    ):
+        told = halo_source(catalogue, arcsec)
+        get_logger().info(told, stage=run.stage, side=side, halo_arcsec=round(arcsec, 3))
+    return MatchPlan(run.out, left, right, settings, limits, edges, run.config.tiles, passes.name)
+
+
+def _staying_limits(passes: _Passes, staying: Side, settings: MatchSettings) -> Limits:
+    if not staying.with_errors and staying.descriptor.position.epoch is None:
+        return merge_staying([])
+    pieces = passes.over_rows("staying", staying, lambda rows: _pack(staying_part(rows, settings)))
+    return merge_staying([StayingPart(**piece) for piece in pieces])
+
+
+def _movers(
+    passes: _Passes, moving: Side, staying: Side, settings: MatchSettings, limits: Limits
+) -> tuple[Limits, MoverEdges]:
+    """Settle the edge radius, and resolve the sources that reach beyond it against the whole other catalogue."""
     if not moving.with_errors and moving.descriptor.position.pmra is None:
-        return MatchPlan(out, left, right, settings, still(settings, limits), no_edges(), tiles)
+        return still(settings, limits), no_edges()
 
     def measure(rows: Sources) -> dict[str, Any]:
         part, may_be_mover = measure_moving(rows, settings, limits)
         few = may_be_mover.sum() <= MAX_MOVERS
         return _pack(part) | {"far": _pack(rows.take(may_be_mover)) if few else None}
 
-    pieces = _each_leaf(spark, stage, out, marks, "moving", moving, measure)
+    pieces = passes.over_rows("moving", moving, measure)
     far = [piece.pop("far") for piece in pieces]
     parts = [MovingPart(**{name: np.array(value) for name, value in piece.items()}) for piece in pieces]
     settled = choose_edge_radius(parts, limits)
-    edges = no_edges()
-    if settled.movers:
-        if None in far:
-
-            def pick(rows: Sources) -> dict[str, Any]:
-                return _pack(rows.take(is_mover(rows, settings, settled)))
-
-            far = _each_leaf(spark, stage, out, marks, "movers", moving, pick)
-        movers = Sources.concatenate([_unpack_sources(piece) for piece in far])
-        movers = movers.take(is_mover(movers, settings, settled))
-        candidates = staying.sources(mover_ranges(movers, settings, settled))
-        edges = merge_edges([mover_edges(movers, candidates, settings, settled)])
-    return MatchPlan(out, left, right, settings, settled, edges, tiles)
+    if not settled.movers:
+        return settled, no_edges()
+    if None in far:
+        far = passes.over_rows(
+            "movers", moving, lambda rows: _pack(rows.take(is_mover(rows, settings, settled)))
+        )
+    movers = Sources.concatenate([_unpack_sources(piece) for piece in far])
+    movers = movers.take(is_mover(movers, settings, settled))
+    candidates = staying.sources(mover_ranges(movers, settings, settled))
+    return settled, merge_edges([mover_edges(movers, candidates, settings, settled)])
 
 
-def _frame_parts(
-    spark: SparkSession,
-    stage: str,
-    out: Path,
-    marks: dict[str, dict[str, Any]],
-    left: Side,
-    right: Side,
-    settings: MatchSettings,
-    bright_mag: float,
-    limits: Limits,
-) -> list[dict[str, Any]]:
+def _frame_offsets(
+    passes: _Passes, left: Side, right: Side, settings: MatchSettings, frame: FrameSettings, limits: Limits
+) -> FrameOffsets:
     """Compare the positions of bright pairs, by the leaves of the left catalogue."""
     search, wide = frame_search(settings, limits)
 
     def work(leaf: Leaf) -> dict[str, Any]:
         halo = plan_tile(leaf.tile.order, leaf.tile.pixel, search, wide)
-        rows = left.bright_sources(halo.left, bright_mag)
-        others = right.bright_sources(halo.right, bright_mag)
+        rows = left.bright_sources(halo.left, frame.bright_mag)
+        others = right.bright_sources(halo.right, frame.bright_mag)
         first, end = leaf.tile.range
         owned = (rows.healpix_29 >= first) & (rows.healpix_29 < end)
-        return {"files": {}, "part": frame_part(rows, others, settings, limits, owned)}
+        return frame_part(rows, others, settings, limits, owned)
 
-    return _units(spark, stage, out, marks, "frame", left, work)
-
-
-def _each_leaf(
-    spark: SparkSession,
-    stage: str,
-    out: Path,
-    marks: dict[str, dict[str, Any]],
-    what: str,
-    side: Side,
-    measure: Callable[[Sources], dict[str, Any]],
-) -> list[dict[str, Any]]:
-    """Run `measure` on the rows of every leaf of one side; each is a unit with a mark of its own."""
-
-    def work(leaf: Leaf) -> dict[str, Any]:
-        COLUMNS.serve(what)
-        return {"files": {}, "part": measure(side.sources(np.array([leaf.tile.range])))}
-
-    return _units(spark, stage, out, marks, what, side, work)
-
-
-def _units(
-    spark: SparkSession,
-    stage: str,
-    out: Path,
-    marks: dict[str, dict[str, Any]],
-    what: str,
-    side: Side,
-    work: Callable[[Leaf], dict[str, Any]],
-) -> list[dict[str, Any]]:
-    units = [Unit(f"{what}-{leaf.tile.name}", leaf.rows, leaf) for leaf in side.leaves]
-    pending = [unit for unit in units if unit.name not in marks]
-    done = marks | run_units(spark, stage, out, pending, work, in_runs=True)
-    return [done[unit.name]["part"] for unit in units]
+    return merge_frame(passes.over("frame", left, work), frame)
 
 
 def _pack(record: Any) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from stellarml.hats_reading import Catalogue, Leaf, read_ranges
 from stellarml.margin import margin_for, read_with_margin
 from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.selection import sentinels
-from stellarml.sources.descriptor import Descriptor, WantedColumn
+from stellarml.sources.columns import find_name
+from stellarml.sources.descriptor import Descriptor
 from stellarml.storage import Tile
 
 _COMPARISON = re.compile(r"^\s*(\w+)\s*(<=|>=|<>|!=|=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
@@ -80,13 +81,18 @@ class Side:
         return self.catalogue.rows
 
     def slim(
-        self, ranges: npt.NDArray[np.int64], more: Sequence[str] = (), about: About | None = None
+        self,
+        ranges: npt.NDArray[np.int64],
+        more: Sequence[str] = (),
+        about: About | None = None,
+        *,
+        cached: bool = True,
     ) -> pa.Table:
         """Read what the match needs, and `more`, of rows in `ranges` that take part, by the descriptor's names."""
         needed = match_columns(self.descriptor, self._known, with_errors=self.with_errors)
         wanted = list(dict.fromkeys([*needed, *more]))
         names = [self.names.get(name, name) for name in wanted]
-        table = self.wide(ranges, names, about, cached=True)
+        table = self.wide(ranges, names, about, cached=cached)
         own = {self.names.get(name, name): name for name in wanted}
         table = table.select([HEALPIX_COLUMN, *own]).rename_columns([HEALPIX_COLUMN, *own.values()])
         for column, compared, operator, number in self.sentinels:
@@ -119,8 +125,8 @@ class Side:
         return taking_part(table, self.scope)
 
     def sources(self, ranges: npt.NDArray[np.int64]) -> Sources:
-        """Read the rows in `ranges` that take part, in the kernel's form."""
-        return self.prepared(self.slim(ranges))
+        """Read the rows in `ranges` that take part, in the kernel's form: whole leaves, which nobody reads again."""
+        return self.prepared(self.slim(ranges, cached=False))
 
     def prepared(self, slim: pa.Table) -> Sources:
         """Return slim rows in the kernel's form, the offset of the catalogue's frame taken off."""
@@ -161,18 +167,15 @@ def side_of(catalogue: Catalogue, descriptor: Descriptor, scope: str, *, with_er
     roles = {c.canonical: c for c in descriptor.wanted()}
     needed = match_columns(descriptor, list(roles), with_errors=with_errors)
     names, problems = {}, []
-    for canonical in needed:
-        found = _find(roles[canonical], schema.names)
-        if found is None and not roles[canonical].optional:
-            told = " or ".join(f"'{n}'" for n in roles[canonical].names)
-            near = did_you_mean(roles[canonical].names[0], schema.names)
-            problems.append(f"column {told} is missing; it has {len(schema.names)} columns.{near}")
-        elif found is not None and found != canonical:
-            names[canonical] = found
-    for canonical in magnitude_columns(descriptor, list(roles)):
-        found = _find(roles[canonical], schema.names)
+    for canonical in dict.fromkeys([*needed, *magnitude_columns(descriptor, list(roles))]):
+        role = roles[canonical]
+        found = find_name(role.names, schema.names)
         if found is not None and found != canonical:
             names[canonical] = found
+        elif found is None and canonical in needed and not role.optional:
+            told = " or ".join(f"'{n}'" for n in role.names)
+            near = did_you_mean(role.names[0], schema.names)
+            problems.append(f"column {told} is missing; it has {len(schema.names)} columns.{near}")
     if descriptor.position.id is None and descriptor.id_column not in schema.names:
         problems.append(
             f"survey '{descriptor.name}' names no id; give position.id, a HATS catalogue needs one"
@@ -180,17 +183,6 @@ def side_of(catalogue: Catalogue, descriptor: Descriptor, scope: str, *, with_er
     raise_gathered(InputError, f"{catalogue.root} as survey '{descriptor.name}'", problems)
     rules = () if REPAIRS in schema.names else tuple(_rules(descriptor, needed))
     return Side(catalogue, descriptor, scope, names, rules, with_errors=with_errors)
-
-
-def _find(column: WantedColumn, available: Sequence[str]) -> str | None:
-    for name in column.names:
-        if name in available:
-            return name
-    for name in column.names:
-        for candidate in available:
-            if candidate.lower() == name.lower():
-                return candidate
-    return None
 
 
 def _rules(descriptor: Descriptor, needed: Sequence[str]) -> list[_Rule]:

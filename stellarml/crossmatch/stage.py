@@ -83,7 +83,7 @@ def crossmatch(spark: SparkSession, config: Config, *, overwrite: bool = False) 
             side_of(c, d, config.crossmatch.scope, with_errors=settings.radius_arcsec is None)
             for c, d in zip(catalogues, (left, right), strict=True)
         ]
-        plan = plan_match(spark, "crossmatch", out, run.marks, sides[0], sides[1], settings, config.tiles)
+        plan = plan_match(spark, run, sides[0], sides[1], settings)
         return _match_tiles(spark, run, plan, catalogues, config)
 
 
@@ -98,9 +98,7 @@ def _match_tiles(
         return _match_leaf(plan, leaf)
 
     units = [Unit(f"tile-{leaf.tile.name}", leaf.rows, leaf) for leaf in plan.left.leaves]
-    pending = [unit for unit in units if unit.name not in run.marks]
-    marks = run.marks | run_units(spark, "crossmatch", run.out, pending, work, in_runs=True)
-    done = [marks[unit.name] for unit in units]
+    done = run_units(spark, run, units, work, in_runs=True)
     statistics = merge_statistics([mark["statistics"] for mark in done])
     statistics |= plan.record()
     if statistics["pairs"] == 0:

@@ -90,7 +90,8 @@ def resolve(descriptor: Descriptor, headers: Sequence[Header], guess: dict[str, 
     for header in headers:
         names: list[str | None] = []
         for column in wanted:
-            match = _match(column, header.columns)
+            name = find_name(column.names, [candidate.name for candidate in header.columns])
+            match = next((c for c in header.columns if c.name == name), None)
             if match is None and not column.optional:
                 problems.append(_missing(column, header))
             if match is not None:
@@ -104,14 +105,14 @@ def resolve(descriptor: Descriptor, headers: Sequence[Header], guess: dict[str, 
     return Resolved(pa.schema(fields), tuple(sources), absent)
 
 
-def _match(column: WantedColumn, available: Sequence[FileColumn]) -> FileColumn | None:
-    for name in column.names:
+def find_name(names: Sequence[str], available: Sequence[str]) -> str | None:
+    """Return which of `available` a column that may be called any of `names` is: an exact name first, then any case."""
+    for name in names:
+        if name in available:
+            return name
+    for name in names:
         for candidate in available:
-            if candidate.name == name:
-                return candidate
-    for name in column.names:
-        for candidate in available:
-            if candidate.name.lower() == name.lower():
+            if candidate.lower() == name.lower():
                 return candidate
     return None
 

@@ -25,7 +25,7 @@ from stellarml import errors, sky
 from stellarml.config import Tiles
 from stellarml.engine import failure, guarded, outcome_batch
 from stellarml.errors import StellarmlError
-from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN
+from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.sources.columns import Header, Resolved, valid_positions
 from stellarml.sources.descriptor import Descriptor
 from stellarml.sources.parser import Block
@@ -139,6 +139,13 @@ def write_rejects(out: Path, name: str, rows: Sequence[tuple[str, int, str]]) ->
         pq.write_table(pa.table([list(c) for c in columns], schema=REJECT_SCHEMA), path)
 
 
+def without_expressions(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Add ``repairs`` and ``cuts_failed`` of a survey whose descriptor has neither sentinels nor cuts."""
+    for batch in batches:
+        zeros = pa.array(np.zeros(batch.num_rows, dtype=np.int64))
+        yield batch.append_column(REPAIRS, zeros).append_column(CUTS_FAILED, zeros)
+
+
 def shard_file(task: ReadTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Take one file's rows back from Spark, write its shards, and return the outcome."""
     kept: list[pa.RecordBatch] = []
@@ -186,7 +193,7 @@ def _write_shard(task: ReadTask, index: int, number: int, batches: list[pa.Recor
         pixels = sky.healpix_29(table[ra].to_numpy(), table[dec].to_numpy())
         table = table.add_column(0, HEALPIX_COLUMN, pa.array(pixels))
         key = HEALPIX_COLUMN
-    order = np.lexsort((table[LINE].to_numpy(), table[key].to_numpy()))
+    order = _sorted_order(table[key].to_numpy(), table[LINE].to_numpy())
     table = table.take(pa.array(order)).combine_chunks()
     name = f"{task.names[index]}-{number:03d}"
     path = task.out / WORK / f"{name}.parquet"
@@ -200,7 +207,7 @@ def _write_shard(task: ReadTask, index: int, number: int, batches: list[pa.Recor
             write_statistics=False,
         )
         keys = table[key].to_numpy()
-        cells, counts = np.unique(keys >> task.histogram_shift, return_counts=True)
+        cells, counts = _runs(keys >> task.histogram_shift)
         histogram = path.with_suffix(".npz")
         with histogram.open("wb") as stream:
             np.savez(stream, cells=cells, counts=counts)
@@ -243,12 +250,12 @@ def write_tile(task: TileTask) -> dict[str, Any]:
     table = pa.concat_tables(parts).combine_chunks()
     del parts
     keys, ids = table[task.key].to_numpy(), _ranks(table[task.id])
-    order = np.lexsort((table[LINE].to_numpy(), table[FILE].to_numpy(), ids, keys))
+    order = _sorted_order(keys, ids, table[FILE].to_numpy(), table[LINE].to_numpy())
     table, rejected = table.take(pa.array(order)), 0
     if task.unique:
         table, rejected = _without_duplicates(task, table)
     keys = table[task.key].to_numpy()
-    failed, counts = np.unique(table[CUTS_FAILED].to_numpy(), return_counts=True)
+    failed, counts = _runs(np.sort(table[CUTS_FAILED].to_numpy()))
     table = table.drop_columns([FILE, LINE])
     files = {}
     for (low, high), path in zip(task.ranges, task.paths, strict=True):
@@ -265,12 +272,13 @@ def write_tile(task: TileTask) -> dict[str, Any]:
 
 def _without_duplicates(task: TileTask, table: pa.Table) -> tuple[pa.Table, int]:
     ids = _ranks(table[task.id])
+    ascending = np.sort(ids)
+    if (ascending[1:] != ascending[:-1]).all():
+        return table, 0
     file, line = table[FILE].to_numpy(), table[LINE].to_numpy()
     order = np.lexsort((line, file, ids))
     second = np.zeros(len(ids), dtype=bool)
     second[order[1:]] = ids[order[1:]] == ids[order[:-1]]
-    if not second.any():
-        return table, 0
     names = table[task.id]
     rows = sorted(
         (task.files[file[i]], int(line[i]), f"duplicate {task.id} {names[int(i)].as_py()}")
@@ -287,6 +295,23 @@ def _ranks(ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
         return integers
     ranks: npt.NDArray[np.int64] = np.unique(ids.to_numpy().astype(str), return_inverse=True)[1]
     return ranks
+
+
+def _sorted_order(keys: npt.NDArray[np.int64], *ties: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+    """Return the order by `keys`, then by each of `ties`; fast where keys come in sorted runs and few are equal."""
+    order = np.argsort(keys, kind="stable")
+    same = np.flatnonzero(np.diff(keys[order]) == 0)
+    tied = np.zeros(len(order), dtype=bool)
+    tied[same], tied[same + 1] = True, True
+    rows = order[tied]
+    order[tied] = rows[np.lexsort((*(tie[rows] for tie in reversed(ties)), keys[rows]))]
+    return order
+
+
+def _runs(ascending: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the distinct values of sorted integers, and how many there are of each."""
+    starts = np.flatnonzero(np.r_[True, ascending[1:] != ascending[:-1]][: len(ascending)])
+    return ascending[starts], np.diff(np.r_[starts, len(ascending)])
 
 
 def overlapping(groups: Sequence[Sequence[int]], low: int, high: int) -> tuple[int, ...]:

@@ -282,9 +282,11 @@ def test_other_tiles_in_another_order_give_the_same_table(
     """The same tiles in a random order: the same bytes. Raw files in one tile a base pixel: the same rows, in order."""
     sizes = []
 
-    def shuffled(session: Any, stage: str, out: Path, units: Any, work: Any, **more: Any) -> Any:
+    def shuffled(session: Any, run: Any, units: Any, work: Any, **more: Any) -> Any:
         sizes.append(len(units))
-        return run_units(session, stage, out, random.Random(4).sample(units, len(units)), work, **more)
+        mixed = random.Random(4).sample(range(len(units)), len(units))
+        marks = run_units(session, run, [units[i] for i in mixed], work, **more)
+        return [marks[mixed.index(i)] for i in range(len(units))]
 
     monkeypatch.setattr(match, "run_units", shuffled)
     run_match(spark, lake / "left", lake / "right", folder / "mixed", *options(SMALL))

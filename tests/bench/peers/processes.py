@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 
+from stellarml.memory import proportional_bytes
+
 _PERIOD_S = 0.25
 
 
@@ -46,7 +48,7 @@ class Sampler:
 
     def _sample(self) -> None:
         while not self._stop.wait(_PERIOD_S):
-            sizes = {pid: _proportional_bytes(pid) for pid in _family(self._root, self._leave_out)}
+            sizes = {pid: proportional_bytes(pid) for pid in _family(self._root, self._leave_out)}
             self.total_bytes = max(self.total_bytes, sum(sizes.values()))
             workers = [size for pid, size in sizes.items() if self._is_worker(pid)]
             self.worker_bytes = max(self.worker_bytes, max(workers, default=0))
@@ -86,13 +88,3 @@ def _family(root: int, leave_out: Collection[int]) -> set[int]:
         if not more:
             return family
         family |= more
-
-
-def _proportional_bytes(pid: int) -> int:
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    return 0

@@ -1,15 +1,15 @@
 """ACID (pyacid on PyPI) as its documentation sets it up: a connection with two workers, a margin cache on the right.
 
-Runs in ACID's own environment; the protocol is that of `run_lsdb`. Catalogues without a point map, as stellarml's, need
+Runs in ACID's own environment; requests and answers as in `serve`. Catalogues without a point map, as stellarml's, need
 ACID's enumeration by leaves (ACID_WORK_AUTOSIZE=0).
 """
 
-import json
 import os
 import shutil
 import sys
 import time
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 os.environ["ACID_WORK_AUTOSIZE"] = "0"
@@ -18,6 +18,7 @@ import acid
 import astropy.units as u
 import pyarrow.parquet as pq
 import yaml
+from serve import answering
 
 
 def match(request: dict, registry: Path, number: int) -> dict:
@@ -48,16 +49,9 @@ def match(request: dict, registry: Path, number: int) -> dict:
     return {"seconds": seconds, "rows": sum(pq.read_metadata(p).num_rows for p in leaves)}
 
 
-def main() -> None:
-    """Say that it is up, answer requests until the input ends."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    answers.write(json.dumps({"version": f"acid {version('pyacid')}", "workers": []}) + "\n")
-    for number, line in enumerate(sys.stdin):
-        answers.write(json.dumps(match(json.loads(line), folder / "catalogs.yaml", number)) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    registry = Path(sys.argv[1]) / "catalogs.yaml"
+    registry.parent.mkdir(parents=True, exist_ok=True)
+    number = count()
+    with answering(f"acid {version('pyacid')}") as serve:
+        serve([], lambda request: match(request, registry, next(number)))

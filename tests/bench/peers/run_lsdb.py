@@ -1,21 +1,17 @@
 """LSDB as its documentation sets it up: a started dask client, a margin catalogue on the right, chosen columns.
 
-Runs in LSDB's own environment. Each line on standard input is a request, each line on standard output its answer, so
-that the caller can take turns with other tools while this client stays up and warm.
+Runs in LSDB's own environment; requests and answers as in `serve`.
 """
 
-import json
-import os
 import shutil
-import sys
 import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
 
 import lsdb
-from dask.distributed import Client, LocalCluster
 from hats import read_hats
+from serve import serve_with_dask
 
 warnings.filterwarnings("ignore")
 
@@ -49,22 +45,5 @@ def match(request: dict) -> dict:
     return {"seconds": seconds, "rows": int(read_hats(out).catalog_info.total_rows)}
 
 
-def main() -> None:
-    """Start the client, say that it is up, answer requests until the input ends."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=sys.argv[1]
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        client.wait_for_workers(2)
-        workers = list(client.run(os.getpid).values())
-        answers.write(json.dumps({"version": f"lsdb {version('lsdb')}", "workers": workers}) + "\n")
-        for line in sys.stdin:
-            answers.write(json.dumps(match(json.loads(line))) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    serve_with_dask(f"lsdb {version('lsdb')}", lambda request, _: match(request))
