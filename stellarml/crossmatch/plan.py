@@ -87,10 +87,6 @@ class _Passes:
         units = [Unit(f"{what}-{self.match}-{leaf.tile.name}", leaf.rows, leaf) for leaf in side.leaves]
         return [mark["part"] for mark in run_units(self.spark, self.run, units, unit_work, in_runs=True)]
 
-    def over_rows(self, what: str, side: Side, measure: Callable[[Sources], Any]) -> list[Any]:
-        """Run `measure` on the rows of every leaf."""
-        return self.over(what, side, lambda leaf: measure(side.sources(np.array([leaf.tile.range]))))
-
 
 def plan_match(
     spark: SparkSession, run: StageRun, left: Side, right: Side, settings: MatchSettings
@@ -116,7 +112,11 @@ def plan_match(
 def _staying_limits(passes: _Passes, staying: Side, settings: MatchSettings) -> Limits:
     if not staying.with_errors and staying.descriptor.position.epoch is None:
         return merge_staying([])
-    pieces = passes.over_rows("staying", staying, lambda rows: _pack(staying_part(rows, settings)))
+
+    def work(leaf: Leaf) -> dict[str, Any]:
+        return _pack(staying_part(staying.unplaced_sources(np.array([leaf.tile.range])), settings))
+
+    pieces = passes.over("staying", staying, work)
     return merge_staying([StayingPart(**piece) for piece in pieces])
 
 
@@ -127,21 +127,28 @@ def _movers(
     if not moving.with_errors and moving.descriptor.position.pmra is None:
         return still(settings, limits), no_edges()
 
-    def measure(rows: Sources) -> dict[str, Any]:
+    def measure(leaf: Leaf) -> dict[str, Any]:
+        where = np.array([leaf.tile.range])
+        rows = moving.unplaced_sources(where)
         part, may_be_mover = measure_moving(rows, settings, limits)
-        few = may_be_mover.sum() <= MAX_MOVERS
-        return _pack(part) | {"far": _pack(rows.take(may_be_mover)) if few else None}
+        if may_be_mover.sum() > MAX_MOVERS:
+            return _pack(part) | {"far": None}
+        far = moving.sources(where) if may_be_mover.any() else rows
+        return _pack(part) | {"far": _pack(far.take(may_be_mover))}
 
-    pieces = passes.over_rows("moving", moving, measure)
+    pieces = passes.over("moving", moving, measure)
     far = [piece.pop("far") for piece in pieces]
     parts = [MovingPart(**{name: np.array(value) for name, value in piece.items()}) for piece in pieces]
     settled = choose_edge_radius(parts, limits)
     if not settled.movers:
         return settled, no_edges()
     if None in far:
-        far = passes.over_rows(
-            "movers", moving, lambda rows: _pack(rows.take(is_mover(rows, settings, settled)))
-        )
+
+        def pick(leaf: Leaf) -> dict[str, Any]:
+            rows = moving.sources(np.array([leaf.tile.range]))
+            return _pack(rows.take(is_mover(rows, settings, settled)))
+
+        far = passes.over("movers", moving, pick)
     movers = Sources.concatenate([_unpack_sources(piece) for piece in far])
     movers = movers.take(is_mover(movers, settings, settled))
     candidates = staying.sources(mover_ranges(movers, settings, settled))

@@ -26,6 +26,7 @@ from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.selection import sentinels
 from stellarml.sources.columns import find_name
 from stellarml.sources.descriptor import Descriptor
+from stellarml.sources.shards import position_columns
 from stellarml.storage import Tile
 
 _COMPARISON = re.compile(r"^\s*(\w+)\s*(<=|>=|<>|!=|=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
@@ -89,8 +90,17 @@ class Side:
         cached: bool = True,
     ) -> pa.Table:
         """Read what the match needs, and `more`, of rows in `ranges` that take part, by the descriptor's names."""
-        needed = match_columns(self.descriptor, self._known, with_errors=self.with_errors)
-        wanted = list(dict.fromkeys([*needed, *more]))
+        wanted = list(dict.fromkeys([*self._needed, *more]))
+        return self._read_slim(ranges, wanted, about, cached=cached)
+
+    def _read_slim(
+        self,
+        ranges: npt.NDArray[np.int64],
+        wanted: Sequence[str],
+        about: About | None = None,
+        *,
+        cached: bool,
+    ) -> pa.Table:
         names = [self.names.get(name, name) for name in wanted]
         table = self.wide(ranges, names, about, cached=cached)
         own = {self.names.get(name, name): name for name in wanted}
@@ -128,6 +138,17 @@ class Side:
         """Read the rows in `ranges` that take part, in the kernel's form: whole leaves, which nobody reads again."""
         return self.prepared(self.slim(ranges, cached=False))
 
+    def unplaced_sources(self, ranges: npt.NDArray[np.int64]) -> Sources:
+        """Read errors, motions and epochs alone of the rows in `ranges`; ids and positions are 0.
+
+        For what must be known of a whole catalogue: ids and positions are the columns that cost most to read.
+        """
+        left_out = (self.descriptor.id_column, *position_columns(self.descriptor))
+        table = self._read_slim(ranges, [n for n in self._needed if n not in left_out], cached=False)
+        for name in left_out:
+            table = table.append_column(name, pa.array(np.zeros(table.num_rows, dtype=np.int64)))
+        return to_sources(table, self.descriptor)
+
     def prepared(self, slim: pa.Table) -> Sources:
         """Return slim rows in the kernel's form, the offset of the catalogue's frame taken off."""
         rows = to_sources(slim, self.descriptor)
@@ -142,6 +163,10 @@ class Side:
     def uses_margin(self, arcsec: float) -> bool:
         """Whether a margin catalogue is wide enough for halos of `arcsec`."""
         return margin_for(self.catalogue, arcsec) is not None
+
+    @property
+    def _needed(self) -> list[str]:
+        return match_columns(self.descriptor, self._known, with_errors=self.with_errors)
 
     @property
     def _known(self) -> list[str]:
