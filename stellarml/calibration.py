@@ -1,10 +1,15 @@
 """How wide an interval must be to hold a new spectroscopic measurement in 68, 90 or 95 % of cases.
 
-Split conformal, per cell. Rows that took no part in the fit give absolute residuals; divided by a difficulty (a linear
-fit of log |residual| to the inputs, made on the validation part) they are comparable between bright and faint stars;
-within each cell of missing-value pattern, predicted label and difficulty their ceil((n + 1) level)-th smallest value is
-the factor that holds for the next star drawn like them, whatever the network (Vovk et al. 2005; Lei et al. 2018).
-Cells have at least `MIN_ROWS` calibration rows, or are merged with their neighbours.
+Split conformal, per cell. Rows that took no part in the fit give residuals; divided by a width, one for stars above the
+prediction and one for those below, they are comparable between bright and faint stars; within each cell of
+missing-value pattern, predicted label and width the ceil((n + 1) level)-th smallest of their absolute values is the
+factor that holds for the next star drawn like them, whatever the network (Vovk et al. 2005; Lei et al. 2018; with
+widths that are quantiles, Romano et al. 2019). Cells have at least `MIN_ROWS` calibration rows, or are merged with
+their neighbours. Where it is known which stars are to be labelled, cells go by their likeness to the labelled ones
+(`shift`) instead of the width, and calibration stars are weighted with it.
+
+Widths come from the network where it gives them; else both are a linear fit of log |residual| to the inputs, made on
+the validation part.
 """
 
 from __future__ import annotations
@@ -17,11 +22,12 @@ from numpy.typing import NDArray
 
 from stellarml.layers import Section
 from stellarml.patterns import patterns_of
+from stellarml.shift import Shift, fit_shift, weights_of
 
 LEVELS = (68, 90, 95)
 MIN_ROWS = 200
-MAX_LABEL_BINS = 8
-MAX_DIFFICULTY_BINS = 3
+MAX_BINS = (8, 4)  # of the predicted label, and of the width within each
+MAX_BINS_SHIFTED = (4, 10)  # of the predicted label, and of the ratio within each
 RIDGE = 10.0
 WIDE_FACTOR = 3.0
 POOLED = "*"  # the class of every pattern that has no class of its own
@@ -32,19 +38,23 @@ Table = tuple[tuple[float, ...], ...]
 class CellClass(Section):
     """Cells of the rows with one pattern of missing features, or of all others (`pattern` "*").
 
-    `label_edges` are inner edges in the label's unit; for each label bin there is a row in `difficulty_edges` (inner
-    edges), `rows` (calibration rows) and `quantiles[level]` (half-width per unit of difficulty).
+    `label_edges` are inner edges in the label's unit; for each label bin there is a row in `inner_edges`, `rows`
+    (calibration rows) and `quantiles[level]` (half-width per unit of width). Inner edges are of the mean of a row's two
+    widths; where there is a `Shift`, of its log ratio, and rows are what the weighted ones are worth.
     """
 
     pattern: str
     label_edges: tuple[float, ...]
-    difficulty_edges: Table
+    inner_edges: Table
     rows: tuple[tuple[int, ...], ...]
     quantiles: dict[str, Table]
 
 
 class LabelCalibration(Section):
     """Intervals of one label; half-widths are in its unit.
+
+    `difficulty_weights` and `difficulty_bias` make the logarithm of both widths from the inputs; they are empty where
+    the network gives widths. `difficulty_low` and `difficulty_high` clip that logarithm.
 
     `pooled_borrows`: fewer than `MIN_ROWS` calibration rows were without a class of their own, so the pooled class was
     made from all rows and promises nothing for the patterns that fall into it.
@@ -69,21 +79,30 @@ class Calibration(Section):
     min_rows: int
     patterns: tuple[str, ...]
     seen: tuple[str, ...]
+    shift: Shift | None
     labels: tuple[LabelCalibration, ...]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one part: scaled inputs (n, d), missing features (n, k), predictions and labels (n, n_labels)."""
+    """Rows of one part: scaled inputs (n, d), missing features (n, k), predictions and labels (n, n_labels).
+
+    `log_widths`, (n, 2, n_labels), are the network's, down and up; None where it gives none.
+    """
 
     inputs: NDArray[np.float64]
     missing: NDArray[np.bool_]
     prediction: NDArray[np.float64]
     truth: NDArray[np.float64]
+    log_widths: NDArray[np.float64] | None = None
 
 
 def fit_calibration(
-    names: tuple[str, ...], medians: NDArray[np.float64], validation: Rows, calibration: Rows
+    names: tuple[str, ...],
+    medians: NDArray[np.float64],
+    validation: Rows,
+    calibration: Rows,
+    target: NDArray[np.float64] | None = None,
 ) -> Calibration:
     """Make the tables of all labels.
 
@@ -97,26 +116,36 @@ def fit_calibration(
         Rows for the difficulty; the network has already been chosen on them.
     calibration
         Rows that nothing else has seen.
+    target
+        Inputs of a sample of the stars that are to be labelled, (m, d); None if they are like the labelled ones.
     """
+    shift = None if target is None else fit_shift(calibration.inputs, target)
+    log_ratio = None if shift is None else calibration.inputs @ np.asarray(shift.weights) + shift.bias
     kinds, index = patterns_of(calibration.missing)
     counts = np.bincount(index, minlength=len(kinds))
     patterns = tuple(sorted(k for k, n in zip(kinds, counts, strict=True) if n >= MIN_ROWS))
     codes = np.array(kinds)[index]
     return Calibration(
-        method="split conformal, |residual| / difficulty, cells of pattern x predicted label x difficulty",
+        method="split conformal, |residual| / width, cells of pattern x predicted label x width",
         levels=LEVELS,
         min_rows=MIN_ROWS,
         patterns=patterns,
         seen=tuple(sorted(kinds)),
+        shift=shift,
         labels=tuple(
-            _fit_label(name, j, float(medians[j]), patterns, codes, validation, calibration)
+            _fit_label(name, j, float(medians[j]), patterns, codes, validation, calibration, log_ratio)
             for j, name in enumerate(names)
         ),
     )
 
 
-def conformal_quantile(scores: NDArray[np.float64], level: float) -> float:
+def conformal_quantile(
+    scores: NDArray[np.float64], level: float, weights: NDArray[np.float64] | None = None
+) -> float:
     """Return the ceil((n + 1) level)-th smallest score; the largest where there are too few to promise the level.
+
+    With weights, the smallest score up to which their sum reaches `level` of the whole, a new star of the largest
+    weight included.
 
     Parameters
     ----------
@@ -125,27 +154,52 @@ def conformal_quantile(scores: NDArray[np.float64], level: float) -> float:
     level
         In (0, 1).
     """
+    if weights is not None:
+        order = np.argsort(scores, kind="stable")
+        reached = np.cumsum(weights[order])
+        wanted = level * (reached[-1] + weights.max()) * (1 - 1e-12)
+        return float(scores[order][min(int(np.searchsorted(reached, wanted)), len(scores) - 1)])
     rank = math.ceil((len(scores) + 1) * level - 1e-9)
     return float(np.sort(scores)[min(rank, len(scores)) - 1])
 
 
-def half_widths(
-    cells: CellClass, prediction: NDArray[np.float64], difficulty: NDArray[np.float64], level: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return half-widths in the label's unit and the number of calibration rows behind each, both (n,).
+def widths_of(
+    table: LabelCalibration, log_widths: NDArray[np.float64] | None, linear: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    """Return the widths down and up, (n, 2), in the label's unit.
 
     Parameters
     ----------
-    prediction, difficulty
-        Shape (n,); difficulty as a factor, not its logarithm.
+    log_widths
+        The network's, (n, 2).
+    linear
+        Inputs times `difficulty_weights`, (n,), where the network gives none.
+    """
+    if log_widths is None:
+        if linear is None:
+            raise ValueError("neither the network nor the inputs tell a width")
+        log_widths = np.repeat((linear + table.difficulty_bias)[:, None], 2, axis=1)
+    widths: NDArray[np.float64] = np.exp(np.clip(log_widths, table.difficulty_low, table.difficulty_high))
+    return widths
+
+
+def factors(
+    cells: CellClass, prediction: NDArray[np.float64], inner: NDArray[np.float64], level: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return by what the widths are multiplied, and the number of calibration rows behind each factor, both (n,).
+
+    Parameters
+    ----------
+    prediction, inner
+        Shape (n,); `inner` is the mean of the widths, or the log ratio of the shift where there is one.
     """
     bins = np.searchsorted(np.asarray(cells.label_edges), prediction, side="right")
     widest = max(len(row) for row in cells.rows)
-    edges = np.array([(*row, *[np.inf] * (widest - 1 - len(row))) for row in cells.difficulty_edges])
-    inner = (difficulty[:, None] >= edges[bins]).sum(axis=1) if widest > 1 else np.zeros(len(bins), np.int64)
+    edges = np.array([(*row, *[np.inf] * (widest - 1 - len(row))) for row in cells.inner_edges])
+    place = (inner[:, None] >= edges[bins]).sum(axis=1) if widest > 1 else np.zeros(len(bins), np.int64)
     quantiles = np.array([(*row, *[0.0] * (widest - len(row))) for row in cells.quantiles[str(level)]])
     rows = np.array([(*row, *[0] * (widest - len(row))) for row in cells.rows])
-    return quantiles[bins, inner] * difficulty, rows[bins, inner]
+    return quantiles[bins, place], rows[bins, place]
 
 
 def _fit_label(
@@ -156,33 +210,46 @@ def _fit_label(
     codes: NDArray[np.str_],
     validation: Rows,
     calibration: Rows,
+    log_ratio: NDArray[np.float64] | None,
 ) -> LabelCalibration:
-    weights, bias, low, high = _fit_difficulty(
-        validation.inputs, validation.truth[:, j] - validation.prediction[:, j]
-    )
     known = np.isfinite(calibration.truth[:, j])
     truth, prediction = calibration.truth[known, j], calibration.prediction[known, j]
-    difficulty = np.exp(np.clip(calibration.inputs[known] @ weights + bias, low, high))
-    scores = np.abs(truth - prediction) / difficulty
+    residual = validation.truth[:, j] - validation.prediction[:, j]
+    if validation.log_widths is None or calibration.log_widths is None:
+        weights, bias, low, high = _fit_difficulty(validation.inputs, residual)
+        log_widths = np.repeat((calibration.inputs[known] @ weights + bias)[:, None], 2, axis=1)
+    else:
+        weights, bias = np.empty(0), 0.0
+        low, high = _limits(validation.log_widths[:, :, j])
+        log_widths = calibration.log_widths[known, :, j]
+    widths = np.exp(np.clip(log_widths, low, high))
+    mean_width = widths.mean(axis=1)
+    inner = mean_width if log_ratio is None else log_ratio[known]
+    most_bins = MAX_BINS if log_ratio is None else MAX_BINS_SHIFTED
+    weights_in = np.ones(len(truth)) if log_ratio is None else weights_of(log_ratio[known])
+    scores = np.abs(truth - prediction) / np.where(truth < prediction, widths[:, 0], widths[:, 1])
     codes = codes[known]
     members = {pattern: codes == pattern for pattern in patterns}
     members = {pattern: rows for pattern, rows in members.items() if rows.sum() >= MIN_ROWS}
     own = np.isin(codes, list(members))
     classes = [
-        _fit_class(pattern, prediction[rows], difficulty[rows], scores[rows])
+        _fit_class(pattern, prediction[rows], inner[rows], scores[rows], weights_in[rows], most_bins)
         for pattern, rows in members.items()
     ]
     borrows = bool((~own).sum() < MIN_ROWS)
     rest = np.ones(len(own), bool) if borrows else ~own
-    classes.append(_fit_class(POOLED, prediction[rest], difficulty[rest], scores[rest]))
+    classes.append(
+        _fit_class(POOLED, prediction[rest], inner[rest], scores[rest], weights_in[rest], most_bins)
+    )
     members[POOLED] = ~own
     wide = {}
     for level in LEVELS:
-        widths = [
-            half_widths(c, prediction[members[c.pattern]], difficulty[members[c.pattern]], level)[0]
+        halves = [
+            factors(c, prediction[rows], inner[rows], level)[0] * mean_width[rows]
             for c in classes
+            for rows in (members[c.pattern],)
         ]
-        wide[str(level)] = WIDE_FACTOR * float(np.median(np.concatenate(widths)))
+        wide[str(level)] = WIDE_FACTOR * float(np.median(np.concatenate(halves)))
     return LabelCalibration(
         label=name,
         difficulty_weights=tuple(float(w) for w in weights),
@@ -199,29 +266,30 @@ def _fit_label(
 def _fit_class(
     pattern: str,
     prediction: NDArray[np.float64],
-    difficulty: NDArray[np.float64],
+    inner: NDArray[np.float64],
     scores: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    most_bins: tuple[int, int],
 ) -> CellClass:
-    n_label = int(np.clip(len(scores) // (2 * MIN_ROWS), 1, MAX_LABEL_BINS))
+    most_label, most_inner = most_bins
+    n_label = int(np.clip(len(scores) // (2 * MIN_ROWS), 1, most_label))
     label_edges = _inner_edges(prediction, n_label)
     bins = np.searchsorted(label_edges, prediction, side="right")
-    difficulty_edges, rows = [], []
+    inner_edges, rows = [], []
     quantiles: dict[str, list[tuple[float, ...]]] = {str(level): [] for level in LEVELS}
     for b in range(len(label_edges) + 1):
         inside = bins == b
-        edges = _inner_edges(
-            difficulty[inside], int(np.clip(inside.sum() // MIN_ROWS, 1, MAX_DIFFICULTY_BINS))
-        )
-        inner = np.searchsorted(edges, difficulty[inside], side="right")
-        cells = [scores[inside][inner == c] for c in range(len(edges) + 1)]
-        difficulty_edges.append(tuple(float(e) for e in edges))
-        rows.append(tuple(len(c) for c in cells))
+        edges = _inner_edges(inner[inside], int(np.clip(inside.sum() // MIN_ROWS, 1, most_inner)))
+        place = np.searchsorted(edges, inner[inside], side="right")
+        cells = [(scores[inside][place == c], weights[inside][place == c]) for c in range(len(edges) + 1)]
+        inner_edges.append(tuple(float(e) for e in edges))
+        rows.append(tuple(round(w.sum() ** 2 / (w**2).sum()) for _, w in cells))
         for level in LEVELS:
-            quantiles[str(level)].append(tuple(conformal_quantile(c, level / 100) for c in cells))
+            quantiles[str(level)].append(tuple(conformal_quantile(s, level / 100, w) for s, w in cells))
     return CellClass(
         pattern=pattern,
         label_edges=tuple(float(e) for e in label_edges),
-        difficulty_edges=tuple(difficulty_edges),
+        inner_edges=tuple(inner_edges),
         rows=tuple(rows),
         quantiles={level: tuple(table) for level, table in quantiles.items()},
     )
@@ -236,6 +304,12 @@ def _inner_edges(values: NDArray[np.float64], n_bins: int) -> NDArray[np.float64
         edges = np.delete(edges, min(thin, len(edges) - 1))
         counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
     return edges
+
+
+def _limits(log_widths: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the range that a width is believed in: that of the validation part, and half as much again."""
+    low, high = np.percentile(log_widths, [0.1, 99.9])
+    return float(low - np.log(1.5)), float(high + np.log(1.5))
 
 
 def _fit_difficulty(

@@ -120,6 +120,7 @@ class Train(Section):
     max_rows: Annotated[int, Field(ge=0)]
     threads: Annotated[int, Field(ge=0)]
     max_seconds: Annotated[float, Field(ge=0)]
+    tensorboard: bool
 
 
 class Label(Section):

@@ -7,7 +7,6 @@ is the only way a missing input is written. Mistakes are found by analysing the 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 from pyspark.errors import AnalysisException, ParseException
@@ -16,6 +15,7 @@ from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.types import BooleanType, DataType, NullType, NumericType, StructType
 
 from stellarml.errors import InputError, did_you_mean, raise_gathered
+from stellarml.expressions import substitute, words_of
 from stellarml.feature_file import (
     FeatureFile,
     FeatureSpec,
@@ -38,11 +38,6 @@ __all__ = [
     "shipped_feature_files",
     "used_columns",
 ]
-
-_TOKEN = re.compile(
-    r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*")|`(?P<quoted>(?:[^`]|``)+)`"""
-    r"""|(?P<word>[A-Za-z_][A-Za-z0-9_]*)(?P<call>\s*\()?|(?P<number>\d[\w.]*)"""
-)
 
 
 def feature_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list[Column]:
@@ -123,42 +118,11 @@ def check_features(df: DataFrame, spec: FeatureFile) -> None:
 def used_columns(spec: FeatureFile, schema: StructType, *, labels: bool = False) -> list[str]:
     """Return the columns of `schema` that the file's expressions mention, in the schema's order: what to read."""
     texts = [f.expression for f in spec.features] + list(spec.null_when.values())
-    words = {word.lower() for text in texts for word in _words(text)} | {spec.id.lower()}
+    words = {word.lower() for text in texts for word in words_of(text)} | {spec.id.lower()}
     if labels:
         for label in spec.labels:
             words |= {label.column.lower(), (label.error or label.column).lower()}
     return [name for name in schema.names if name.lower() in words]
-
-
-def substitute(expression: str, replacements: dict[str, str]) -> str:
-    """Replace column names in a SQL expression; text in quotes, functions and struct fields are left alone.
-
-    Parameters
-    ----------
-    expression
-        Spark SQL.
-    replacements
-        From lower-case column name to SQL.
-
-    Examples
-    --------
-    >>> substitute("log10(u) + U - `u` - t.u - 'u'", {"u": "(x)"})
-    "log10((x)) + (x) - (x) - t.u - 'u'"
-    """
-    pieces, end = [], 0
-    for match in _TOKEN.finditer(expression):
-        name = match["quoted"] or (match["word"] if not match["call"] else None)
-        field = expression[: match.start()].rstrip().endswith(".")
-        if name is not None and not field and name.lower() in replacements:
-            pieces += [expression[end : match.start()], replacements[name.lower()]]
-            end = match.end()
-    return "".join([*pieces, expression[end:]])
-
-
-def _words(expression: str) -> Iterator[str]:
-    for match in _TOKEN.finditer(expression):
-        if match["quoted"] or (match["word"] and not match["call"]):
-            yield match["quoted"] or match["word"]
 
 
 def _masks(spec: FeatureFile, available: Iterable[str]) -> dict[str, str]:

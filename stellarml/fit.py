@@ -16,7 +16,7 @@ from stellarml.fingerprint import code_identity, digest
 from stellarml.log import get_logger
 from stellarml.manifest import read_record, stage_run
 from stellarml.model import MANIFEST, load_bundle
-from stellarml.training_set import feature_file, read_training
+from stellarml.training_set import feature_file, read_target, read_training
 
 _DIGITS = 10
 
@@ -35,7 +35,7 @@ def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
     features = feature_file(config)
     training = read_record(lake / "training")
     relevant = {
-        "train": config.train.model_dump(exclude={"threads"}),
+        "train": config.train.model_dump(exclude={"threads", "tensorboard"}),
         "features": features.model_dump(mode="json"),
         "split": config.split.model_dump(),
     }
@@ -47,7 +47,7 @@ def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
         if run.complete:
             return run.record
         log = get_logger()
-        work = out / "_work"
+        work, checkpoints = out / "_work", out / "_checkpoints"
         shutil.rmtree(work, ignore_errors=True)
         table = read_training(lake / "training")
         fresh = train(
@@ -63,10 +63,14 @@ def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
                 "code": code_identity()["version"],
             },
             progress=lambda line: log.info(line, stage="train"),
+            checkpoints=checkpoints,
+            target=read_target(lake / "training"),
+            logs=out / "logs" if config.train.tensorboard else None,
         )
         for path in sorted(fresh.iterdir(), key=lambda p: p.name == MANIFEST):
             path.replace(out / path.name)
         shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(checkpoints, ignore_errors=True)
         bundle = load_bundle(out, features)
         run.settle(Path(name) for name in (MANIFEST, *bundle.manifest.files))
         return run.finish(

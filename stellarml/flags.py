@@ -21,6 +21,8 @@ class QualityFlag(IntFlag):
     THIN_CALIBRATION = 64
     CUT_FAILED = 128
     ALL_MISSING = 256
+    OUTSIDE_JOINTLY = 512
+    COLOURS_DISAGREE = 1024
 
 
 DESCRIPTIONS: dict[QualityFlag, str] = {
@@ -40,6 +42,14 @@ DESCRIPTIONS: dict[QualityFlag, str] = {
     ),
     QualityFlag.CUT_FAILED: "the star fails a selection cut; `cuts_failed` tells which",
     QualityFlag.ALL_MISSING: "every feature is missing: the labels are the training medians",
+    QualityFlag.OUTSIDE_JOINTLY: (
+        "all features together lie further from the training stars than those of 99.5 % of the calibration stars "
+        "(Mahalanobis distance, compared with what is usual for such a star)"
+    ),
+    QualityFlag.COLOURS_DISAGREE: (
+        "the features are not those of training stars with the labels that were predicted, further off than for 99.5 % "
+        "of the calibration stars: a white dwarf, a quasar, a wrong match"
+    ),
 }
 
 

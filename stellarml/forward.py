@@ -29,11 +29,33 @@ COLUMN_MULTIPLE = (
 
 @dataclass(frozen=True)
 class Head:
-    """How one folded network is read: its activation, and the column of each of its outputs among the labels."""
+    """How one folded network is read: its activation, and the column of each of its outputs among the labels.
+
+    `scales`: after the labels come the logarithms of the half-widths down, then of those up.
+    """
 
     activation: str
     slope: float
     columns: tuple[int, ...]
+    scales: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What networks say of n stars.
+
+    labels
+        Shape (n, n_labels), float32, in the labels' units.
+    log_widths
+        Shape (n, 2, n_labels): logarithms of the half-widths of a label's error, down and up; None where no network
+        gives them.
+    linear
+        Shape (n, m): the linear functions of the inputs.
+    """
+
+    labels: NDArray[np.float32]
+    log_widths: NDArray[np.float64] | None
+    linear: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -76,16 +98,18 @@ class Forward:
         self._imputer = Imputer(gaussian, np.asarray(scaler.scale))
         self._inputs = np.zeros((TILE_ROWS, len(scaler.center) + len(scaler.masked)))
         self._networks = [_prepare(f, h) for f, h in zip(networks, heads, strict=True)]
-        self._members = np.zeros(n_labels)
-        for head in heads:
-            self._members[list(head.columns)] += 1
+        self._n_labels = n_labels
+        self._members = np.zeros(3 * n_labels if any(head.scales for head in heads) else n_labels)
+        self._columns = [_columns_of(head, n_labels) for head in heads]
+        for columns in self._columns:
+            self._members[columns] += 1
         kernel = np.zeros((self._inputs.shape[1], 0)) if linear is None else linear.copy()
         kernel[: len(scaler.center)] /= np.asarray(scaler.scale)[:, None]
         self._n_linear = kernel.shape[1]
         self._linear = _padded(kernel)
 
-    def run(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Return labels in their units (n, n_labels) and the linear functions (n, m).
+    def run(self, features: NDArray[np.float32]) -> Answer:
+        """Return labels, half-widths and linear functions.
 
         Parameters
         ----------
@@ -93,17 +117,19 @@ class Forward:
             Shape (n, n_features); NaN and infinity are missing.
         """
         n = len(features)
-        labels = np.zeros((n, len(self._members)))
+        outputs = np.zeros((n, len(self._members)))
         linear = np.zeros((n, self._n_linear))
         with np.errstate(over="ignore"), _one_thread():
             for start in range(0, n, BLOCK_ROWS):
                 rows = slice(start, min(start + BLOCK_ROWS, n))
-                self._run_block(features[rows], labels[rows], linear[rows])
-        labels /= self._members
-        return labels.astype(np.float32), linear
+                self._run_block(features[rows], outputs[rows], linear[rows])
+        outputs /= self._members
+        k = self._n_labels
+        widths = outputs[:, k:].reshape(n, 2, k) if len(self._members) > k else None
+        return Answer(outputs[:, :k].astype(np.float32), widths, linear)
 
     def _run_block(
-        self, features: NDArray[np.float32], labels: NDArray[np.float64], linear: NDArray[np.float64]
+        self, features: NDArray[np.float32], outputs: NDArray[np.float64], linear: NDArray[np.float64]
     ) -> None:
         x, missing = centred(features, self._scaler)
         self._imputer.fill(x, missing)
@@ -116,9 +142,12 @@ class Forward:
             self._inputs[size:] = 0.0
             if self._n_linear:
                 linear[rows] = (self._inputs @ self._linear)[:size, : self._n_linear]
-            for layers in self._networks:
-                columns = list(layers.head.columns)
-                labels[rows, columns] += _propagate(layers, self._inputs)[:size, : len(columns)]
+            for layers, columns in zip(self._networks, self._columns, strict=True):
+                outputs[rows, columns] += _propagate(layers, self._inputs)[:size, : len(columns)]
+
+
+def _columns_of(head: Head, n_labels: int) -> list[int]:
+    return [part * n_labels + c for part in range(3 if head.scales else 1) for c in head.columns]
 
 
 def _prepare(folded: Folded, head: Head) -> _Layers:

@@ -20,21 +20,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from stellarml.calibration import Calibration
 from stellarml.errors import BundleError, StorageError, raise_gathered
 from stellarml.feature_file import FeatureFile, feature_differences
 from stellarml.folding import Folded
-from stellarml.imputation import Gaussian
 from stellarml.layers import Section, problems_of
+from stellarml.novelty import Novelty, NoveltyMaps
 from stellarml.scaling import InputMaps, Scaler
+from stellarml.weights import arrays_of, inputs_from, is_plain, novelty_from, read_arrays
 
 FORMAT = "stellarml model bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST, WEIGHTS = "bundle.json", "weights.npz"
-MAX_BYTES = 1 << 30
 EPOCH = (1980, 1, 1, 0, 0, 0)  # time stamp of every archive member: same model, same bytes
 
 
@@ -71,6 +70,7 @@ class Network(Section):
     slope: float
     batch_norm: bool
     dropout: float
+    scales: bool
     losses: tuple[str, ...]
     seed: int
     best_epoch: int
@@ -99,6 +99,7 @@ class Manifest(Section):
     settings: dict[str, Any]
     counts: dict[str, int]
     calibration: Calibration
+    novelty: Novelty
     metrics: dict[str, Any]
     warnings: tuple[str, ...]
     versions: dict[str, str]
@@ -108,19 +109,20 @@ class Manifest(Section):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle: its manifest, the maps of its inputs and the folded networks."""
+    """A verified bundle: its manifest, the maps of its inputs, the folded networks, and the distances of strangers."""
 
     manifest: Manifest
     inputs: InputMaps
     networks: tuple[Folded, ...]
+    novelty: NoveltyMaps
 
 
 def save_bundle(
     folder: Path,
     manifest: Mapping[str, Any],
-    inputs: InputMaps,
-    networks: tuple[Folded, ...],
+    bundle: Bundle,
     models: Mapping[str, Any],
+    texts: Mapping[str, str],
 ) -> Path:
     """Write a bundle beside `folder`, then rename it into place, replacing an older one.
 
@@ -128,8 +130,12 @@ def save_bundle(
     ----------
     manifest
         All fields of `Manifest` but `format`, `format_version` and `files`.
+    bundle
+        Whose arrays are written.
     models
         Keras models by file name.
+    texts
+        Further files, such as the model card.
 
     Raises
     ------
@@ -141,10 +147,12 @@ def save_bundle(
     try:
         fresh.mkdir(parents=True)
         with (fresh / WEIGHTS).open("wb") as file:
-            np.savez(file, allow_pickle=False, **_arrays_of(inputs, networks))
+            np.savez(file, allow_pickle=False, **arrays_of(bundle.inputs, bundle.networks, bundle.novelty))
         for name, model in models.items():
             model.save(fresh / name)
             _settle_times(fresh / name)
+        for name, text in texts.items():
+            (fresh / name).write_text(text, encoding="utf-8")
         files = {p.name: _sha256(p.read_bytes()) for p in sorted(fresh.iterdir())}
         whole = Manifest(format=FORMAT, format_version=FORMAT_VERSION, files=files, **manifest)
         text = json.dumps(whole.model_dump(mode="json"), indent=1, allow_nan=False)
@@ -245,7 +253,7 @@ def parse_manifest(raw: bytes, source: str) -> Manifest:
     except ValidationError as error:
         raise_gathered(BundleError, "damaged bundle", problems_of(error, Manifest, source))
         raise
-    unsafe = [name for name in manifest.files if not _is_plain(name)]
+    unsafe = [name for name in manifest.files if not is_plain(name)]
     raise_gathered(BundleError, f"{source}: unsafe file names", [f"'{n}'" for n in unsafe])
     wanted = {WEIGHTS, *(n.file for n in manifest.networks)}
     absent = sorted(wanted - set(manifest.files))
@@ -255,12 +263,12 @@ def parse_manifest(raw: bytes, source: str) -> Manifest:
 
 def bundle_from(manifest: Manifest, weights: bytes, source: str) -> Bundle:
     """Read the arrays of weights.npz, refusing pickled objects, unsafe members and shapes that do not fit."""
-    arrays = _read_arrays(weights, source)
+    arrays = read_arrays(weights, source)
     n_inputs = len(manifest.scaler.center) + len(manifest.scaler.masked)
     networks = []
     for n, network in enumerate(manifest.networks):
         depth = len(network.widths) + 1
-        shape = [n_inputs, *network.widths, len(network.outputs)]
+        shape = [n_inputs, *network.widths, len(network.outputs) * (3 if network.scales else 1)]
         try:
             kernels = tuple(arrays[f"network{n}_kernel{i:02d}"] for i in range(depth))
             biases = tuple(arrays[f"network{n}_bias{i:02d}"] for i in range(depth))
@@ -271,60 +279,10 @@ def bundle_from(manifest: Manifest, weights: bytes, source: str) -> Bundle:
         if found != expected:
             raise BundleError(f"{source}: network {n} has shapes {found[0]}, the manifest says {expected[0]}")
         networks.append(Folded(kernels, biases))
-    return Bundle(manifest, _inputs_from(manifest, arrays, source), tuple(networks))
-
-
-def _arrays_of(inputs: InputMaps, networks: tuple[Folded, ...]) -> dict[str, NDArray[Any]]:
-    arrays: dict[str, NDArray[Any]] = {}
-    for n, network in enumerate(networks):
-        for i, (kernel, bias) in enumerate(zip(network.kernels, network.biases, strict=True)):
-            arrays[f"network{n}_kernel{i:02d}"] = kernel
-            arrays[f"network{n}_bias{i:02d}"] = bias
-    if inputs.gaussian is not None:
-        arrays["imputation_mean"] = inputs.gaussian.mean
-        arrays["imputation_covariance"] = inputs.gaussian.covariance
-    if inputs.rotation is not None:
-        arrays["rotation"] = inputs.rotation
-    return arrays
-
-
-def _inputs_from(manifest: Manifest, arrays: Mapping[str, NDArray[Any]], source: str) -> InputMaps:
-    k = len(manifest.scaler.center)
-    expected = (
-        {"imputation_mean": (k,), "imputation_covariance": (k, k)}
-        if manifest.imputation == "gaussian"
-        else {}
+    inputs = inputs_from(
+        arrays, len(manifest.scaler.center), manifest.imputation == "gaussian", manifest.rotated, source
     )
-    for name, shape in expected.items():
-        if name not in arrays or arrays[name].shape != shape:
-            raise BundleError(f"{source}: array '{name}' of shape {shape} is missing")
-    rotation = arrays.get("rotation")
-    if manifest.rotated and (rotation is None or rotation.ndim != 2 or rotation.shape[0] != k):
-        raise BundleError(f"{source}: array 'rotation' with {k} rows is missing")
-    gaussian = Gaussian(*(arrays[name] for name in expected)) if expected else None
-    return InputMaps(gaussian, rotation)
-
-
-def _read_arrays(weights: bytes, source: str) -> dict[str, NDArray[Any]]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(weights)) as archive:
-            members = archive.infolist()
-        unsafe = [m.filename for m in members if not _is_plain(m.filename)]
-        if unsafe or sum(m.file_size for m in members) > MAX_BYTES:
-            raise BundleError(f"{source}: unsafe archive members {unsafe[:3]}")
-        with np.load(io.BytesIO(weights), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (ValueError, zipfile.BadZipFile, OSError) as error:
-        raise BundleError(f"{source}: is not an archive of plain arrays: {error}") from None
-    odd = [
-        n for n, a in arrays.items() if a.dtype not in (np.float32, np.float64) or not np.isfinite(a).all()
-    ]
-    raise_gathered(BundleError, source, [f"array {n} does not hold finite numbers" for n in odd])
-    return arrays
-
-
-def _is_plain(name: str) -> bool:
-    return bool(name) and not name.startswith(".") and not set(name) & set("/\\:\0")
+    return Bundle(manifest, inputs, tuple(networks), novelty_from(arrays, n_inputs, source))
 
 
 def _sha256(data: bytes) -> str:

@@ -13,19 +13,23 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.errors import TrainingError
-from stellarml.presets import Phase, Preset
+from stellarml.optimiser import Adam, schedule
+from stellarml.presets import Preset
 
-FINAL_RATE = 0.01  # of a phase's learning rate, reached at its end
+if TYPE_CHECKING:
+    from stellarml.checkpoint import Checkpoint
+
 SMAPE_FLOOR = 1e-3
-WARM_UP_STEPS = 200
-BETA_1, BETA_2 = 0.9, 0.999
+SCALE_LIMITS = (-7.0, 4.0)  # of the logarithm of a half-width in standard deviations
+LEVEL = 0.68
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,25 @@ class Fitted:
     curve: tuple[Epoch, ...]
     best: Epoch
     stopped: str
+
+
+OnEpoch = Callable[[Epoch, Epoch, int, float], None]
+"""Told the epoch, the best so far, the epochs planned and the seconds left."""
+
+
+def scalars_to(folder: Path) -> OnEpoch:
+    """Return what writes the curve as TensorBoard's event files."""
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(folder))
+
+    def write(epoch: Epoch, best: Epoch, planned: int, seconds_left: float) -> None:
+        with writer.as_default(step=epoch.epoch):
+            for name in ("loss", "val_loss", "val_mae"):
+                tf.summary.scalar(name, getattr(epoch, name))
+        writer.flush()
+
+    return write
 
 
 def keras(threads: int = 0) -> Any:
@@ -108,7 +131,11 @@ def _standard_error_closed() -> Iterator[None]:
 
 
 def build(preset: Preset, n_inputs: int, n_outputs: int) -> Any:
-    """Return the untrained Keras model from scaled inputs to standardised labels."""
+    """Return the untrained Keras model from scaled inputs to standardised labels, then their scales if there are any.
+
+    Scales are logarithms of the half-widths, in standard deviations, that reach down and up from each label to the 16
+    and 84 % quantiles of its error: first those down, then those up.
+    """
     k = keras()
     h = inputs = k.Input((n_inputs,), name="inputs")
     for i, width in enumerate(preset.widths):
@@ -121,7 +148,7 @@ def build(preset: Preset, n_inputs: int, n_outputs: int) -> Any:
             h = k.layers.BatchNormalization(momentum=0.98, name=f"norm_{i:02d}")(h)
         if preset.dropout:
             h = k.layers.Dropout(preset.dropout, name=f"dropout_{i:02d}")(h)
-    outputs = k.layers.Dense(n_outputs, name="outputs")(h)
+    outputs = k.layers.Dense(n_outputs * (3 if preset.scales else 1), name="outputs")(h)
     return k.Model(
         inputs, outputs, name="network"
     )  # Keras would count its models, and a bundle's bytes with them
@@ -145,7 +172,7 @@ class Trainer:
         self._preset = preset
         self._shape = (n_inputs, n_outputs)
         self._model = build(preset, n_inputs, n_outputs)
-        self._optimizer = _Adam(tf, self._model.trainable_variables)
+        self._optimizer = Adam(tf, self._model.trainable_variables, preset.weight_decay)
         self._smape = tf.Variable(0.0, trainable=False)
         self._mean = tf.Variable(tf.zeros(n_outputs), trainable=False)
         self._std = tf.Variable(tf.ones(n_outputs), trainable=False)
@@ -163,7 +190,8 @@ class Trainer:
         seed: int,
         max_epochs: int = 0,
         deadline: float = float("inf"),
-        on_epoch: Callable[[Epoch, Epoch, int, float], None] | None = None,
+        on_epoch: OnEpoch | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> Fitted:
         """Fit one network from scratch and keep the weights with the lowest validation MAE over all phases.
 
@@ -184,6 +212,8 @@ class Trainer:
             `time.monotonic()` after which no further epoch starts; one is always run.
         on_epoch
             Called with the epoch, the best so far, the number of epochs planned and the seconds that are left.
+        checkpoint
+            Where to keep the state after each epoch, and to go on from if there is one: to the same bits.
 
         Raises
         ------
@@ -203,17 +233,28 @@ class Trainer:
         batch = min(self._preset.batch_rows, len(train.x))
         n_batches = len(train.x) // batch
         x, y, val_x, val_y = (tf.constant(a) for a in (train.x, train.y, validation.x, validation.y))
-        schedule = list(_schedule(self._preset, n_batches, max_epochs))
+        plan = list(schedule(self._preset, n_batches, max_epochs))
         curve: list[Epoch] = []
         best: Epoch | None = None
         stopped, phase_now, started = "complete", None, time.monotonic()
-        for number, (phase, rates) in enumerate(schedule, start=1):
+        kept = checkpoint.read() if checkpoint else None
+        if kept is not None:
+            curve = [Epoch(**epoch) for epoch in kept.told["curve"]]
+            best = Epoch(**kept.told["best"])
+            weights = kept.part("best")
+            phase_now = plan[len(curve) - 1][0]
+            self._smape.assign(float(phase_now.loss == "smape"))
+            self._restore(kept.part("state"))
+        done = len(curve)
+        for number, (phase, rates) in enumerate(plan, start=1):
+            rows = order.permutation(len(train.x))[: batch * n_batches].reshape(n_batches, batch)
+            if number <= done:
+                continue
             if phase is not phase_now:
                 self._model.set_weights(weights)
                 self._optimizer.reset()
                 self._smape.assign(float(phase.loss == "smape"))
                 phase_now = phase
-            rows = order.permutation(len(train.x))[: batch * n_batches].reshape(n_batches, batch)
             loss = float(self._run(x, y, tf.constant(rows.astype(np.int32)), tf.constant(rates)))
             val_loss, val_mae = (float(v) for v in self._evaluate(val_x, val_y))
             if not np.isfinite([loss, val_loss, val_mae]).all():
@@ -223,11 +264,14 @@ class Trainer:
             curve.append(epoch)
             if best is None or val_mae < best.val_mae:
                 best, weights = epoch, self._model.get_weights()
+            if checkpoint:
+                told = {"curve": [asdict(e) for e in curve], "best": asdict(best)}
+                checkpoint.write(told, {"state": self._state(), "best": weights})
             now = time.monotonic()
-            left = (now - started) / number * (len(schedule) - number)
+            left = (now - started) / (number - done) * (len(plan) - number)
             if on_epoch:
-                on_epoch(epoch, best, len(schedule), min(left, max(0.0, deadline - now)))
-            if now > deadline and number < len(schedule):
+                on_epoch(epoch, best, len(plan), min(left, max(0.0, deadline - now)))
+            if now > deadline and number < len(plan):
                 stopped = "max_seconds"
                 break
         if best is None:
@@ -237,6 +281,14 @@ class Trainer:
             )
         fresh.set_weights(weights)
         return Fitted(fresh, tuple(curve), best, stopped)
+
+    def _state(self) -> list[NDArray[Any]]:
+        """Return everything that the next epoch depends on, apart from the order of the rows."""
+        return [np.asarray(v) for v in (*self._model.variables, *self._optimizer.slots)]
+
+    def _restore(self, state: list[NDArray[Any]]) -> None:
+        for variable, value in zip((*self._model.variables, *self._optimizer.slots), state, strict=True):
+            variable.assign(value)
 
     def _epoch(self, x: Any, y: Any, rows: Any, rates: Any) -> Any:
         tf = self._tf
@@ -258,6 +310,10 @@ class Trainer:
     def _losses(self, truth: Any, prediction: Any) -> tuple[Any, Any]:
         """Return the phase's loss and the MAE in standard deviations, over the known labels."""
         tf = self._tf
+        scales = 0.0
+        if self._preset.scales:
+            prediction, down, up = tf.split(prediction, 3, axis=1)
+            scales = self._pinball(truth, tf.stop_gradient(prediction), down, up)
         known = tf.math.is_finite(truth)
         truth = tf.where(known, truth, 0.0)
         weight = tf.cast(known, tf.float32)
@@ -266,57 +322,17 @@ class Trainer:
         p, t = prediction * self._std + self._mean, truth * self._std + self._mean
         ratio = 2.0 * tf.abs(t - p) / (tf.abs(t) + tf.abs(p) + SMAPE_FLOOR)
         smape = tf.reduce_sum(ratio * weight) / total
-        return self._smape * smape + (1.0 - self._smape) * mae, mae
+        return self._smape * smape + (1.0 - self._smape) * mae + scales, mae
 
-
-def _schedule(preset: Preset, n_batches: int, max_epochs: int) -> Iterator[tuple[Phase, NDArray[np.float32]]]:
-    total = max_epochs or preset.epochs
-    if preset.max_steps:
-        total = min(total, max(3, preset.max_steps // n_batches))
-    left = total
-    for phase in preset.phases:
-        epochs = min(left, max(1, round(phase.epochs * total / preset.epochs)))
-        if not epochs:
-            return
-        left -= epochs
-        steps = np.arange(epochs * n_batches)
-        rates = FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + np.cos(np.pi * steps / len(steps)))
-        rates *= phase.learning_rate * np.minimum(1.0, (steps + 1) / min(WARM_UP_STEPS, len(steps)))
-        for epoch_rates in np.split(rates.astype(np.float32), epochs):
-            yield phase, epoch_rates
-
-
-class _Adam:
-    """Adam by TensorFlow's fused kernel: one operation a variable where Keras' own takes ten."""
-
-    def __init__(self, tf: Any, variables: list[Any]) -> None:
-        self._tf = tf
-        self.variables = [v.value for v in variables]
-        self._first = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
-        self._second = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
-        self._powers = (tf.Variable(BETA_1, trainable=False), tf.Variable(BETA_2, trainable=False))
-        self.reset()
-
-    def reset(self) -> None:
-        for slot in (*self._first, *self._second):
-            slot.assign(self._tf.zeros_like(slot))
-        for power, beta in zip(self._powers, (BETA_1, BETA_2), strict=True):
-            power.assign(beta)
-
-    def apply(self, gradients: list[Any], rate: Any) -> None:
-        power1, power2 = self._powers
-        for v, m, s, g in zip(self.variables, self._first, self._second, gradients, strict=True):
-            self._tf.raw_ops.ResourceApplyAdam(
-                var=v.handle,
-                m=m.handle,
-                v=s.handle,
-                beta1_power=power1,
-                beta2_power=power2,
-                lr=rate,
-                beta1=BETA_1,
-                beta2=BETA_2,
-                epsilon=1e-7,
-                grad=g,
-            )
-        power1.assign(power1 * BETA_1)
-        power2.assign(power2 * BETA_2)
+    def _pinball(self, truth: Any, prediction: Any, down: Any, up: Any) -> Any:
+        """Return the quantile loss of both half-widths about the prediction, which it does not move."""
+        tf = self._tf
+        known = tf.math.is_finite(truth)
+        error = tf.where(known, truth, 0.0) - tf.where(known, prediction, 0.0)
+        total = 0.0
+        for side, log_width in ((-error, down), (error, up)):
+            excess = side - tf.exp(tf.clip_by_value(log_width, *SCALE_LIMITS))
+            tail = (1.0 + LEVEL) / 2.0
+            loss = tf.maximum(tail * excess, (tail - 1.0) * excess)
+            total += tf.reduce_sum(tf.where(known, loss, 0.0))
+        return total / tf.maximum(tf.reduce_sum(tf.cast(known, tf.float32)), 1.0)

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.calibration import POOLED, LabelCalibration, half_widths
+from stellarml.calibration import POOLED, LabelCalibration, factors, widths_of
 from stellarml.errors import InputError
 from stellarml.flags import QualityFlag
-from stellarml.forward import Forward, Head
+from stellarml.forward import Answer, Forward, Head
 from stellarml.model import Bundle, LabelRange, Manifest, unpack_bundle
+from stellarml.novelty import novelty_scores
 from stellarml.patterns import patterns_of
 
 
@@ -29,15 +30,19 @@ class Predictor:
         self.label_names = tuple(label.name for label in manifest.labels)
         tables = manifest.calibration.labels
         heads = [
-            Head(n.activation, n.slope, tuple(self.label_names.index(o) for o in n.outputs))
+            Head(n.activation, n.slope, tuple(self.label_names.index(o) for o in n.outputs), n.scales)
             for n in manifest.networks
         ]
-        weights = np.array([t.difficulty_weights for t in tables], dtype=np.float64).T
+        linear = [t.difficulty_weights for t in tables]
+        widths = [np.array(linear, dtype=np.float64).T] if any(linear) else []
+        self._novelty = bundle.novelty
+        self._n_widths = len(tables) if widths else 0
+        shift = manifest.calibration.shift
+        ratio = [] if shift is None else [np.array(shift.weights)[:, None]]
+        weights = np.hstack([*widths, bundle.novelty.linear, *ratio])
         self._forward = Forward(
             manifest.scaler, bundle.inputs.gaussian, bundle.networks, heads, len(self.label_names), weights
         )
-        self._bias = np.array([t.difficulty_bias for t in tables])
-        self._limits = np.array([(t.difficulty_low, t.difficulty_high) for t in tables]).T
         self._gspphot = np.array(["gspphot" in f.expression.lower() for f in manifest.features.features])
 
     @classmethod
@@ -82,30 +87,61 @@ class Predictor:
                 f"features have shape {x.shape}, this model needs (n, {len(self.feature_names)}): "
                 f"{', '.join(self.feature_names)}"
             )
-        labels, difficulty = self._forward.run(x)
-        difficulty = np.exp(np.clip(difficulty + self._bias, *self._limits))
+        answer = self._forward.run(x)
         missing: NDArray[np.bool_] = ~np.isfinite(x)
         nothing: NDArray[np.bool_] = np.atleast_1d(missing.all(axis=1))
         kinds, index = patterns_of(missing)
         flags = self._feature_flags(x, missing, nothing, reddening_mag)
+        flags |= self._novelty_flags(answer)
         unseen = np.array([kind not in calibration.seen for kind in kinds], dtype=bool)
         flags[unseen[index]] |= QualityFlag.THIN_CALIBRATION
+        log_ratio = None
+        if calibration.shift is not None:
+            log_ratio = answer.linear[:, -1] + calibration.shift.bias
+            flags[log_ratio > calibration.shift.high] |= QualityFlag.THIN_CALIBRATION
         out: dict[str, NDArray[Any]] = {}
         for j, name in enumerate(self.label_names):
             known, table = self.manifest.labels[j], calibration.labels[j]
-            value = np.where(nothing, np.float32(known.median), labels[:, j])
+            value = np.where(nothing, np.float32(known.median), answer.labels[:, j])
+            log_widths = None if answer.log_widths is None else answer.log_widths[:, :, j]
+            widths = widths_of(table, log_widths, None if log_widths is not None else answer.linear[:, j])
             classes = {cells.pattern: c for c, cells in enumerate(table.classes)}
             own = np.array([classes.get(kind, classes[POOLED]) for kind in kinds], dtype=np.intp)
-            half, rows = _intervals(table, own[index], value.astype(np.float64), difficulty[:, j], level)
+            inner = widths.mean(axis=1) if log_ratio is None else log_ratio
+            factor, rows = _factors(table, own[index], value.astype(np.float64), inner, level)
+            half = factor[:, None] * widths
             half[nothing] = table.without_features[str(level)]
             if table.pooled_borrows:
                 flags[own[index] == classes[POOLED]] |= QualityFlag.THIN_CALIBRATION
             flags |= _label_flags(value, half, rows, known, table.wide[str(level)], calibration.min_rows)
             out[name] = value
-            out[f"{name}_lo"] = (value - half).astype(np.float32)
-            out[f"{name}_hi"] = (value + half).astype(np.float32)
+            out[f"{name}_lo"] = (value - half[:, 0]).astype(np.float32)
+            out[f"{name}_hi"] = (value + half[:, 1]).astype(np.float32)
         out["quality_flags"] = flags
         return out
+
+    def novelty(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return how far stars are from those that the networks have learnt from, (n, 2): `stellarml.novelty.KINDS`.
+
+        Parameters
+        ----------
+        features
+            As for `label`.
+        """
+        return self._novelty_scores(self._forward.run(np.asarray(features, dtype=np.float32)))
+
+    def _novelty_scores(self, answer: Answer) -> NDArray[np.float64]:
+        first = self._n_widths
+        linear = answer.linear[:, first : first + self._novelty.linear.shape[1]]
+        labels = answer.labels.astype(np.float64)
+        return novelty_scores(self._novelty, self.manifest.novelty, linear, labels)
+
+    def _novelty_flags(self, answer: Answer) -> NDArray[np.int32]:
+        beyond = self._novelty_scores(answer) > np.asarray(self.manifest.novelty.limits)
+        flags = np.zeros(len(beyond), dtype=np.int32)
+        flags[beyond[:, 0]] |= QualityFlag.OUTSIDE_JOINTLY
+        flags[beyond[:, 1]] |= QualityFlag.COLOURS_DISAGREE
+        return flags
 
     def _feature_flags(
         self,
@@ -128,19 +164,19 @@ class Predictor:
         return flags
 
 
-def _intervals(
+def _factors(
     table: LabelCalibration,
     class_of: NDArray[np.intp],
     value: NDArray[np.float64],
-    difficulty: NDArray[np.float64],
+    inner: NDArray[np.float64],
     level: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    half, rows = np.zeros(len(value)), np.zeros(len(value), np.int64)
+    factor, rows = np.zeros(len(value)), np.zeros(len(value), np.int64)
     for c, cells in enumerate(table.classes):
         chosen = class_of == c
         if chosen.any():
-            half[chosen], rows[chosen] = half_widths(cells, value[chosen], difficulty[chosen], level)
-    return half, rows
+            factor[chosen], rows[chosen] = factors(cells, value[chosen], inner[chosen], level)
+    return factor, rows
 
 
 def _label_flags(
@@ -153,6 +189,6 @@ def _label_flags(
 ) -> NDArray[np.int32]:
     flags = np.zeros(len(value), dtype=np.int32)
     flags[rows < min_rows] |= QualityFlag.THIN_CALIBRATION
-    flags[half > wide] |= QualityFlag.WIDE_INTERVAL
+    flags[half.mean(axis=1) > wide] |= QualityFlag.WIDE_INTERVAL
     flags[(value <= known.low) | (value >= known.high)] |= QualityFlag.LABEL_EDGE
     return flags

@@ -34,7 +34,9 @@ class Preset:
     """A network and its fit.
 
     `per_label`: one network a label instead of one with an output each. `max_steps` bounds the batches of all phases
-    together (0: no bound), so that a large table does not take longer than a small one.
+    together (0: no bound), so that a large table does not take longer than a small one. `members`: networks that are
+    averaged. `scales`: the network also gives how wide its error is, down and up, for the intervals. `gaps`: so many
+    copies of the training stars are added, each with columns taken away, so that any subset of bands may be missing.
     """
 
     name: str
@@ -50,6 +52,9 @@ class Preset:
     batch_rows: int = 256
     max_steps: int = 0
     members: int = 1
+    scales: bool = False
+    weight_decay: float = 0.0
+    gaps: float = 0.0
 
     @property
     def epochs(self) -> int:

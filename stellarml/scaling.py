@@ -47,7 +47,7 @@ class InputMaps:
     rotation: NDArray[np.float64] | None
 
 
-def fit_scaler(features: NDArray[np.float32]) -> Scaler:
+def fit_scaler(features: NDArray[np.float32], gaps: NDArray[np.float32] | None = None) -> Scaler:
     """Measure the training rows.
 
     Parameters
@@ -55,6 +55,8 @@ def fit_scaler(features: NDArray[np.float32]) -> Scaler:
     features
         Shape (n_stars, n_features), NaN for missing. A feature that is missing everywhere is silenced: its value,
         should a later table have one, is clipped to 0.
+    gaps
+        Further rows with features taken away, which only tell which features need a mask.
     """
     columns: dict[str, list[float]] = {key: [] for key in ("center", "scale", "low", "high", "dlow", "dhigh")}
     for column in features.T:
@@ -86,7 +88,7 @@ def fit_scaler(features: NDArray[np.float32]) -> Scaler:
         domain_low=tuple(columns["dlow"]),
         domain_high=tuple(columns["dhigh"]),
         never_missing=tuple(bool(b) for b in np.atleast_1d(~missing.any(axis=0))),
-        masked=_distinct_masks(missing),
+        masked=_distinct_masks(missing if gaps is None else np.vstack([missing, ~np.isfinite(gaps)])),
     )
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as pc
 
 from stellarml.config import Config, Tiles
 from stellarml.errors import InputError, UserError
@@ -76,6 +79,8 @@ def train_on_table(
 ) -> Path:
     """Train on the labelled rows of `table`; write the bundle to the folder `out` and return it.
 
+    Rows without any label are taken for a sample of the stars that are to be labelled.
+
     Raises
     ------
     InputError, TrainingError
@@ -98,8 +103,10 @@ def train_on_table(
     ]
     rows = frame.select(*columns, split_column(spec.id, config.split).alias("split")).toArrow()
     provenance = {"table": file_fingerprint(table)} if table.is_file() else {"table": str(table)}
+    labels = [pc.is_finite(pc.fill_null(rows[name], float("nan"))) for name in spec.label_names]
+    labelled = reduce(pc.or_, labels)
     return train(
-        rows,
+        rows.filter(labelled),
         spec,
         config.train,
         config.split,
@@ -107,6 +114,8 @@ def train_on_table(
         model_id=out.name,
         provenance=provenance,
         progress=progress,
+        target=rows.filter(pc.invert(labelled)),
+        logs=out.parent / f"{out.name}-logs" if config.train.tensorboard else None,
     )
 
 

@@ -7,6 +7,7 @@ part, which also fits the difficulty; intervals come from the calibration part; 
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,14 +20,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from stellarml.calibration import Rows, fit_calibration
+from stellarml.checkpoint import Checkpoint
 from stellarml.config import Split, Train
 from stellarml.feature_file import FeatureFile
 from stellarml.folding import Folded, fold
 from stellarml.forward import Forward, Head
+from stellarml.gaps import column_groups, with_gaps
+from stellarml.held_out import learn_from_held_out
 from stellarml.model import FORMAT, FORMAT_VERSION, Bundle, Manifest, save_bundle
-from stellarml.network import Epoch, Fitted, Part, Physical, Trainer, keras
-from stellarml.parts import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
+from stellarml.model_card import CARD, model_card
+from stellarml.network import Epoch, Fitted, OnEpoch, Part, Physical, Trainer, keras, scalars_to
+from stellarml.parts import PARTS, TEST, TRAIN, VALIDATION
 from stellarml.predictor import Predictor
 from stellarml.presets import PRESETS, Preset
 from stellarml.scaling import (
@@ -39,7 +43,7 @@ from stellarml.scaling import (
     network_inputs,
 )
 from stellarml.training_record import label_ranges, measure, network_record, versions
-from stellarml.training_table import Stars, read_stars, warnings_of
+from stellarml.training_table import Stars, read_features, read_stars, warnings_of
 
 NOTHING_LEARNT = (
     0.98  # validation MAE above this share of what the training median reaches: the user is warned
@@ -49,13 +53,18 @@ REDDENING_PERCENTILE = 99.9
 
 @dataclass(frozen=True)
 class Prepared:
-    """Stars by part, their scaled inputs (float64, before rotation) and what made them."""
+    """Stars by part, their scaled inputs (float64, before rotation) and what made them.
+
+    `gaps` are the inputs of training stars with columns taken away, `gap_rows` which training stars they are.
+    """
 
     stars: dict[str, Stars]
     inputs: dict[str, NDArray[np.float64]]
     scaler: Scaler
     maps: InputMaps
     physical: Physical
+    gaps: NDArray[np.float64]
+    gap_rows: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,9 @@ def train(
     provenance: Mapping[str, Any],
     progress: Callable[[str], None],
     preset: Preset | None = None,
+    checkpoints: Path | None = None,
+    target: pa.Table | None = None,
+    logs: Path | None = None,
 ) -> Path:
     """Fit, calibrate, measure, and write the bundle ``out/model_id``.
 
@@ -99,6 +111,14 @@ def train(
         Told one line an epoch, and warnings.
     preset
         Instead of the one that `settings` names.
+    checkpoints
+        A folder for the state of each network after each epoch, from which a killed training goes on, to the same
+        bits; the caller removes it.
+    target
+        A sample of the stars that are to be labelled, with the features by name, which the intervals are made for;
+        without it they are made for stars like the labelled ones.
+    logs
+        A folder for TensorBoard's event files, one folder a network; None for none.
 
     Returns
     -------
@@ -114,13 +134,26 @@ def train(
     warnings = warnings_of(stars, features)
     for warning in warnings:
         progress(f"warning: {warning}")
-    prepared = prepare(stars, chosen)
+    prepared = prepare(stars, chosen, features, settings.seed)
     keras(settings.threads)
-    trained = list(_fit_all(chosen, settings, features, prepared, progress))
+    kept = _checkpoints(checkpoints, chosen, settings, stars) if checkpoints else None
+    trained = _fit_all(chosen, settings, features, prepared, progress, kept, logs)
     for warning in _doubts(trained, features, prepared):
         progress(f"warning: {warning}")
         warnings.append(warning)
     names = features.label_names
+    folded = tuple(t.folded for t in trained)
+    forward = Forward(
+        prepared.scaler,
+        prepared.maps.gaussian,
+        folded,
+        [Head(chosen.activation, chosen.slope, t.columns, chosen.scales) for t in trained],
+        len(names),
+    )
+    wanted = None
+    if target is not None and target.num_rows:
+        wanted = design(read_features(target, features), prepared.scaler, prepared.maps.gaussian)
+    held_out = learn_from_held_out(forward, prepared.stars, prepared.inputs, names, wanted)
     files = [_file_name(n, t, names) for n, t in enumerate(trained)]
     train_stars = prepared.stars[TRAIN]
     record: dict[str, Any] = {
@@ -141,31 +174,34 @@ def train(
         "split": split.model_dump(),
         "settings": settings.model_dump(),
         "counts": {part: len(s.ids) for part, s in prepared.stars.items()},
-        "calibration": _calibrate(chosen, features, prepared, trained),
+        "calibration": held_out.calibration,
+        "novelty": held_out.novelty,
         "metrics": {},
         "warnings": warnings,
         "versions": versions(),
         "provenance": dict(provenance),
     }
-    folded = tuple(t.folded for t in trained)
     draft = Manifest(format=FORMAT, format_version=FORMAT_VERSION, files={}, **record)
-    predictor = Predictor(Bundle(draft, prepared.maps, folded))
-    record["metrics"] = measure(predictor, prepared.stars[TEST])
+    bundle = Bundle(draft, prepared.maps, folded, held_out.maps)
+    record["metrics"] = measure(Predictor(bundle), prepared.stars[TEST])
     models = {file: t.fitted.model for file, t in zip(files, trained, strict=True)}
-    return save_bundle(out / model_id, record, prepared.maps, folded, models)
+    told = Manifest(format=FORMAT, format_version=FORMAT_VERSION, files={}, **record)
+    return save_bundle(out / model_id, record, bundle, models, {CARD: model_card(told)})
 
 
-def prepare(stars: Stars, preset: Preset) -> Prepared:
+def prepare(stars: Stars, preset: Preset, features: FeatureFile, seed: int) -> Prepared:
     """Fit the scaler, the input maps and the labels' scale to the training part, and scale every part."""
     parts = {part: stars.of(part) for part in PARTS}
-    scaler = fit_scaler(parts[TRAIN].features)
+    thinned, gap_rows = with_gaps(parts[TRAIN].features, column_groups(features), preset.gaps, seed)
+    scaler = fit_scaler(parts[TRAIN].features, thinned)
     gaussian = fit_imputation(parts[TRAIN].features, scaler) if preset.imputation == "gaussian" else None
     inputs = {part: design(s.features, scaler, gaussian) for part, s in parts.items()}
     n_features = stars.features.shape[1]
     rotation = fit_rotation(inputs[TRAIN][:, :n_features]) if preset.rotate else None
     labels = parts[TRAIN].labels
     physical = Physical(np.nanmean(labels, axis=0), np.nanstd(labels, axis=0))
-    return Prepared(parts, inputs, scaler, InputMaps(gaussian, rotation), physical)
+    gaps = design(thinned, scaler, gaussian)
+    return Prepared(parts, inputs, scaler, InputMaps(gaussian, rotation), physical, gaps, gap_rows)
 
 
 def _fit_all(
@@ -174,6 +210,8 @@ def _fit_all(
     features: FeatureFile,
     prepared: Prepared,
     progress: Callable[[str], None],
+    checkpoint_of: Callable[[int], Checkpoint] | None,
+    logs: Path | None,
 ) -> list[Trained]:
     n_labels = len(features.labels)
     groups = [(j,) for j in range(n_labels)] if preset.per_label else [tuple(range(n_labels))]
@@ -199,35 +237,45 @@ def _fit_all(
             seed=seed,
             max_epochs=settings.max_epochs,
             deadline=deadline,
-            on_epoch=partial(_tell, progress, title, len(plan) - n - 1),
+            on_epoch=_to_all(
+                partial(_tell, progress, title, len(plan) - n - 1),
+                *([scalars_to(logs / f"network{n:02d}")] if logs else []),
+            ),
+            checkpoint=checkpoint_of(n) if checkpoint_of else None,
         )
-        folded = fold(fitted.model, prepared.scaler, prepared.maps.rotation, physical.mean, physical.std)
+        mean, std = physical.mean, physical.std
+        if preset.scales:
+            mean = np.concatenate([mean, np.log(std), np.log(std)])
+            std = np.concatenate([std, np.ones(2 * len(std))])
+        folded = fold(fitted.model, prepared.scaler, prepared.maps.rotation, mean, std)
         trained.append(Trained(columns, seed, fitted, folded))
     return trained
 
 
+def _to_all(*tellers: OnEpoch) -> OnEpoch:
+    def tell(epoch: Epoch, best: Epoch, planned: int, seconds_left: float) -> None:
+        for teller in tellers:
+            teller(epoch, best, planned, seconds_left)
+
+    return tell
+
+
+def _checkpoints(folder: Path, preset: Preset, settings: Train, stars: Stars) -> Callable[[int], Checkpoint]:
+    """Return the checkpoint of each network; they are known by the preset, the settings and the stars."""
+    content = hashlib.sha256(repr((preset, settings.model_dump(exclude={"threads"}), versions())).encode())
+    for array in (stars.features, stars.labels, stars.part == TRAIN, stars.part == VALIDATION):
+        content.update(np.ascontiguousarray(array).tobytes())
+    key = content.hexdigest()
+    return lambda n: Checkpoint(folder / f"network{n:02d}.npz", key)
+
+
 def _part(prepared: Prepared, part: str, columns: tuple[int, ...], physical: Physical) -> Part:
-    labels = prepared.stars[part].labels[:, list(columns)]
+    labels, x = prepared.stars[part].labels[:, list(columns)], prepared.inputs[part]
+    if part == TRAIN and len(prepared.gaps):
+        labels, x = np.vstack([labels, labels[prepared.gap_rows]]), np.vstack([x, prepared.gaps])
     known = np.isfinite(labels).any(axis=1)
-    inputs = network_inputs(prepared.inputs[part][known], prepared.maps.rotation)
+    inputs = network_inputs(x[known], prepared.maps.rotation)
     return Part(inputs, ((labels[known] - physical.mean) / physical.std).astype(np.float32))
-
-
-def _calibrate(preset: Preset, features: FeatureFile, prepared: Prepared, trained: list[Trained]) -> Any:
-    heads = [Head(preset.activation, preset.slope, t.columns) for t in trained]
-    folded = [t.folded for t in trained]
-    forward = Forward(prepared.scaler, prepared.maps.gaussian, folded, heads, len(features.labels))
-    validation, calibration = (
-        Rows(
-            inputs=prepared.inputs[part],
-            missing=~np.isfinite(prepared.stars[part].features),
-            prediction=forward.run(prepared.stars[part].features)[0].astype(np.float64),
-            truth=prepared.stars[part].labels,
-        )
-        for part in (VALIDATION, CALIBRATION)
-    )
-    medians = np.nanmedian(prepared.stars[TRAIN].labels, axis=0)
-    return fit_calibration(features.label_names, medians, validation, calibration)
 
 
 def _doubts(trained: list[Trained], features: FeatureFile, prepared: Prepared) -> list[str]:

@@ -20,6 +20,7 @@ from stellarml.training_table import Stars
 
 EDGE_PERCENTILES = (0.1, 99.9)
 MAD_FACTOR = 1.4826
+BINS = 8
 
 
 def label_ranges(features: FeatureFile, labels: NDArray[np.float64]) -> tuple[LabelRange, ...]:
@@ -54,6 +55,7 @@ def network_record(preset: Preset, fitted: Fitted, file: str, outputs: tuple[str
         slope=preset.slope,
         batch_norm=preset.batch_norm,
         dropout=preset.dropout,
+        scales=preset.scales,
         losses=tuple(phase.loss for phase in preset.phases),
         seed=seed,
         best_epoch=fitted.best.epoch,
@@ -86,7 +88,42 @@ def measure(predictor: Predictor, stars: Stars) -> dict[str, Any]:
             low, high = labelled[f"{name}_lo"][known], labelled[f"{name}_hi"][known]
             coverage[name][str(level)] = float(((truth >= low) & (truth <= high)).mean())
             errors[name] = summary(value - truth)
-    return {"test": errors, "coverage": coverage}
+    return {"test": errors, "coverage": coverage, "by_bin": _by_bin(predictor, stars)}
+
+
+def _by_bin(predictor: Predictor, stars: Stars) -> list[dict[str, Any]]:
+    """Return errors and coverage in `BINS` quantile bins of each label, by prediction and by label."""
+    labelled = predictor.label(stars.features, LEVELS[0])
+    rows: list[dict[str, Any]] = []
+    for j, name in enumerate(predictor.label_names):
+        truth = stars.labels[:, j]
+        known = np.isfinite(truth)
+        truth, value = truth[known], labelled[name][known].astype(np.float64)
+        inside = (truth >= labelled[f"{name}_lo"][known]) & (truth <= labelled[f"{name}_hi"][known])
+        for by, axis in (("predicted", value), ("true", truth)):
+            if len(axis) < BINS:
+                continue
+            edges = np.quantile(axis, np.linspace(0, 1, BINS + 1))
+            which = np.clip(np.searchsorted(edges, axis, "right") - 1, 0, BINS - 1)
+            for b in range(BINS):
+                chosen = which == b
+                if not chosen.any():
+                    continue
+                error = (value - truth)[chosen]
+                median = float(np.median(error))
+                rows.append(
+                    {
+                        "label": name,
+                        "by": by,
+                        "low": float(edges[b]),
+                        "high": float(edges[b + 1]),
+                        "n": int(chosen.sum()),
+                        "median": median,
+                        "mad": MAD_FACTOR * float(np.median(np.abs(error - median))),
+                        "coverage_68": float(inside[chosen].mean()),
+                    }
+                )
+    return rows
 
 
 def summary(error: NDArray[np.float64]) -> dict[str, float]:

@@ -20,11 +20,14 @@ from stellarml.schema import HEALPIX_COLUMN, MISSING_MASK
 from stellarml.sources.descriptor import load_descriptor
 from stellarml.spectra import resolved_labels
 from stellarml.split import split_column
+from stellarml.storage import write_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 PASSED_THROUGH = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag", "ebmv_sfd")
+TARGET = "target.parquet"
+TARGET_ROWS = 100_000
 _IDENTITY = (HEALPIX_COLUMN, "source_id", "original_ext_source_id", "ra", "dec")
 
 
@@ -71,12 +74,15 @@ def make_training_set(spark: SparkSession, config: Config, *, overwrite: bool = 
         tiles = write_catalogue(
             out, table, config.tiles, name="training", ra="ra", dec="dec", id_column="source_id"
         )
-        run.settle(path.relative_to(out) for path in (out / "dataset").rglob("*.parquet"))
+        wanted = _to_be_labelled(matched, features, config)
+        write_parquet(out / TARGET, wanted, config.tiles)
+        run.settle([*(p.relative_to(out) for p in (out / "dataset").rglob("*.parquet")), Path(TARGET)])
         return run.finish(
             {"in": found["label_rows"], "out": table.num_rows, **found},
             units=0,
             tiles=tiles,
             split={part["values"]: part["counts"] for part in parts},
+            target=wanted.num_rows,
             missing={n: table[n].null_count for n in (f.name for f in features.features)},
         )
 
@@ -129,6 +135,30 @@ def _training_frame(
         *labelled,
         split_column("source_id", config.split).alias("split"),
     )
+
+
+def _to_be_labelled(matched: DataFrame, features: FeatureFile, config: Config) -> pa.Table:
+    """Return the features of at most `TARGET_ROWS` matched stars that pass every cut, by the hash of their ids."""
+    from pyspark.sql import functions as sf
+
+    from stellarml.features import feature_columns
+
+    stars = matched.where(passes_all_cuts(matched))
+    digits = sf.substring(
+        sf.sha2(sf.concat_ws(":", sf.lit(config.split.salt), sf.lit(TARGET), "source_id"), 256), 1, 8
+    )
+    share = min(1.0, TARGET_ROWS / max(stars.count(), 1))
+    chosen = stars.where(digits < f"{min(round(share * 16**8), 16**8 - 1):08x}")
+    return (
+        chosen.select("source_id", *feature_columns(features, matched.columns)).orderBy("source_id").toArrow()
+    )
+
+
+def read_target(root: Path) -> pa.Table:
+    """Read the sample of stars that are to be labelled, from ``lake/training``."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(root / TARGET)
 
 
 def read_training(root: Path) -> pa.Table:

@@ -77,6 +77,22 @@ def read_stars(table: pa.Table, features: FeatureFile, max_rows: int, salt: str)
     return stars
 
 
+def read_features(table: pa.Table, features: FeatureFile) -> NDArray[np.float32]:
+    """Return the features of a table that need have nothing else, (n, n_features); NaN for missing.
+
+    Raises
+    ------
+    InputError
+        If columns are missing.
+    """
+    known = table.column_names
+    absent = [
+        f"column '{n}' is missing.{did_you_mean(n, known)}" for n in features.feature_names if n not in known
+    ]
+    raise_gathered(InputError, "table of stars to be labelled", absent)
+    return _matrix(table, features.feature_names).astype(np.float32)
+
+
 def warnings_of(stars: Stars, features: FeatureFile) -> list[str]:
     """Return what a user should know about the training part although training goes on."""
     warnings = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import functools
 import shutil
 import tempfile
@@ -54,11 +55,15 @@ TINY_SHARED = Preset(
     batch_rows=64,
     members=2,
 )
+TINY_SCALES = dataclasses.replace(
+    TINY_SHARED, name="tiny_scales", scales=True, gaps=0.7, weight_decay=1e-3, phases=(Phase("mae", 8, 1e-2),)
+)
 
 
 def settings(**changes: Any) -> Train:
     """Return training settings; `preset` is overridden by what `train` is given."""
     base = {"preset": "small", "seed": 5, "max_epochs": 0, "max_rows": 0, "threads": 0, "max_seconds": 0}
+    base["tensorboard"] = False
     return Train(**{**base, **changes})
 
 

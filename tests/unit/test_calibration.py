@@ -14,8 +14,9 @@ from stellarml.calibration import (
     LabelCalibration,
     Rows,
     conformal_quantile,
+    factors,
     fit_calibration,
-    half_widths,
+    widths_of,
 )
 from stellarml.patterns import patterns_of
 
@@ -33,19 +34,15 @@ def survey(n: int, rng: np.random.Generator, rare: float = 0.2) -> Rows:
 
 def half_width_of(c: Calibration, rows: Rows, level: int) -> np.ndarray:
     table: LabelCalibration = c.labels[0]
-    difficulty = np.exp(
-        np.clip(
-            rows.inputs @ np.array(table.difficulty_weights) + table.difficulty_bias,
-            table.difficulty_low,
-            table.difficulty_high,
-        )
-    )
+    widths = widths_of(table, None, rows.inputs @ np.array(table.difficulty_weights))
+    difficulty = widths.mean(axis=1)
     kinds, index = patterns_of(rows.missing)
     codes = np.array(kinds)[index]
     half = np.full(len(codes), np.nan)
     for cells in table.classes:
         chosen = np.isnan(half) & ((codes == cells.pattern) | (cells.pattern == POOLED))
-        half[chosen] = half_widths(cells, rows.prediction[chosen, 0], difficulty[chosen], level)[0]
+        factor, _ = factors(cells, rows.prediction[chosen, 0], difficulty[chosen], level)
+        half[chosen] = factor * difficulty[chosen]
     return half
 
 
@@ -87,6 +84,43 @@ def test_intervals_are_wide_where_residuals_are() -> None:
     assert np.median(half[new.missing[:, 1]]) > 1.6 * np.median(half[~new.missing[:, 1]])
 
 
+def two_sided(n: int, rng: np.random.Generator) -> Rows:
+    """Skewed residuals, and widths such as a network would give: right in shape, a third of their size."""
+    z = rng.normal(size=(n, 3))
+    label = 5500 + 600 * rng.normal(size=n)
+    down, up = 20 * np.exp(0.5 * z[:, 0]), 80 * np.exp(0.5 * z[:, 1])
+    side = rng.random(n) < 0.5
+    size = np.abs(rng.standard_t(5, size=n))
+    truth = label + np.where(side, -down * size, up * size)
+    widths = np.log(np.stack([down, up], axis=1) / 3)[:, :, None]
+    return Rows(z, np.zeros((n, 2), bool), label[:, None], truth[:, None], widths)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_widths_of_the_network_give_intervals_that_are_not_symmetric(level: int) -> None:
+    rng = np.random.default_rng(21)
+    fitted = fit_calibration(("teff",), np.array([5500.0]), two_sided(5000, rng), two_sided(20_000, rng))
+    new = two_sided(60_000, rng)
+    (table,) = fitted.labels
+    assert table.difficulty_weights == ()
+    assert new.log_widths is not None
+    widths = widths_of(table, new.log_widths[:, :, 0], None)
+    factor, _ = factors(table.classes[0], new.prediction[:, 0], widths.mean(axis=1), level)
+    low, high = new.prediction[:, 0] - factor * widths[:, 0], new.prediction[:, 0] + factor * widths[:, 1]
+    truth = new.truth[:, 0]
+    assert np.mean((truth >= low) & (truth <= high)) == pytest.approx(level / 100, abs=0.01)
+    assert np.mean(truth < low) == pytest.approx(np.mean(truth > high), abs=0.02), "both ends miss alike"
+    assert np.median(high - new.prediction[:, 0]) > 3 * np.median(new.prediction[:, 0] - low)
+
+
+def test_widths_beyond_those_of_the_validation_part_are_not_believed() -> None:
+    rng = np.random.default_rng(22)
+    fitted = fit_calibration(("teff",), np.array([5500.0]), two_sided(5000, rng), two_sided(5000, rng))
+    found = widths_of(fitted.labels[0], np.array([[-50.0, 50.0]]), None)
+    usual = np.exp(two_sided(5000, rng).log_widths)
+    assert usual.min() / 4 < found[0, 0] < found[0, 1] < usual.max() * 4
+
+
 def test_every_cell_has_enough_rows() -> None:
     rng = np.random.default_rng(9)
     for n in (500, 1999, 12_000):
@@ -101,14 +135,14 @@ def test_the_cell_is_found_by_prediction_and_difficulty() -> None:
     cells = CellClass(
         pattern="00",
         label_edges=(5000.0,),
-        difficulty_edges=((2.0, 3.0), ()),
+        inner_edges=((2.0, 3.0), ()),
         rows=((10, 20, 30), (40,)),
         quantiles={"68": ((1.0, 10.0, 100.0), (1000.0,))},
     )
     prediction = np.array([4000.0, 4000.0, 4999.9, 4000.0, 5000.0, 9000.0])
     difficulty = np.array([1.9, 2.0, 2.5, 3.5, 0.5, 7.0])
-    half, rows = half_widths(cells, prediction, difficulty, 68)
-    assert half == pytest.approx([1.9, 20.0, 25.0, 350.0, 500.0, 7000.0])
+    factor, rows = factors(cells, prediction, difficulty, 68)
+    assert factor.tolist() == [1.0, 10.0, 10.0, 100.0, 1000.0, 1000.0]
     assert rows.tolist() == [10, 20, 20, 30, 40, 40]
 
 

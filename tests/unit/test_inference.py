@@ -197,6 +197,8 @@ def test_every_flag_is_described_and_keeps_its_number() -> None:
         "THIN_CALIBRATION": 64,
         "CUT_FAILED": 128,
         "ALL_MISSING": 256,
+        "OUTSIDE_JOINTLY": 512,
+        "COLOURS_DISAGREE": 1024,
     }
     assert names_of(0) == []
     assert names_of(129) == ["OUTSIDE_DOMAIN", "CUT_FAILED"]

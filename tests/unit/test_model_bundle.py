@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -17,6 +18,7 @@ from model_tables import FEATURES, tiny_bundle
 
 from stellarml.errors import BundleError, StorageError
 from stellarml.model import MANIFEST, WEIGHTS, load_bundle, pack_bundle, save_bundle, unpack_bundle
+from stellarml.model_card import CARD
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_the_manifest_says_what_the_design_promises(bundle: Path) -> None:
     assert [(label.name, label.unit) for label in m.labels] == [("teff", "K"), ("feh", "dex")]
     assert [n.file for n in m.networks] == ["00_teff.keras", "01_feh.keras"]
     assert all(n.losses == ("mae", "smape") and n.widths == (12, 16, 12) for n in m.networks)
-    assert set(m.files) == {WEIGHTS, "00_teff.keras", "01_feh.keras"}
+    assert set(m.files) == {WEIGHTS, CARD, "00_teff.keras", "01_feh.keras"}
     assert set(m.metrics["test"]["feh"]) == {"mean", "median", "std", "mad", "mae", "n"}
     assert set(m.metrics["coverage"]["teff"]) == {"68", "90", "95"}
     assert m.versions["tensorflow"]
@@ -54,7 +56,7 @@ def test_the_manifest_says_what_the_design_promises(bundle: Path) -> None:
 
 
 def test_nothing_in_a_bundle_is_a_pickle(bundle: Path) -> None:
-    assert {p.suffix for p in bundle.iterdir()} == {".json", ".npz", ".keras"}
+    assert {p.suffix for p in bundle.iterdir()} == {".json", ".npz", ".keras", ".md"}
     with np.load(bundle / WEIGHTS, allow_pickle=False) as stored:
         assert all(stored[name].dtype.kind == "f" for name in stored.files)
 
@@ -183,7 +185,7 @@ def test_a_bundle_replaces_an_older_one_whole(bundle: Path) -> None:
     loaded = load_bundle(bundle)
     record = {k: v for k, v in loaded.manifest if k not in ("format", "format_version", "files")}
     (bundle / "leftover").write_text("x")
-    save_bundle(bundle, {**record, "networks": ()}, loaded.inputs, (), {})
+    save_bundle(bundle, {**record, "networks": ()}, dataclasses.replace(loaded, networks=()), {}, {})
     assert {p.name for p in bundle.iterdir()} == {MANIFEST, WEIGHTS}
     assert [p.name for p in bundle.parent.iterdir()] == ["m"]
 
@@ -197,7 +199,18 @@ def test_a_disk_that_fills_up_leaves_the_old_bundle(bundle: Path, monkeypatch: p
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(StorageError, match="No space left on device"):
-        save_bundle(bundle, record, loaded.inputs, loaded.networks, {})
+        save_bundle(bundle, record, loaded, {}, {})
     monkeypatch.undo()
     assert load_bundle(bundle).manifest == loaded.manifest
     assert [p.name for p in bundle.parent.iterdir()] == ["m"]
+
+
+def test_the_card_tells_what_the_manifest_says(bundle: Path) -> None:
+    manifest, card = load_bundle(bundle).manifest, (bundle / CARD).read_text()
+    found = manifest.metrics["test"]["teff"]
+    assert f"| teff | {found['mean']:.4g} | {found['median']:.4g} |" in card
+    assert f"| train | {manifest.counts['train']:,} |" in card
+    assert "`u_psf - g_psf`" in card
+    bins = [b for b in manifest.metrics["by_bin"] if b["by"] == "predicted" and b["label"] == "feh"]
+    assert sum(b["n"] for b in bins) == manifest.metrics["test"]["feh"]["n"]
+    assert card.count("| feh [dex] |") == len(bins) == 8

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_tables import TINY, TINY_SHARED, fit_bundle, matrix_of, stars, tiny_bundle
+from model_tables import TINY, TINY_SCALES, TINY_SHARED, fit_bundle, matrix_of, stars, tiny_bundle
 
 from stellarml.forward import BLOCK_ROWS, TILE_ROWS, Forward, Head
 from stellarml.model import Bundle, load_bundle
@@ -18,33 +18,45 @@ from stellarml.scaling import design, network_inputs
 
 
 def keras_answers(folder: Path, features: np.ndarray) -> tuple[Bundle, np.ndarray]:
-    """Labels by the .keras files alone, with TensorFlow."""
+    """Labels by the .keras files alone, with TensorFlow; then the logarithms of their widths, if there are any."""
     bundle = load_bundle(folder)
     m = bundle.manifest
     inputs = network_inputs(design(features, m.scaler, bundle.inputs.gaussian), bundle.inputs.rotation)
     names = [label.name for label in m.labels]
-    total, members = np.zeros((len(features), len(names))), np.zeros(len(names))
+    parts = 3 if m.networks[0].scales else 1
+    total, members = np.zeros((len(features), parts * len(names))), np.zeros(parts * len(names))
     for network in m.networks:
         answer = np.asarray(keras().models.load_model(folder / network.file)(inputs), dtype=np.float64)
-        for i, output in enumerate(network.outputs):
-            label = m.labels[names.index(output)]
-            total[:, names.index(output)] += answer[:, i] * label.std + label.mean
-            members[names.index(output)] += 1
+        for i in range(answer.shape[1]):
+            part, which = divmod(i, len(network.outputs))
+            j = names.index(network.outputs[which])
+            label = m.labels[j]
+            in_units = (
+                answer[:, i] * label.std + label.mean if part == 0 else answer[:, i] + np.log(label.std)
+            )
+            total[:, part * len(names) + j] += in_units
+            members[part * len(names) + j] += 1
     return bundle, total / members
 
 
 def forward_of(bundle: Bundle) -> Forward:
     m = bundle.manifest
     names = [label.name for label in m.labels]
-    heads = [Head(n.activation, n.slope, tuple(names.index(o) for o in n.outputs)) for n in m.networks]
+    heads = [
+        Head(n.activation, n.slope, tuple(names.index(o) for o in n.outputs), n.scales) for n in m.networks
+    ]
     return Forward(m.scaler, bundle.inputs.gaussian, bundle.networks, heads, len(names))
 
 
-@pytest.mark.parametrize("preset", [TINY, TINY_SHARED], ids=lambda p: p.name)
+@pytest.mark.parametrize("preset", [TINY, TINY_SHARED, TINY_SCALES], ids=lambda p: p.name)
 def test_folded_equals_keras_on_a_trained_network(preset: Preset) -> None:
     features = matrix_of(stars(1200, seed=99))
     bundle, expected = keras_answers(tiny_bundle(preset), features)
-    found, _ = forward_of(bundle).run(features)
+    answer = forward_of(bundle).run(features)
+    found = answer.labels
+    if answer.log_widths is not None:
+        found = np.hstack([found, answer.log_widths.reshape(len(features), -1)])
+    assert found.shape == expected.shape
     assert (np.abs(found - expected).max(axis=0) <= 1e-5 * expected.std(axis=0)).all()
     assert expected.std(axis=0)[0] > 300, "the network must have learnt something, or the comparison is idle"
 
@@ -86,7 +98,7 @@ def test_the_papers_18_layers_fold_as_exactly_as_keras_computes_them(tmp_path: P
     folder = fit_bundle(tmp_path, stars(600), paper)
     features = matrix_of(stars(700, seed=4))
     bundle, by_keras = keras_answers(folder, features)
-    found, _ = forward_of(bundle).run(features)
+    found = forward_of(bundle).run(features).labels
     (network,) = bundle.manifest.networks
     assert len(network.widths) == 18
     model = keras().models.load_model(folder / network.file)
@@ -116,20 +128,20 @@ def test_the_paper_preset_is_the_papers() -> None:
 def test_a_row_does_not_depend_on_its_batch(preset: Preset) -> None:
     features = matrix_of(stars(2 * TILE_ROWS + 77, seed=5))
     forward = forward_of(load_bundle(tiny_bundle(preset)))
-    whole, _ = forward.run(features)
+    whole = forward.run(features).labels
     for start, stop in ((0, 1), (3, 4), (500, 520), (1, TILE_ROWS + 1), (13, 2 * TILE_ROWS + 60)):
-        assert np.array_equal(forward.run(features[start:stop])[0], whole[start:stop]), (start, stop)
+        assert np.array_equal(forward.run(features[start:stop]).labels, whole[start:stop]), (start, stop)
     shuffled = np.random.default_rng(1).permutation(len(features))
-    assert np.array_equal(forward.run(features[shuffled])[0], whole[shuffled])
+    assert np.array_equal(forward.run(features[shuffled]).labels, whole[shuffled])
 
 
 def test_blocks_do_not_show() -> None:
     features = np.tile(matrix_of(stars(1000, seed=6)), (BLOCK_ROWS // 1000 + 2, 1))
     forward = forward_of(load_bundle(tiny_bundle(TINY_SHARED)))
-    labels, _ = forward.run(features)
+    labels = forward.run(features).labels
     assert np.array_equal(labels[:1000], labels[-1000:])
 
 
 def test_no_rows_give_no_rows() -> None:
-    labels, _ = forward_of(load_bundle(tiny_bundle())).run(np.empty((0, 5), dtype=np.float32))
+    labels = forward_of(load_bundle(tiny_bundle())).run(np.empty((0, 5), dtype=np.float32)).labels
     assert labels.shape == (0, 2)

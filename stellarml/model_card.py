@@ -1,0 +1,133 @@
+"""What a model is, for whoever finds its folder: from what it was made, how good it is and where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stellarml.feature_file import FeatureFile
+from stellarml.model import LabelRange, Manifest
+
+CARD = "MODEL_CARD.md"
+
+
+def model_card(manifest: Manifest) -> str:
+    """Return the card as Markdown; all numbers are those of bundle.json."""
+    errors: Mapping[str, Any] = manifest.metrics.get("test", {})
+    coverage: Mapping[str, Any] = manifest.metrics.get("coverage", {})
+    return "\n".join(
+        [
+            f"# Model {manifest.id}",
+            "",
+            f"Preset `{manifest.preset}`, seed {manifest.seed}, stellarml {manifest.versions.get('stellarml', '?')}, "
+            f"TensorFlow {manifest.versions.get('tensorflow', '?')}.",
+            f"{_number_of_networks(manifest)} Labels are those of the spectra it was trained on, errors included.",
+            "",
+            "## Data",
+            "",
+            *_table(("part", "stars"), [(part, f"{n:,}") for part, n in manifest.counts.items()]),
+            "",
+            *_provenance(manifest.provenance),
+            "",
+            "Training range (0.1 to 99.9 percentile of the labels); predictions at its edge carry LABEL_EDGE:",
+            "",
+            *_table(
+                ("label", "unit", "from", "to", "median", "stars"),
+                [
+                    (r.name, r.unit, f"{r.low:.4g}", f"{r.high:.4g}", f"{r.median:.4g}", f"{r.rows:,}")
+                    for r in manifest.labels
+                ],
+            ),
+            "",
+            "## Inputs",
+            "",
+            *_features(manifest.features),
+            "",
+            "Any of them may be missing; then MISSING_BANDS or MISSING_GSPPHOT is set.",
+            "",
+            "## Errors on stars that took no part (prediction minus label)",
+            "",
+            *_errors(errors, coverage),
+            "",
+            "By predicted label:",
+            "",
+            *_by_bin(manifest.metrics.get("by_bin", []), manifest.labels),
+            "",
+            "## Limits",
+            "",
+            "- Intervals hold for stars drawn like the labelled ones; for fainter or more reddened stars they promise",
+            "  less, and flags tell where the labelled stars are too few to promise anything.",
+            "- Intervals are for a new spectroscopic measurement, not for the true parameter.",
+            "- Errors by true label differ from those by predicted label: rare stars are drawn towards common ones.",
+            *[f"- {warning}" for warning in manifest.warnings],
+            "",
+        ]
+    )
+
+
+def _number_of_networks(manifest: Manifest) -> str:
+    network = manifest.networks[0]
+    layers = f"{len(network.widths)} hidden layers, {min(network.widths)} to {max(network.widths)} wide"
+    n = len(manifest.networks)
+    return f"{n} network{'s' if n > 1 else ''} of {layers}."
+
+
+def _provenance(provenance: Mapping[str, Any]) -> list[str]:
+    return [f"- {name.replace('_', ' ')}: {value}" for name, value in provenance.items()]
+
+
+def _features(features: FeatureFile) -> list[str]:
+    return _table(
+        ("input", "unit", "expression"),
+        [(f.name, f.unit, f"`{f.expression}`".replace("|", "\\|")) for f in features.features],
+    )
+
+
+def _errors(errors: Mapping[str, Any], coverage: Mapping[str, Any]) -> list[str]:
+    if not errors:
+        return ["There was no test part: the errors are not known."]
+    rows = [
+        (
+            name,
+            *(f"{found[key]:.4g}" for key in ("mean", "median", "std", "mad", "mae")),
+            *(f"{100 * share:.1f} %" for share in coverage.get(name, {}).values()),
+            f"{found['n']:,}",
+        )
+        for name, found in errors.items()
+    ]
+    levels: Mapping[str, float] = next(iter(coverage.values()), {})
+    heads = (
+        "label",
+        "mean",
+        "median",
+        "st. dev.",
+        "MAD",
+        "MAE",
+        *(f"in the {level} % interval" for level in levels),
+    )
+    return _table((*heads, "stars"), rows)
+
+
+def _by_bin(bins: Sequence[Mapping[str, Any]], labels: Sequence[LabelRange]) -> list[str]:
+    units = {label.name: label.unit for label in labels}
+    rows = [
+        (
+            f"{b['label']} [{units[b['label']]}]",
+            f"{b['low']:.4g} to {b['high']:.4g}",
+            f"{b['median']:.3g}",
+            f"{b['mad']:.3g}",
+            f"{100 * b['coverage_68']:.1f} %",
+            f"{b['n']:,}",
+        )
+        for b in bins
+        if b["by"] == "predicted"
+    ]
+    return _table(("label", "bin", "median error", "MAD", "in the 68 % interval", "stars"), rows)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(heads) + " |",
+        "|" + " --- |" * len(heads),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]

@@ -1,0 +1,154 @@
+"""How far a star is from all that the network has learnt from.
+
+Two distances. `joint`: of a star's inputs from those of the training stars, all features together (Mahalanobis): each
+may lie in its own range, and all of them where no star is. `colours`: of a star's inputs from those that training stars
+of the same labels have, a cubic function of the labels: a white dwarf or a quasar gets labels too, but no star of these
+labels has its colours. Faint stars scatter more, so the logarithm of either is compared with what is usual for a star
+of such inputs (a linear fit). The limits are percentiles of the calibration part.
+
+Everything is a linear function of the inputs, which `forward` computes in its one pass, and sums of squares of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stellarml.layers import Section
+
+KINDS = ("joint", "colours")
+LIMIT_PERCENTILE = 99.5
+TRIMMED_PERCENTILE = 99.0  # training rows beyond are left out when the distances are fitted a second time
+MIN_VARIANCE = 1e-6
+RIDGE = 1e-3
+LABEL_REACH = 4.0  # labels are clipped to so many standard deviations
+
+
+class Novelty(Section):
+    """Limits of the distances, and how labels are brought to a common scale."""
+
+    limits: tuple[float, float]
+    label_mean: tuple[float, ...]
+    label_std: tuple[float, ...]
+    bias: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class NoveltyMaps:
+    """Linear functions of the scaled inputs, (n_inputs, 2 m + 2), and what labels predict of the second m, (t, m).
+
+    The columns: axes whose squares make the joint distance; axes whose squares, less what the labels predict, make the
+    distance in colours; and the usual logarithm of either.
+    """
+
+    linear: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+
+    @property
+    def axes(self) -> int:
+        """Number of axes m of each distance."""
+        return int(self.predicted.shape[1])
+
+
+def fit_novelty(
+    inputs: NDArray[np.float64], n_features: int, labels: NDArray[np.float64]
+) -> tuple[NoveltyMaps, Novelty]:
+    """Fit both distances to the training part; limits are open until `with_limits`.
+
+    Parameters
+    ----------
+    inputs
+        From `scaling.design`, (n, n_features + masks).
+    labels
+        What the networks give these rows, (n, n_labels), in their units.
+    """
+    mean, std = labels.mean(axis=0), np.maximum(labels.std(axis=0), 1e-9)
+    terms = _terms(labels, mean, std)
+    x = inputs[:, :n_features]
+    kept: NDArray[np.bool_] = np.ones(len(x), dtype=bool)
+    for _ in range(2):
+        axes = _whitening(x[kept] - x[kept].mean(axis=0))
+        offset = x[kept].mean(axis=0) @ axes
+        coefficients = _least_squares(terms[kept], x[kept])
+        own = _whitening(x[kept] - terms[kept] @ coefficients, axes.shape[1])
+        joint, colours = x @ axes - offset, x @ own - terms @ (coefficients @ own)
+        distances = np.stack([_log_square(joint), _log_square(colours)], axis=1)
+        kept = np.atleast_1d((distances <= np.percentile(distances, TRIMMED_PERCENTILE, axis=0)).all(axis=1))
+    design = np.hstack([inputs, np.ones((len(inputs), 1))])
+    usual = _least_squares(design[kept], distances[kept])
+    linear = np.zeros((inputs.shape[1], 2 * axes.shape[1] + 2))
+    linear[:n_features, : axes.shape[1]] = axes
+    linear[:n_features, axes.shape[1] : -2] = own
+    linear[:, -2:] = usual[:-1]
+    predicted = np.vstack([coefficients @ own, offset])
+    told = Novelty(
+        limits=(np.finfo(np.float32).max, np.finfo(np.float32).max),
+        label_mean=tuple(mean.tolist()),
+        label_std=tuple(std.tolist()),
+        bias=(float(usual[-1, 0]), float(usual[-1, 1])),
+    )
+    return NoveltyMaps(linear, predicted), told
+
+
+def with_limits(told: Novelty, scores: NDArray[np.float64]) -> Novelty:
+    """Set the limits from the scores of rows that nothing was fitted to, (n, 2)."""
+    joint, colours = np.percentile(scores, LIMIT_PERCENTILE, axis=0)
+    return told.model_copy(update={"limits": (float(joint), float(colours))})
+
+
+def novelty_scores(
+    maps: NoveltyMaps, told: Novelty, linear: NDArray[np.float64], labels: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return by how much the logarithms of both squared distances exceed what is usual, (n, 2).
+
+    Sums run term by term, so that a row's score does not depend on the rows beside it.
+
+    Parameters
+    ----------
+    linear
+        The inputs times `maps.linear`, (n, 2 m + 2).
+    labels
+        Shape (n, n_labels), in their units.
+    """
+    m = maps.axes
+    terms = _terms(labels, np.asarray(told.label_mean), np.asarray(told.label_std))
+    joint = linear[:, :m] - maps.predicted[-1]
+    colours = linear[:, m : 2 * m].copy()
+    for term, row in zip(terms.T, maps.predicted[:-1], strict=True):
+        colours -= term[:, None] * row
+    distances = np.stack([_log_square(joint), _log_square(colours)], axis=1)
+    scores: NDArray[np.float64] = distances - linear[:, 2 * m :] - np.asarray(told.bias)
+    return scores
+
+
+def _terms(
+    labels: NDArray[np.float64], mean: NDArray[np.float64], std: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return 1, the scaled labels and their products of two and three, (n, t)."""
+    z = np.clip((labels - mean) / std, -LABEL_REACH, LABEL_REACH)
+    columns = [np.ones(len(z))]
+    for degree in (1, 2, 3):
+        for chosen in combinations_with_replacement(range(z.shape[1]), degree):
+            columns.append(np.prod(z[:, list(chosen)], axis=1))
+    return np.stack(columns, axis=1)
+
+
+def _whitening(x: NDArray[np.float64], most: int | None = None) -> NDArray[np.float64]:
+    """Return axes (n_features, m) on which the rows of `x` have unit variance; the smallest of them last."""
+    variance, axes = np.linalg.eigh(x.T @ x / max(len(x), 1))
+    kept = variance > MIN_VARIANCE * max(float(variance[-1]), 1e-300)
+    if most is not None and kept.sum() != most:
+        kept = np.arange(len(variance)) >= len(variance) - most
+    floor = np.maximum(variance[kept], MIN_VARIANCE * max(float(variance[-1]), 1e-300))
+    return np.asarray(axes[:, kept] / np.sqrt(floor), dtype=np.float64)
+
+
+def _least_squares(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ y), dtype=np.float64)
+
+
+def _log_square(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.log(np.sum(np.ascontiguousarray(x) ** 2, axis=1) + 1e-12), dtype=np.float64)

@@ -1,0 +1,85 @@
+"""A killed training goes on from its last epoch, to the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from model_tables import FEATURES, SPLIT, TINY, TINY_SCALES, settings, stars, table_of
+
+from stellarml.checkpoint import Checkpoint
+from stellarml.model import WEIGHTS
+from stellarml.presets import Preset
+from stellarml.training import train
+
+
+class KilledError(Exception):
+    """Stands for a signal that ends the process."""
+
+
+def fit(
+    out: Path, preset: Preset, checkpoints: Path | None, lines: list[str], most: int = 10**9, seed: int = 5
+) -> Path:
+    def progress(line: str) -> None:
+        lines.append(line)
+        if len(lines) >= most:
+            raise KilledError
+
+    return train(
+        table_of(stars(700)),
+        FEATURES,
+        settings(seed=seed),
+        SPLIT,
+        out,
+        model_id="m",
+        provenance={},
+        progress=progress,
+        preset=preset,
+        checkpoints=checkpoints,
+    )
+
+
+@pytest.mark.parametrize("preset", [TINY, TINY_SCALES], ids=lambda p: p.name)
+@pytest.mark.parametrize("killed_after", [1, 3, 5, 9])
+def test_killed_and_resumed_gives_the_same_weights(tmp_path: Path, preset: Preset, killed_after: int) -> None:
+    """Dropout, moving means, Adam's moments, the order of rows, both phases, and the second network after the first."""
+    whole: list[str] = []
+    expected = (fit(tmp_path / "whole", preset, None, whole) / WEIGHTS).read_bytes()
+    with pytest.raises(KilledError):
+        fit(tmp_path / "killed", preset, tmp_path / "kept", [], killed_after)
+    rest: list[str] = []
+    resumed = (fit(tmp_path / "killed", preset, tmp_path / "kept", rest) / WEIGHTS).read_bytes()
+    assert resumed == expected
+    assert len(rest) == len(whole) - killed_after
+    assert [line.split(" loss")[0] for line in rest] == [
+        line.split(" loss")[0] for line in whole[killed_after:]
+    ]
+
+
+def test_a_checkpoint_of_another_training_is_not_used(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        fit(tmp_path / "out", TINY_SCALES, tmp_path / "kept", [], 3, seed=1)
+    lines: list[str] = []
+    expected = (fit(tmp_path / "fresh", TINY_SCALES, None, []) / WEIGHTS).read_bytes()
+    assert (fit(tmp_path / "out", TINY_SCALES, tmp_path / "kept", lines) / WEIGHTS).read_bytes() == expected
+    other = dataclasses.replace(TINY_SCALES, weight_decay=0.01)
+    assert (fit(tmp_path / "other", other, tmp_path / "kept", []) / WEIGHTS).read_bytes() != expected
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
+def test_a_damaged_checkpoint_is_as_good_as_none(tmp_path: Path, damage: str) -> None:
+    kept = Checkpoint(tmp_path / "one.npz", "key")
+    assert kept.read() is None
+    kept.write({"epoch": 3}, {"state": [np.arange(3.0), np.ones((2, 2))]})
+    found = kept.read()
+    assert found is not None
+    assert found.told == {"epoch": 3}
+    assert [a.shape for a in found.part("state")] == [(3,), (2, 2)]
+    assert Checkpoint(kept.path, "another key").read() is None
+    whole = kept.path.read_bytes()
+    kept.path.write_bytes(
+        {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"nothing of the kind"}[damage]
+    )
+    assert kept.read() is None

@@ -1,0 +1,57 @@
+"""Training stars with columns taken away."""
+
+from __future__ import annotations
+
+import numpy as np
+from model_tables import FEATURES
+
+from stellarml.feature_file import load_feature_file
+from stellarml.gaps import column_groups, with_gaps
+
+
+def test_features_of_one_column_go_together() -> None:
+    groups = {tuple(np.flatnonzero(g)) for g in column_groups(FEATURES)}
+    assert groups == {(0, 1, 2), (1,), (2,), (3,), (4,)}  # g_psf, u_psf, r_psf, teff_gspphot, r_med_geo
+
+
+def test_the_papers_bands() -> None:
+    paper = load_feature_file("paper")
+    names = np.array(paper.feature_names)
+    groups = [set(names[g]) for g in column_groups(paper)]
+    assert {"uabs", "uabs_nored"} in groups
+    assert {"e_u_psf"} in groups
+    assert {"teff_gspphot"} in groups or {"teff_gspphot", "teff_gspphot_err"} in groups
+    reddened = {n for n in names if n.endswith("abs")}
+    assert any(g >= reddened and "uabs_nored" not in g for g in groups), "ebmv_sfd"
+
+
+def test_copies_lack_more_and_keep_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(4000, 5)).astype(np.float32)
+    features[rng.random(4000) < 0.1, 3] = np.nan
+    groups = column_groups(FEATURES)
+    thinned, rows = with_gaps(features, groups, 1.5, 1)
+    assert 0.8 * 4000 < len(rows) <= 1.5 * 4000
+    there, here = np.isfinite(features[rows]), np.isfinite(thinned)
+    assert not (here & ~there).any(), "nothing is made up"
+    assert (here.sum(axis=1) < there.sum(axis=1)).all(), "a copy lacks more"
+    assert here.any(axis=1).all(), "and has something left"
+    assert np.array_equal(thinned[here], features[rows][here])
+    lacks = {tuple(np.flatnonzero(~h)) for h in here}
+    assert {(0, 1, 2), (1,), (2,), (3,), (4,), (1, 4)} <= lacks
+
+
+def test_the_same_seed_gives_the_same_copies() -> None:
+    features = np.random.default_rng(2).normal(size=(300, 5)).astype(np.float32)
+    groups = column_groups(FEATURES)
+    one, two, three = (with_gaps(features, groups, 0.5, seed) for seed in (3, 3, 4))
+    assert np.array_equal(one[0], two[0], equal_nan=True)
+    assert np.array_equal(one[1], two[1])
+    assert not np.array_equal(one[1], three[1])
+
+
+def test_no_copies() -> None:
+    features = np.ones((10, 5), np.float32)
+    thinned, rows = with_gaps(features, column_groups(FEATURES), 0.0, 0)
+    assert thinned.shape == (0, 5)
+    assert rows.shape == (0,)
