@@ -35,7 +35,7 @@ class Preset:
 
     `per_label`: one network a label instead of one with an output each. `max_steps` bounds the batches of all phases
     together (0: no bound), so that a large table does not take longer than a small one. `members`: networks that are
-    averaged. `scales`: the network also gives how wide its error is, down and up, for the intervals. `gaps`: so many
+    averaged. `rotate`: inputs are decorrelated axes instead of the features, or beside them. `scales`: the network also gives how wide its error is, down and up, for the intervals. `gaps`: so many
     copies of the training stars are added, each with columns taken away, so that any subset of bands may be missing.
     """
 
@@ -48,7 +48,7 @@ class Preset:
     batch_norm: bool = False
     dropout: float = 0.0
     imputation: Literal["median", "gaussian"] = "gaussian"
-    rotate: bool = True
+    rotate: Literal["no", "yes", "beside"] = "yes"
     batch_rows: int = 256
     max_steps: int = 0
     members: int = 1
@@ -83,10 +83,14 @@ PRESETS: dict[str, Preset] = {
     ),
     "default": Preset(
         name="default",
-        widths=(96, 96, 96),
+        widths=(128, 128, 128),
         activation="silu",
-        phases=(Phase("mae", 60, 1e-2),),
+        phases=(Phase("mae", 60, 3e-3),),
+        rotate="beside",
         max_steps=40_000,
-        members=2,
+        members=4,
+        scales=True,
+        weight_decay=0.3,
+        gaps=0.5,
     ),
 }

@@ -163,7 +163,7 @@ def train(
         "features": features,
         "scaler": prepared.scaler,
         "imputation": chosen.imputation,
-        "rotated": chosen.rotate,
+        "rotated": chosen.rotate != "no",
         "reddening_high_mag": _high(train_stars.reddening_mag),
         "labels": label_ranges(features, train_stars.labels),
         "networks": [
@@ -197,7 +197,9 @@ def prepare(stars: Stars, preset: Preset, features: FeatureFile, seed: int) -> P
     gaussian = fit_imputation(parts[TRAIN].features, scaler) if preset.imputation == "gaussian" else None
     inputs = {part: design(s.features, scaler, gaussian) for part, s in parts.items()}
     n_features = stars.features.shape[1]
-    rotation = fit_rotation(inputs[TRAIN][:, :n_features]) if preset.rotate else None
+    rotation = fit_rotation(inputs[TRAIN][:, :n_features]) if preset.rotate != "no" else None
+    if rotation is not None and preset.rotate == "beside":
+        rotation = np.hstack([np.eye(n_features), rotation])
     labels = parts[TRAIN].labels
     physical = Physical(np.nanmean(labels, axis=0), np.nanstd(labels, axis=0))
     gaps = design(thinned, scaler, gaussian)

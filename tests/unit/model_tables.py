@@ -44,7 +44,7 @@ TINY = Preset(
     batch_norm=True,
     dropout=0.05,
     imputation="median",
-    rotate=False,
+    rotate="no",
     batch_rows=64,
 )
 TINY_SHARED = Preset(
