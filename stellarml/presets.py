@@ -10,6 +10,12 @@ it was 0.119.
 
 `small` is for demos and tests: one network for all labels, no batch normalisation (half of the time of a step), no
 dropout (5 % raised the standard deviation of the errors threefold), and SiLU (a few per cent better than leaky ReLU).
+
+`default` averages four networks of three layers of 128, fed with the features and, beside them, with their decorrelated
+axes, and trained on stars with gaps, too. On folds 0 to 2 of the LAMOST table (MAD of Teff, log g, [Fe/H]): one such
+network with the rotated inputs alone 91.7 K, 0.187, 0.181 (all five folds); four 87.0, 0.182, 0.179; with weight decay
+86.8, 0.182, 0.182; with gaps 86.3, 0.181, 0.178; features alone 84.7, 0.177, 0.179; both 83.8, 0.177, 0.171. A weight
+decay of 3 cost [Fe/H] 0.02 dex, widths of 256 and twice the epochs gained nothing.
 """
 
 from __future__ import annotations
@@ -35,8 +41,9 @@ class Preset:
 
     `per_label`: one network a label instead of one with an output each. `max_steps` bounds the batches of all phases
     together (0: no bound), so that a large table does not take longer than a small one. `members`: networks that are
-    averaged. `rotate`: inputs are decorrelated axes instead of the features, or beside them. `scales`: the network also gives how wide its error is, down and up, for the intervals. `gaps`: so many
-    copies of the training stars are added, each with columns taken away, so that any subset of bands may be missing.
+    averaged. `rotate`: inputs are decorrelated axes instead of the features, or beside them. `scales`: the network also
+    gives how wide its error is, down and up, for the intervals. `gaps`: so many copies of the training stars are added,
+    each with columns taken away, so that any subset of bands may be missing.
     """
 
     name: str
