@@ -78,11 +78,14 @@ def scalars_to(folder: Path) -> OnEpoch:
     import tensorflow as tf
 
     writer = tf.summary.create_file_writer(str(folder))
+    # tf.summary.scalar would need the package tensorboard here; it is only needed to look at the files
+    kind = tf.compat.v1.SummaryMetadata()
+    kind.plugin_data.plugin_name = "scalars"
 
     def write(epoch: Epoch, best: Epoch, planned: int, seconds_left: float) -> None:
         with writer.as_default(step=epoch.epoch):
             for name in ("loss", "val_loss", "val_mae"):
-                tf.summary.scalar(name, getattr(epoch, name))
+                tf.summary.write(name, tf.constant(getattr(epoch, name), tf.float32), metadata=kind)
         writer.flush()
 
     return write

@@ -257,7 +257,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(
         pa.Table.from_pandas(table, preserve_index=False),
         load_feature_file("paper"),
-        Train(preset="small", seed=0, max_epochs=2, max_rows=0, threads=0, max_seconds=0),
+        Train(preset="small", seed=0, max_epochs=2, max_rows=0, threads=0, max_seconds=0, tensorboard=False),
         SPLIT,
         tmp_path_factory.mktemp("models"),
         model_id="m",

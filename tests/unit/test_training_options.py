@@ -1,0 +1,72 @@
+"""What `train` can be given beside its table: the stars that are to be labelled, and a folder for TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from model_tables import FEATURES, SPLIT, TINY_SCALES, matrix_of, settings, stars, table_of
+
+from stellarml.errors import InputError
+from stellarml.flags import QualityFlag
+from stellarml.model import load_bundle
+from stellarml.predictor import Predictor
+from stellarml.training import train
+
+
+def faint(n: int) -> dict[str, np.ndarray]:
+    columns = stars(n, seed=77)
+    columns["g"] += np.float32(3.0)
+    columns["distance"] *= np.float32(3.0)
+    return columns
+
+
+def fit(out: Path, target: pa.Table | None = None, logs: Path | None = None, rows: int = 1500) -> Path:
+    return train(
+        table_of(stars(rows)),
+        FEATURES,
+        settings(),
+        SPLIT,
+        out,
+        model_id="m",
+        provenance={},
+        progress=lambda _: None,
+        preset=TINY_SCALES,
+        target=target,
+        logs=logs,
+    )
+
+
+def test_stars_unlike_the_labelled_ones_are_told_that_nobody_speaks_for_them(tmp_path: Path) -> None:
+    target = pa.table({name: faint(1500)[name] for name in FEATURES.feature_names})
+    weighted = Predictor(load_bundle(fit(tmp_path / "weighted", target, rows=12_000)))
+    plain = Predictor(load_bundle(fit(tmp_path / "plain", rows=12_000)))
+    assert plain.manifest.calibration.shift is None
+    bright, dim = matrix_of(stars(2000, seed=9)), matrix_of(faint(2000))
+    thin = [
+        (weighted.label(x)["quality_flags"] & QualityFlag.THIN_CALIBRATION != 0).mean() for x in (bright, dim)
+    ]
+    assert thin[1] > thin[0] + 0.3
+    same = [p.label(bright)["teff"] for p in (weighted, plain)]
+    assert np.array_equal(*same), "the target changes intervals and flags, not labels"
+
+
+def test_a_target_without_a_feature_is_refused(tmp_path: Path) -> None:
+    target = pa.table({name: faint(100)[name] for name in FEATURES.feature_names[1:]})
+    with pytest.raises(InputError, match=r"stars to be labelled.*column 'g' is missing"):
+        fit(tmp_path, target)
+
+
+def test_an_empty_target_is_none(tmp_path: Path) -> None:
+    target = pa.table({name: np.empty(0, np.float32) for name in FEATURES.feature_names})
+    assert load_bundle(fit(tmp_path, target)).manifest.calibration.shift is None
+
+
+def test_curves_for_tensorboard(tmp_path: Path) -> None:
+    fit(tmp_path / "model", logs=tmp_path / "logs")
+    written = sorted(path.parent.name for path in (tmp_path / "logs").rglob("events.out.tfevents.*"))
+    assert written == ["network00", "network01"]
+    (first, _) = sorted((tmp_path / "logs").rglob("events.out.tfevents.*"))
+    assert first.read_bytes().count(b"val_mae") >= 8
