@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 STARS ?= 200000
 
-.PHONY: demo test lint types imports pytest mutants install install-test bench-ingest bench-simulate bench-match bench-tiling clean
+.PHONY: demo test lint types imports pytest pytest-unit pytest-spark mutants install install-test bench-ingest bench-simulate bench-match bench-tiling bench-model clean
 
 demo: install
 	$(BIN)/stellarml demo --out $(OUT) --stars $(STARS)
@@ -22,8 +22,16 @@ types:
 imports:
 	$(BIN)/lint-imports
 
+# Tests of one process beside those that need Spark, which leaves most of its cores idle.
 pytest:
-	$(BIN)/python -m pytest
+	@echo "tests/unit beside tests/spark and tests/jobs, each shown when it has ended"
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target pytest-unit pytest-spark
+
+pytest-unit:
+	$(BIN)/python -m pytest tests/unit
+
+pytest-spark:
+	$(BIN)/python -m pytest tests/spark tests/jobs
 
 # Ingest of bulk files against `gzip -dc` on the same files, two at a time, in one run.
 bench-ingest: install
@@ -41,6 +49,10 @@ bench-match: install
 bench-tiling: install
 	$(BIN)/python tests/bench/bench_tiling.py
 	$(BIN)/python tests/bench/bench_tiling.py --memory
+
+# The default model against other learners and the paper's network, fold by fold; goes on where it was stopped.
+bench-model: install
+	$(BIN)/python tests/bench/bench_model.py
 
 # Faults put into a copy of the cross-match, one by one: the tests must notice each.
 mutants: install-test

@@ -14,7 +14,6 @@ the validation part.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,7 +125,8 @@ def fit_calibration(
     patterns = tuple(sorted(k for k, n in zip(kinds, counts, strict=True) if n >= MIN_ROWS))
     codes = np.array(kinds)[index]
     return Calibration(
-        method="split conformal, |residual| / width, cells of pattern x predicted label x width",
+        method="split conformal, |residual| / width, cells of pattern x predicted label x "
+        + ("width" if shift is None else "density ratio, weighted with it"),
         levels=LEVELS,
         min_rows=MIN_ROWS,
         patterns=patterns,
@@ -142,10 +142,10 @@ def fit_calibration(
 def conformal_quantile(
     scores: NDArray[np.float64], level: float, weights: NDArray[np.float64] | None = None
 ) -> float:
-    """Return the ceil((n + 1) level)-th smallest score; the largest where there are too few to promise the level.
+    """Return the smallest score up to which the weights reach `level` of their sum and the largest of them once more.
 
-    With weights, the smallest score up to which their sum reaches `level` of the whole, a new star of the largest
-    weight included.
+    Without weights that is the ceil((n + 1) level)-th smallest. It is the largest score where there are too few to
+    promise the level.
 
     Parameters
     ----------
@@ -153,14 +153,14 @@ def conformal_quantile(
         Shape (n,), n >= 1.
     level
         In (0, 1).
+    weights
+        Shape (n,), positive; all 1 by default.
     """
-    if weights is not None:
-        order = np.argsort(scores, kind="stable")
-        reached = np.cumsum(weights[order])
-        wanted = level * (reached[-1] + weights.max()) * (1 - 1e-12)
-        return float(scores[order][min(int(np.searchsorted(reached, wanted)), len(scores) - 1)])
-    rank = math.ceil((len(scores) + 1) * level - 1e-9)
-    return float(np.sort(scores)[min(rank, len(scores)) - 1])
+    each = np.ones(len(scores)) if weights is None else weights
+    order = np.argsort(scores, kind="stable")
+    reached = np.cumsum(each[order])
+    wanted = level * (reached[-1] + each.max()) * (1 - 1e-12)
+    return float(scores[order][min(int(np.searchsorted(reached, wanted)), len(scores) - 1)])
 
 
 def widths_of(

@@ -66,10 +66,11 @@ def _stream(parts: Iterable[pa.Table], schema: pa.Schema, path: Path, kind: Form
 def _whole(parts: Iterable[pa.Table], schema: pa.Schema, path: Path, kind: Format) -> int:
     from astropy.table import Table
 
-    tables = [schema.empty_table()]
+    tables, size = [schema.empty_table()], 0
     for part in parts:
         tables.append(part)
-        size, free = sum(t.nbytes for t in tables), available_bytes()
+        size += part.nbytes
+        free = available_bytes()
         if free is not None and _COPIES * size > free:
             raise UserError(
                 f"{path.parent}: a {kind} file is written whole, which takes more than "

@@ -136,7 +136,7 @@ def train(
         progress(f"warning: {warning}")
     prepared = prepare(stars, chosen, features, settings.seed)
     keras(settings.threads)
-    kept = _checkpoints(checkpoints, chosen, settings, stars) if checkpoints else None
+    kept = _checkpoints(checkpoints, chosen, settings, features, stars) if checkpoints else None
     trained = _fit_all(chosen, settings, features, prepared, progress, kept, logs)
     for warning in _doubts(trained, features, prepared):
         progress(f"warning: {warning}")
@@ -184,9 +184,9 @@ def train(
     draft = Manifest(format=FORMAT, format_version=FORMAT_VERSION, files={}, **record)
     bundle = Bundle(draft, prepared.maps, folded, held_out.maps)
     record["metrics"] = measure(Predictor(bundle), prepared.stars[TEST])
+    card = model_card(draft.model_copy(update={"metrics": record["metrics"]}))
     models = {file: t.fitted.model for file, t in zip(files, trained, strict=True)}
-    told = Manifest(format=FORMAT, format_version=FORMAT_VERSION, files={}, **record)
-    return save_bundle(out / model_id, record, bundle, models, {CARD: model_card(told)})
+    return save_bundle(out / model_id, record, bundle, models, {CARD: card})
 
 
 def prepare(stars: Stars, preset: Preset, features: FeatureFile, seed: int) -> Prepared:
@@ -262,9 +262,12 @@ def _to_all(*tellers: OnEpoch) -> OnEpoch:
     return tell
 
 
-def _checkpoints(folder: Path, preset: Preset, settings: Train, stars: Stars) -> Callable[[int], Checkpoint]:
-    """Return the checkpoint of each network; they are known by the preset, the settings and the stars."""
-    content = hashlib.sha256(repr((preset, settings.model_dump(exclude={"threads"}), versions())).encode())
+def _checkpoints(
+    folder: Path, preset: Preset, settings: Train, features: FeatureFile, stars: Stars
+) -> Callable[[int], Checkpoint]:
+    """Return the checkpoint of each network; they are known by all that the weights depend on."""
+    chosen = settings.model_dump(exclude={"threads", "tensorboard"})
+    content = hashlib.sha256(repr((preset, chosen, features, versions())).encode())
     for array in (stars.features, stars.labels, stars.part == TRAIN, stars.part == VALIDATION):
         content.update(np.ascontiguousarray(array).tobytes())
     key = content.hexdigest()

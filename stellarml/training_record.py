@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,8 @@ def measure(predictor: Predictor, stars: Stars) -> dict[str, Any]:
         return {}
     errors: dict[str, Any] = {}
     coverage: dict[str, Any] = {name: {} for name in predictor.label_names}
-    for level in LEVELS:
-        labelled = predictor.label(stars.features, level)
+    by_level = {level: predictor.label(stars.features, level) for level in LEVELS}
+    for level, labelled in by_level.items():
         for j, name in enumerate(predictor.label_names):
             truth = stars.labels[:, j]
             known = np.isfinite(truth)
@@ -88,14 +89,17 @@ def measure(predictor: Predictor, stars: Stars) -> dict[str, Any]:
             low, high = labelled[f"{name}_lo"][known], labelled[f"{name}_hi"][known]
             coverage[name][str(level)] = float(((truth >= low) & (truth <= high)).mean())
             errors[name] = summary(value - truth)
-    return {"test": errors, "coverage": coverage, "by_bin": _by_bin(predictor, stars)}
+    return {
+        "test": errors,
+        "coverage": coverage,
+        "by_bin": _by_bin(by_level[LEVELS[0]], predictor.label_names, stars),
+    }
 
 
-def _by_bin(predictor: Predictor, stars: Stars) -> list[dict[str, Any]]:
-    """Return errors and coverage in `BINS` quantile bins of each label, by prediction and by label."""
-    labelled = predictor.label(stars.features, LEVELS[0])
+def _by_bin(labelled: Mapping[str, NDArray[Any]], names: Sequence[str], stars: Stars) -> list[dict[str, Any]]:
+    """Return errors and 68 % coverage in `BINS` quantile bins of each label, by prediction and by label."""
     rows: list[dict[str, Any]] = []
-    for j, name in enumerate(predictor.label_names):
+    for j, name in enumerate(names):
         truth = stars.labels[:, j]
         known = np.isfinite(truth)
         truth, value = truth[known], labelled[name][known].astype(np.float64)

@@ -15,7 +15,7 @@ from stellarml.config import Config
 from stellarml.errors import InputError
 from stellarml.feature_file import FeatureFile, load_feature_file
 from stellarml.hats_catalogue import write_catalogue
-from stellarml.manifest import stage_run
+from stellarml.manifest import read_record, stage_run
 from stellarml.schema import HEALPIX_COLUMN, MISSING_MASK
 from stellarml.sources.descriptor import load_descriptor
 from stellarml.spectra import resolved_labels
@@ -74,7 +74,7 @@ def make_training_set(spark: SparkSession, config: Config, *, overwrite: bool = 
         tiles = write_catalogue(
             out, table, config.tiles, name="training", ra="ra", dec="dec", id_column="source_id"
         )
-        wanted = _to_be_labelled(matched, features, config)
+        wanted = _to_be_labelled(matched, read_record(lake / "matched")["rows"]["out"], features, config)
         write_parquet(out / TARGET, wanted, config.tiles)
         run.settle([*(p.relative_to(out) for p in (out / "dataset").rglob("*.parquet")), Path(TARGET)])
         return run.finish(
@@ -137,8 +137,8 @@ def _training_frame(
     )
 
 
-def _to_be_labelled(matched: DataFrame, features: FeatureFile, config: Config) -> pa.Table:
-    """Return the features of at most `TARGET_ROWS` matched stars that pass every cut, by the hash of their ids."""
+def _to_be_labelled(matched: DataFrame, rows: int, features: FeatureFile, config: Config) -> pa.Table:
+    """Return the features of about `TARGET_ROWS` matched stars, drawn by hash, less those that fail a cut."""
     from pyspark.sql import functions as sf
 
     from stellarml.features import feature_columns
@@ -147,7 +147,7 @@ def _to_be_labelled(matched: DataFrame, features: FeatureFile, config: Config) -
     digits = sf.substring(
         sf.sha2(sf.concat_ws(":", sf.lit(config.split.salt), sf.lit(TARGET), "source_id"), 256), 1, 8
     )
-    share = min(1.0, TARGET_ROWS / max(stars.count(), 1))
+    share = min(1.0, TARGET_ROWS / max(rows, 1))
     chosen = stars.where(digits < f"{min(round(share * 16**8), 16**8 - 1):08x}")
     return (
         chosen.select("source_id", *feature_columns(features, matched.columns)).orderBy("source_id").toArrow()

@@ -141,7 +141,8 @@ class Side:
     def unplaced_sources(self, ranges: npt.NDArray[np.int64]) -> Sources:
         """Read errors, motions and epochs alone of the rows in `ranges`; ids and positions are 0.
 
-        For what must be known of a whole catalogue: ids and positions are the columns that cost most to read.
+        For what must be known of a whole catalogue: ids and positions are the columns that cost most to read. Every
+        row counts as one that has a position, as rows of a catalogue do.
         """
         left_out = (self.descriptor.id_column, *position_columns(self.descriptor))
         table = self._read_slim(ranges, [n for n in self._needed if n not in left_out], cached=False)

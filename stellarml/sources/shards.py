@@ -187,9 +187,8 @@ def shard_file(task: ReadTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa
 
 def _write_shard(task: ReadTask, index: int, number: int, batches: list[pa.RecordBatch]) -> dict[str, Any]:
     table = pa.Table.from_batches(batches)
-    table = pa.table(
-        table.columns, names=table.column_names
-    )  # Spark calls some columns "not null", files do not
+    # Spark calls some columns "not null", files do not
+    table = pa.table(table.columns, names=table.column_names)
     key = task.id
     if task.descriptor.has_positions:
         ra, dec = position_columns(task.descriptor)
