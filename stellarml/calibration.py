@@ -273,33 +273,33 @@ def _fit_class(
 ) -> CellClass:
     most_label, most_inner = most_bins
     n_label = int(np.clip(len(scores) // (2 * MIN_ROWS), 1, most_label))
-    label_edges = _inner_edges(prediction, n_label)
+    label_edges = inner_edges(prediction, n_label)
     bins = np.searchsorted(label_edges, prediction, side="right")
-    inner_edges, rows = [], []
+    all_edges, rows = [], []
     quantiles: dict[str, list[tuple[float, ...]]] = {str(level): [] for level in LEVELS}
     for b in range(len(label_edges) + 1):
         inside = bins == b
-        edges = _inner_edges(inner[inside], int(np.clip(inside.sum() // MIN_ROWS, 1, most_inner)))
+        edges = inner_edges(inner[inside], int(np.clip(inside.sum() // MIN_ROWS, 1, most_inner)))
         place = np.searchsorted(edges, inner[inside], side="right")
         cells = [(scores[inside][place == c], weights[inside][place == c]) for c in range(len(edges) + 1)]
-        inner_edges.append(tuple(float(e) for e in edges))
+        all_edges.append(tuple(float(e) for e in edges))
         rows.append(tuple(round(w.sum() ** 2 / (w**2).sum()) for _, w in cells))
         for level in LEVELS:
             quantiles[str(level)].append(tuple(conformal_quantile(s, level / 100, w) for s, w in cells))
     return CellClass(
         pattern=pattern,
         label_edges=tuple(float(e) for e in label_edges),
-        inner_edges=tuple(inner_edges),
+        inner_edges=tuple(all_edges),
         rows=tuple(rows),
         quantiles={level: tuple(table) for level, table in quantiles.items()},
     )
 
 
-def _inner_edges(values: NDArray[np.float64], n_bins: int) -> NDArray[np.float64]:
-    """Return quantile edges such that no bin is empty; ties merge bins."""
+def inner_edges(values: NDArray[np.float64], n_bins: int, least: int = MIN_ROWS) -> NDArray[np.float64]:
+    """Return quantile edges such that bins hold `least` values where there are enough; ties merge bins."""
     edges = np.unique(np.quantile(values, np.arange(1, n_bins) / n_bins)) if n_bins > 1 else np.empty(0)
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
-    while len(edges) and counts.min() < min(MIN_ROWS, len(values) // n_bins):
+    while len(edges) and counts.min() < min(least, len(values) // n_bins):
         thin = int(counts.argmin())
         edges = np.delete(edges, min(thin, len(edges) - 1))
         counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
@@ -327,5 +327,4 @@ def _fit_difficulty(
     normal = centred.T @ centred + RIDGE * np.eye(x.shape[1])
     weights = np.linalg.solve(normal, centred.T @ (y - bias))
     bias -= float(offset @ weights)
-    low, high = np.percentile(x @ weights + bias, [1, 99])
-    return weights, bias, float(low), float(high)
+    return weights, bias, *_limits(x @ weights + bias)

@@ -25,6 +25,7 @@ from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_reading import Leaf, open_catalogue
 from stellarml.manifest import stage_run
 from stellarml.model import LabelRange, load_bundle, pack_bundle
+from stellarml.predictor import Predictor
 from stellarml.registry import chosen_model
 from stellarml.schema import (
     CUTS_FAILED,
@@ -55,6 +56,7 @@ class _LabelTask:
     blob: Broadcast[bytes]
     sha256: str
     level: int
+    truth: bool
     model_id: str
     schema: pa.Schema
     tiles: Tiles
@@ -69,7 +71,9 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
     model = chosen_model(config, features)
     manifest = load_bundle(model, features).manifest
     out = config.path(config.paths.labels) / manifest.id
-    relevant = {"level": config.label.level, "tiles": config.tiles.model_dump(), "files": manifest.files}
+    truth = config.label.truth_intervals
+    relevant: dict[str, Any] = {"level": config.label.level, "tiles": config.tiles.model_dump()}
+    relevant |= {"files": manifest.files, **({"truth_intervals": True} if truth else {})}
     with stage_run(
         "label", out, config=config, relevant=relevant, derived=[lake / "matched", model], overwrite=overwrite
     ) as run:
@@ -78,14 +82,17 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
             return run.record
         matched = open_catalogue(lake / "matched")
         blob, sha256 = pack_bundle(model)
+        if truth:
+            Predictor.from_bytes(blob, sha256).check_truth()
         task = _LabelTask(
             out,
             matched.leaves,
             spark.sparkContext.broadcast(blob),
             sha256,
             config.label.level,
+            truth,
             manifest.id,
-            output_schema(manifest.labels),
+            output_schema(manifest.labels, truth),
             config.tiles,
         )
         pending = [leaf for leaf in matched.leaves if leaf.tile.name not in run.marks]
@@ -188,13 +195,16 @@ def label_rows(task: _LabelTask, batch: pa.RecordBatch) -> pa.RecordBatch:
     predictor = predictor_of(task.blob.value, task.sha256)
     names = batch.schema.names
     reddening = batch.column(EBV).to_numpy(zero_copy_only=False) if EBV in names else None
-    found = predictor.label(features_of(batch, predictor.feature_names), task.level, reddening)
+    found = predictor.label(
+        features_of(batch, predictor.feature_names), task.level, reddening, truth=task.truth
+    )
     failed = batch.column(CUTS_FAILED).to_numpy()
     found[QUALITY_FLAGS] = found[QUALITY_FLAGS] | np.where(
         failed != 0, np.int32(QualityFlag.CUT_FAILED), np.int32(0)
     )
     columns = [batch.column(name) for name in (SOURCE_ID, RA, DEC)]
     columns += [pa.array(found[name]) for name in predictor.output_names]
+    columns += [pa.array(found[name]) for name in (predictor.truth_names if task.truth else ())]
     columns += [
         batch.column(CUTS_FAILED),
         _constant(task.model_id, batch.num_rows),
@@ -209,9 +219,9 @@ def _constant(text: str, rows: int) -> pa.Array:
     )
 
 
-def output_schema(labels: Sequence[LabelRange]) -> pa.Schema:
+def output_schema(labels: Sequence[LabelRange], truth: bool) -> pa.Schema:
     """Return the columns of a labelled catalogue, in their order, with units and descriptions."""
-    return arrow_schema(label_columns([(label.name, label.unit) for label in labels]))
+    return arrow_schema(label_columns([(label.name, label.unit) for label in labels], truth))
 
 
 def _publish(config: Config, model_id: str) -> None:

@@ -217,12 +217,18 @@ def label(
         Path | None, typer.Option(help="File to write (.parquet, .csv, .fits), for --table.")
     ] = None,
     level: Annotated[int | None, typer.Option(help="Per cent inside the intervals: 68, 90 or 95.")] = None,
+    truth_intervals: Annotated[
+        bool,
+        typer.Option("--truth-intervals", help="Intervals of the true parameters, too (NAME_true_lo, _hi)."),
+    ] = False,
     profile: Profile = None,
     overrides: Overrides = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Label every matched star, or every row of a table, with intervals and flags."""
-    settings = configured(config, profile, [*(overrides or []), *([f"label.level={level}"] if level else [])])
+    given = [f"label.level={level}"] if level else []
+    given += ["label.truth_intervals=true"] if truth_intervals else []
+    settings = configured(config, profile, [*(overrides or []), *given])
     if table is None:
         if config is None:
             raise UserError("label: give --config FILE, or --table FILE with --model DIR and --out FILE")
@@ -233,7 +239,7 @@ def label(
     from stellarml.session import start_session
     from stellarml.tables import label_table
 
-    rows = label_table(start_session(settings.spark), table, model, out, settings.label.level, settings.tiles)
+    rows = label_table(start_session(settings.spark), settings, table, model, out)
     typer.echo(f"{out}: {rows} rows")
 
 

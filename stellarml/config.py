@@ -127,6 +127,7 @@ class Label(Section):
     """How matched stars are labelled."""
 
     level: Literal[68, 90, 95]
+    truth_intervals: bool
     model: str
     batch_rows: Annotated[int, Field(ge=1)]
 

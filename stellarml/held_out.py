@@ -8,18 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.calibration import Calibration, Rows, fit_calibration
+from stellarml.calibration import Calibration, Rows, fit_calibration, widths_of
 from stellarml.forward import Forward
+from stellarml.label_noise import fit_label_noise
 from stellarml.novelty import Novelty, NoveltyMaps, fit_novelty, novelty_scores, with_limits
 from stellarml.parts import CALIBRATION, TRAIN, VALIDATION
+from stellarml.shift import weights_of
 from stellarml.training_table import Stars
+from stellarml.truth_intervals import TruthTable, fit_truth
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Intervals, and the distances of strangers with their limits."""
+    """Intervals for labels and for true parameters, and the distances of strangers with their limits."""
 
     calibration: Calibration
+    truth: tuple[TruthTable, ...]
     novelty: Novelty
     maps: NoveltyMaps
 
@@ -60,4 +64,22 @@ def learn_from_held_out(
     labels = forward.run(stars[TRAIN].features).labels.astype(np.float64)
     maps, novelty = fit_novelty(inputs[TRAIN], n_features, labels)
     scores = novelty_scores(maps, novelty, inputs[CALIBRATION] @ maps.linear, rows[CALIBRATION].prediction)
-    return HeldOut(calibration, with_limits(novelty, scores), maps)
+    truth = _fit_truth(names, calibration, stars, rows[CALIBRATION])
+    return HeldOut(calibration, truth, with_limits(novelty, scores), maps)
+
+
+def _fit_truth(
+    names: tuple[str, ...], calibration: Calibration, stars: Mapping[str, Stars], rows: Rows
+) -> tuple[TruthTable, ...]:
+    repeats = np.vstack([part.repeats for part in stars.values()])
+    shift = calibration.shift
+    weights = None if shift is None else weights_of(rows.inputs @ np.asarray(shift.weights) + shift.bias)
+    tables = []
+    for j, name in enumerate(names):
+        fitted = calibration.labels[j]
+        linear = rows.inputs @ np.asarray(fitted.difficulty_weights) if rows.log_widths is None else None
+        widths = widths_of(fitted, None if rows.log_widths is None else rows.log_widths[:, :, j], linear)
+        errors = stars[CALIBRATION].label_errors[:, j]
+        noise = fit_label_noise(name, repeats[:, j])
+        tables.append(fit_truth(noise, rows.prediction[:, j], rows.truth[:, j], errors, widths, weights))
+    return tuple(table for table in tables if table is not None)

@@ -63,23 +63,29 @@ def features_of(batch: pa.RecordBatch, names: Sequence[str]) -> NDArray[np.float
     return np.ascontiguousarray(features)
 
 
-def label_batch(predictor: Predictor, batch: pa.RecordBatch, id_column: str, level: int) -> pa.RecordBatch:
-    """Return the id, every label with its interval, and quality_flags, row by row of `batch`."""
+def label_batch(
+    predictor: Predictor, batch: pa.RecordBatch, id_column: str, level: int, *, truth: bool = False
+) -> pa.RecordBatch:
+    """Return the id, every label with its interval, quality_flags and, if wanted, intervals of true parameters."""
     reddening = None
     if REDDENING in batch.schema.names:
         reddening = features_of(batch, [REDDENING])[:, 0]
-    labelled = predictor.label(features_of(batch, predictor.feature_names), level, reddening)
-    names = [id_column, *predictor.output_names]
-    columns = [batch.column(id_column), *(pa.array(labelled[n]) for n in predictor.output_names)]
-    return pa.RecordBatch.from_arrays(columns, names=names)
+    labelled = predictor.label(features_of(batch, predictor.feature_names), level, reddening, truth=truth)
+    names = [*predictor.output_names, *(predictor.truth_names if truth else ())]
+    columns = [batch.column(id_column), *(pa.array(labelled[n]) for n in names)]
+    return pa.RecordBatch.from_arrays(columns, names=[id_column, *names])
 
 
-def label_schema(df: DataFrame, id_column: str, label_names: Sequence[str]) -> StructType:
+def label_schema(df: DataFrame, id_column: str, label_names: Sequence[str], truth: bool) -> StructType:
     """Return the Spark schema of `label_frame`'s output."""
     fields = [df.schema[id_column]]
     for name in label_names:
         fields += [StructField(f"{name}{end}", FloatType(), False) for end in ("", "_lo", "_hi")]
-    return StructType([*fields, StructField("quality_flags", IntegerType(), False)])
+    fields.append(StructField("quality_flags", IntegerType(), False))
+    if truth:
+        ends = [f"{name}_true{end}" for name in label_names for end in ("_lo", "_hi")]
+        fields += [StructField(end, FloatType(), False) for end in ends]
+    return StructType(fields)
 
 
 def label_frame(
@@ -90,6 +96,7 @@ def label_frame(
     id_column: str,
     label_names: Sequence[str],
     level: int = 68,
+    truth: bool = False,
 ) -> DataFrame:
     """Label a table of id and feature columns (float32, named by feature; `ebmv_sfd` may come along).
 
@@ -103,22 +110,28 @@ def label_frame(
         Of the bundle.
     level
         68, 90 or 95.
+    truth
+        Whether intervals of the true parameters are wanted, too.
 
     Returns
     -------
-    id, NAME, NAME_lo, NAME_hi for each label, quality_flags; rows out = rows in.
+    id, NAME, NAME_lo, NAME_hi for each label, quality_flags, then NAME_true_lo, NAME_true_hi if wanted; rows out =
+    rows in.
 
     Raises
     ------
     InputError
-        If `df` lacks the id or features of the model.
+        If `df` lacks the id or features of the model, or the model has no intervals for true parameters.
     """
-    needed = (id_column, *predictor_of(packed.value, sha256).feature_names)
+    predictor = predictor_of(packed.value, sha256)
+    if truth:
+        predictor.check_truth()
+    needed = (id_column, *predictor.feature_names)
     absent = [f"'{n}'.{did_you_mean(n, df.columns)}" for n in needed if n not in df.columns]
     raise_gathered(InputError, "the table lacks a column of the model", absent)
 
     def label(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            yield label_batch(predictor_of(packed.value, sha256), batch, id_column, level)
+            yield label_batch(predictor_of(packed.value, sha256), batch, id_column, level, truth=truth)
 
-    return df.mapInArrow(label, label_schema(df, id_column, label_names))
+    return df.mapInArrow(label, label_schema(df, id_column, label_names, truth))

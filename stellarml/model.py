@@ -29,6 +29,7 @@ from stellarml.folding import Folded
 from stellarml.layers import Section, problems_of
 from stellarml.novelty import Novelty, NoveltyMaps
 from stellarml.scaling import InputMaps, Scaler
+from stellarml.truth_intervals import TruthTable
 from stellarml.weights import arrays_of, inputs_from, is_plain, novelty_from, read_arrays
 
 FORMAT = "stellarml model bundle"
@@ -99,6 +100,7 @@ class Manifest(Section):
     settings: dict[str, Any]
     counts: dict[str, int]
     calibration: Calibration
+    truth: tuple[TruthTable, ...] = ()
     novelty: Novelty
     metrics: dict[str, Any]
     warnings: tuple[str, ...]

@@ -18,6 +18,7 @@ from stellarml.forward import Answer, Forward, Head
 from stellarml.model import Bundle, LabelRange, Manifest, unpack_bundle
 from stellarml.novelty import novelty_scores
 from stellarml.patterns import patterns_of
+from stellarml.truth_intervals import MIN_ROWS, truth_half_widths
 
 
 class Predictor:
@@ -56,11 +57,26 @@ class Predictor:
         labels = [f"{name}{end}" for name in self.label_names for end in ("", "_lo", "_hi")]
         return (*labels, "quality_flags")
 
+    @property
+    def truth_names(self) -> tuple[str, ...]:
+        """Names of the further columns that `label` returns for true parameters, in order."""
+        return tuple(f"{table.label}_true{end}" for table in self.manifest.truth for end in ("_lo", "_hi"))
+
+    def check_truth(self) -> None:
+        """Raise InputError if the model has no intervals for true parameters."""
+        if len(self.manifest.truth) < len(self.label_names):
+            raise InputError(
+                f"model {self.manifest.id} has no intervals for true parameters: fewer than "
+                f"{MIN_ROWS} of its calibration stars stated the errors of their labels"
+            )
+
     def label(
         self,
         features: NDArray[np.float32],
         level: int = 68,
         reddening_mag: NDArray[np.floating[Any]] | None = None,
+        *,
+        truth: bool = False,
     ) -> dict[str, NDArray[Any]]:
         """Return NAME, NAME_lo, NAME_hi (float32) of every label and quality_flags (int32), each (n,).
 
@@ -72,12 +88,17 @@ class Predictor:
             68, 90 or 95: per cent of new spectroscopic measurements inside the interval.
         reddening_mag
             E(B-V) on the scale of the training table's `ebmv_sfd`, (n,); None where unknown.
+        truth
+            Return NAME_true_lo and NAME_true_hi (float32), too: `stellarml.truth_intervals`.
 
         Raises
         ------
         InputError
-            If the number of features or the level is not the model's.
+            If the number of features or the level is not the model's, or it has no intervals for true parameters.
         """
+        if truth:
+            self.check_truth()
+        truths = {table.label: table for table in self.manifest.truth} if truth else {}
         calibration = self.manifest.calibration
         if level not in calibration.levels:
             raise InputError(f"level {level} is not calibrated; this model has {calibration.levels}")
@@ -117,6 +138,11 @@ class Predictor:
             out[name] = value
             out[f"{name}_lo"] = (value - half[:, 0]).astype(np.float32)
             out[f"{name}_hi"] = (value + half[:, 1]).astype(np.float32)
+            if name in truths:
+                inside = truth_half_widths(truths[name], value.astype(np.float64), widths, level)
+                inside[nothing] = table.without_features[str(level)]
+                out[f"{name}_true_lo"] = (value - inside[:, 0]).astype(np.float32)
+                out[f"{name}_true_hi"] = (value + inside[:, 1]).astype(np.float32)
         out["quality_flags"] = flags
         return out
 

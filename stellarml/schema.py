@@ -96,21 +96,22 @@ MATCHES = (
 _LABEL_UCD = {"teff": "phys.temperature.effective", "logg": "phys.gravity", "feh": "phys.abund.Fe"}
 
 
-def label_columns(labels: Iterable[tuple[str, str]]) -> tuple[Column, ...]:
-    """Return the columns of a labelled catalogue; `labels` are (name, unit)."""
+def label_columns(labels: Iterable[tuple[str, str]], truth: bool = False) -> tuple[Column, ...]:
+    """Return the columns of a labelled catalogue; `labels` are (name, unit); with `truth`, of true parameters, too."""
     columns = list(IDENTITY)
+    further = []
     for name, unit in labels:
         ucd = _LABEL_UCD.get(name, "")
         columns.append(Column(name, pa.float32(), unit, ucd, f"predicted {name}"))
         for end, word in (("lo", "lower"), ("hi", "upper")):
             told = f"{word} end of the interval for a new spectroscopic measurement of {name}"
-            columns.append(
-                Column(
-                    f"{name}_{end}", pa.float32(), unit, f"stat.{'min' if end == 'lo' else 'max'};{ucd}", told
-                )
-            )
+            kind = f"stat.{'min' if end == 'lo' else 'max'};{ucd}"
+            columns.append(Column(f"{name}_{end}", pa.float32(), unit, kind, told))
+            told = f"{word} end of the interval for the true {name}, the errors of labels taken away"
+            further.append(Column(f"{name}_true_{end}", pa.float32(), unit, kind, told))
     columns += [
         Column(QUALITY_FLAGS, pa.int32(), "", "meta.code.qual", "bit mask; stellarml.flags names the bits"),
+        *(further if truth else ()),
         Column(
             CUTS_FAILED,
             pa.int64(),

@@ -52,7 +52,10 @@ class LabelCounts:
 def resolved_labels(
     spark: SparkSession, config: Config, features: FeatureFile, run: StageRun
 ) -> tuple[DataFrame, LabelCounts]:
-    """Return one row a star: source_id, every label, and its error as e_<label>.
+    """Return one row a star: source_id, every label, its error as e_<label>, and what two rows of it tell.
+
+    That is repeat_<label>: the difference of a star's two labels divided by the root of the sum of their squared
+    stated errors; null for stars with one row, or more than two.
 
     Raises
     ------
@@ -71,7 +74,13 @@ def resolved_labels(
     errors = [sf.coalesce(sf.col(f"e_{name}"), sf.lit(float("inf"))) for name in names]
     first = sf.min(sf.struct(sf.col("rank"), *errors, *(sf.col(n) for n in _columns(names))))
     spreads = [(sf.max(name) - sf.min(name)).alias(f"spread_{name}") for name in names]
-    stars = rows.groupBy("source_id").agg(first.alias("best"), *spreads)
+    combined = [
+        sf.sqrt(sf.sum(sf.coalesce(sf.pow(f"e_{name}", 2), sf.lit(float("nan"))))).alias(f"combined_{name}")
+        for name in names
+    ]
+    stars = rows.groupBy("source_id").agg(
+        first.alias("best"), sf.count(sf.lit(1)).alias("rows"), *spreads, *combined
+    )
     conflict = _conflict(config, names)
     stars = stars.observe(
         counts.stars,
@@ -79,7 +88,13 @@ def resolved_labels(
         sf.coalesce(sf.sum(conflict.cast("int")), sf.lit(0)).alias("conflicting_stars"),
     )
     kept = stars.where(~conflict)
-    return kept.select("source_id", *(sf.col(f"best.{n}").alias(n) for n in _columns(names))), counts
+    twice = (sf.col("rows") == 2) & reduce(lambda a, b: a & b, (sf.col(f"combined_{n}") > 0 for n in names))
+    repeats = [
+        sf.when(twice, sf.col(f"spread_{n}") / sf.col(f"combined_{n}")).cast("float").alias(f"repeat_{n}")
+        for n in names
+    ]
+    best = [sf.col(f"best.{n}").alias(n) for n in _columns(names)]
+    return kept.select("source_id", *best, *repeats), counts
 
 
 def _columns(names: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from stellarml.config import Config, Tiles
+from stellarml.config import Config
 from stellarml.errors import InputError, UserError
 from stellarml.feature_file import load_feature_file
 from stellarml.fingerprint import file_fingerprint
@@ -119,7 +119,7 @@ def train_on_table(
     )
 
 
-def label_table(spark: SparkSession, table: Path, model: Path, out: Path, level: int, tiles: Tiles) -> int:
+def label_table(spark: SparkSession, config: Config, table: Path, model: Path, out: Path) -> int:
     """Label every row of `table`, in its order; write id, labels, intervals and flags to `out`; return the rows.
 
     Raises
@@ -149,6 +149,7 @@ def label_table(spark: SparkSession, table: Path, model: Path, out: Path, level:
         sha256,
         id_column=spec.id,
         label_names=spec.label_names,
-        level=level,
+        level=config.label.level,
+        truth=config.label.truth_intervals,
     ).toArrow()
-    return write_file([labelled], labelled.schema, out, _FORMATS[out.suffix], tiles)
+    return write_file([labelled], labelled.schema, out, _FORMATS[out.suffix], config.tiles)

@@ -175,6 +175,7 @@ def train(
         "settings": settings.model_dump(),
         "counts": {part: len(s.ids) for part, s in prepared.stars.items()},
         "calibration": held_out.calibration,
+        "truth": held_out.truth,
         "novelty": held_out.novelty,
         "metrics": {},
         "warnings": warnings,

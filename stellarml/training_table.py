@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,17 @@ REDDENING = "ebmv_sfd"
 
 @dataclass(frozen=True)
 class Stars:
-    """Labelled stars in the order of their ids; features (n, k) and labels (n, n_labels) with NaN for missing."""
+    """Labelled stars in the order of their ids; features (n, k) and labels (n, n_labels) with NaN for missing.
+
+    `label_errors` are the stated ones; `repeats`, of stars measured twice, the difference of both labels divided by
+    their combined stated error; both (n, n_labels), NaN where there is none.
+    """
 
     ids: NDArray[Any]
     features: NDArray[np.float32]
     labels: NDArray[np.float64]
+    label_errors: NDArray[np.float64]
+    repeats: NDArray[np.float64]
     part: NDArray[np.str_]
     reddening_mag: NDArray[np.float32] | None
 
@@ -36,7 +43,15 @@ class Stars:
     def take(self, rows: NDArray[Any]) -> Stars:
         """Return some stars, by mask or by index."""
         reddening = None if self.reddening_mag is None else self.reddening_mag[rows]
-        return Stars(self.ids[rows], self.features[rows], self.labels[rows], self.part[rows], reddening)
+        return Stars(
+            self.ids[rows],
+            self.features[rows],
+            self.labels[rows],
+            self.label_errors[rows],
+            self.repeats[rows],
+            self.part[rows],
+            reddening,
+        )
 
 
 def read_stars(table: pa.Table, features: FeatureFile, max_rows: int, salt: str) -> Stars:
@@ -45,7 +60,8 @@ def read_stars(table: pa.Table, features: FeatureFile, max_rows: int, salt: str)
     Parameters
     ----------
     table
-        The id, the features and labels by name, and `split`; `ebmv_sfd` is optional.
+        The id, the features and labels by name, and `split`; optionally `ebmv_sfd` and, for a label NAME, e_NAME (its
+        stated error) and repeat_NAME (see `Stars`; without it, rows of the same id are compared).
     max_rows
         0, or the most training rows to keep: those with the smallest salted hash, so that a subset is always part of
         a larger one.
@@ -67,10 +83,13 @@ def read_stars(table: pa.Table, features: FeatureFile, max_rows: int, salt: str)
         ids=ids,
         features=_matrix(table, features.feature_names).astype(np.float32),
         labels=_matrix(table, features.label_names),
+        label_errors=_optional(table, [f"e_{n}" for n in features.label_names]),
+        repeats=_optional(table, [f"repeat_{n}" for n in features.label_names]),
         part=np.asarray(table["split"].to_pylist(), dtype=np.str_),
         reddening_mag=_matrix(table, (REDDENING,))[:, 0].astype(np.float32) if REDDENING in known else None,
     )
     stars = stars.take(_stable_order(stars))
+    stars = replace(stars, repeats=_with_pairs(stars))
     raise_gathered(TrainingError, "training table", _problems(stars, features))
     if max_rows:
         stars = _first_by_hash(stars, max_rows, salt)
@@ -133,6 +152,24 @@ def _matrix(table: pa.Table, names: tuple[str, ...]) -> NDArray[np.float64]:
         column = table[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
         out[:, j] = np.where(np.isfinite(column), column, np.nan)
     return out
+
+
+def _optional(table: pa.Table, names: Sequence[str]) -> NDArray[np.float64]:
+    absent = np.full(table.num_rows, np.nan)
+    known = table.column_names
+    columns = [_matrix(table, (name,))[:, 0] if name in known else absent for name in names]
+    return np.stack(columns, axis=1)
+
+
+def _with_pairs(stars: Stars) -> NDArray[np.float64]:
+    """Return `repeats` with what rows of the same id tell; `stars` are in the order of their ids."""
+    same = np.flatnonzero(stars.ids[1:] == stars.ids[:-1])
+    repeats = stars.repeats.copy()
+    combined = np.hypot(stars.label_errors[same], stars.label_errors[same + 1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        told = np.abs(stars.labels[same + 1] - stars.labels[same]) / combined
+    repeats[same] = np.where(np.isfinite(told), told, repeats[same])
+    return repeats
 
 
 def _stable_order(stars: Stars) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stellarml.config import Config, load_config
 from stellarml.feature_file import FeatureFile, load_feature_file
 from stellarml.parts import CALIBRATION, TEST, TRAIN, VALIDATION
 
@@ -115,12 +117,9 @@ def segue(path: Path) -> Labelled:
 
 def sky(folder: Path, labelled: int) -> Labelled:
     """Simulate a sky with at least `labelled` training stars, once, and run the chain on it up to the features."""
-    root = folder / f"sky-{labelled}"
-    if not (root / "lake" / "training" / "run.json").exists():
-        _make_sky(root, round(labelled * 3.6))
     from stellarml.training_set import read_training
 
-    table = read_training(root / "lake" / "training")
+    table = read_training(make_sky(folder, round(labelled * 4.6)) / "lake" / "training")
     spec = load_feature_file("paper")
     values = {name: table[name].to_numpy() for name in table.column_names if name != "split"}
     wanted = ("source_id", "phot_g_mean_mag", "ebmv_sfd", "ra", "dec")
@@ -135,21 +134,34 @@ def sky(folder: Path, labelled: int) -> Labelled:
     )
 
 
-def _make_sky(root: Path, stars: int) -> None:
+def make_sky(folder: Path, stars: int) -> Path:
+    """Simulate `stars` Gaia sources and run the chain on them up to the features, once; return the folder."""
+    from stellarml import demo
     from stellarml.chain import run_stage
-    from stellarml.config import load_config
-    from stellarml.demo import make_sky
     from stellarml.session import start_session
     from stellarml.simulate import SimulateSettings
 
-    if not (root / "config.toml").exists():
-        shutil.rmtree(root, ignore_errors=True)
-        make_sky(root, SimulateSettings(stars=stars, seed=11), print)
-    config = load_config(root / "config.toml", overrides=["log.level=warning"])
-    spark = start_session(config.spark)
-    for stage in ("ingest", "select", "crossmatch", "features"):
-        run_stage(stage, spark, config)
-    spark.stop()
+    root = folder / f"sky-{stars}"
+    if not (root / "lake" / "training" / "run.json").exists():
+        if not (root / "config.toml").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            demo.make_sky(root, SimulateSettings(stars=stars, seed=11), sys.stderr.write)
+        config = sky_config(root)
+        spark = start_session(config.spark)
+        for stage in ("ingest", "select", "crossmatch", "features"):
+            run_stage(stage, spark, config)
+        spark.stop()
+    return root
+
+
+def sky_config(root: Path) -> Config:
+    """Return the configuration of a simulated sky's chain, with memory for millions of labelled stars."""
+    larger = [
+        "log.level=warning",
+        "spark.driver_memory=6g",
+        'spark.options={"spark.driver.maxResultSize"="4g"}',
+    ]
+    return load_config(root / "config.toml", overrides=larger)
 
 
 def _labelled(

@@ -1,0 +1,114 @@
+"""Intervals for true parameters: errors learnt from repeats, their removal, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from model_tables import TINY_SCALES, fit_bundle, matrix_of, stars, tiny_bundle
+
+from stellarml.errors import InputError
+from stellarml.inference import label_batch
+from stellarml.label_noise import fit_label_noise, gaussians, mixture_quantile
+from stellarml.model import load_bundle
+from stellarml.predictor import Predictor
+from stellarml.truth_intervals import fit_truth, truth_half_widths
+
+
+def student(rng: np.random.Generator, nu: float, n: int) -> np.ndarray:
+    return rng.standard_t(nu, n) if nu else rng.normal(size=n)
+
+
+@pytest.mark.parametrize(("nu", "factor"), [(3.0, 0.7), (0.0, 1.6), (6.0, 1.0)])
+def test_errors_are_learnt_from_stars_measured_twice(nu: float, factor: float) -> None:
+    rng = np.random.default_rng(0)
+    pairs = factor * (student(rng, nu, 20_000) - student(rng, nu, 20_000)) / np.sqrt(2)
+    found = fit_label_noise("teff", np.concatenate([pairs, [np.nan] * 5]))
+    assert found.pairs == 20_000
+    scales, weights = gaussians(nu)
+    expected = factor * mixture_quantile(scales, weights, 0.68)
+    assert found.half_width_68 == pytest.approx(expected, rel=0.05)
+    assert (found.nu == 0 or found.nu > 10) == (nu == 0)
+
+
+def test_few_pairs_teach_nothing() -> None:
+    found = fit_label_noise("teff", np.full(50, 3.0))
+    assert (found.factor, found.nu, found.pairs) == (1.0, 0.0, 0)
+
+
+def test_gaussians_add_up_to_students_t() -> None:
+    from scipy.stats import t
+
+    for nu in (3.0, 5.0, 20.0):
+        scales, weights = gaussians(nu)
+        for level in (0.5, 0.68, 0.9):
+            assert mixture_quantile(scales, weights, level) == pytest.approx(
+                t.ppf(0.5 + level / 2, nu), rel=0.02
+            )
+
+
+@pytest.mark.parametrize("nu", [0.0, 3.0])
+@pytest.mark.parametrize("level", [68, 90, 95])
+def test_coverage_of_the_truth(nu: float, level: int) -> None:
+    rng = np.random.default_rng(3)
+    n = 40_000
+    prediction = rng.uniform(4500, 7000, n)
+    spread = np.where(prediction > 6000, 90.0, 35.0)
+    truth = prediction + spread * rng.standard_t(6, n)
+    stated = rng.uniform(30, 70, n)
+    label = truth + 0.8 * stated * student(rng, nu, n)
+    noise = fit_label_noise("teff", 0.8 * (student(rng, nu, 5000) - student(rng, nu, 5000)) / np.sqrt(2))
+    size = (
+        np.quantile(np.abs(label - prediction)[prediction > 6000], 0.68),
+        np.quantile(np.abs(label - prediction)[prediction <= 6000], 0.68),
+    )
+    widths = np.where(prediction > 6000, *size)[:, None].repeat(2, axis=1)
+    table = fit_truth(noise, prediction, label, stated, widths)
+    assert table is not None
+    half = truth_half_widths(table, prediction, widths, level)[:, 1]
+    inside = np.abs(truth - prediction) <= half
+    assert inside.mean() == pytest.approx(level / 100, abs=0.02)
+    for kind in (prediction > 6000, prediction <= 6000):
+        assert inside[kind].mean() == pytest.approx(level / 100, abs=0.03)
+    with_noise = np.quantile(np.abs(label - prediction), level / 100)
+    assert np.mean(half) < with_noise, "narrower than for a new measurement"
+
+
+def test_a_model_without_stated_errors_has_none(tmp_path: Path) -> None:
+    predictor = Predictor(load_bundle(tiny_bundle()))
+    with pytest.raises(InputError, match="no intervals for true parameters"):
+        predictor.label(matrix_of(stars(20)), 68, truth=True)
+
+
+def test_columns_of_a_table(tmp_path: Path) -> None:
+    columns = stars(4000)
+    rng = np.random.default_rng(1)
+    for name, error in (("teff", 60.0), ("feh", 0.08)):
+        columns[f"e_{name}"] = np.full(4000, error, np.float32)
+        columns[f"repeat_{name}"] = np.where(rng.random(4000) < 0.2, np.abs(rng.normal(size=4000)), np.nan)
+    bundle = fit_bundle(tmp_path, columns, TINY_SCALES)
+    told = json.loads((bundle / "bundle.json").read_text())["truth"]
+    assert [table["label"] for table in told] == ["teff", "feh"]
+    assert told[0]["noise"]["factor"] == pytest.approx(1.0, abs=0.15)
+    predictor = Predictor(load_bundle(bundle))
+    x = matrix_of(stars(300, seed=9))
+    x[5] = np.nan
+    ids = pa.array(np.arange(300))
+    batch = pa.record_batch([ids, *(pa.array(c) for c in x.T)], names=["star_id", *predictor.feature_names])
+    found = label_batch(predictor, batch, "star_id", 68, truth=True)
+    assert found.schema.names[-5:] == [
+        "quality_flags",
+        "teff_true_lo",
+        "teff_true_hi",
+        "feh_true_lo",
+        "feh_true_hi",
+    ]
+    value, low, high = (found[name].to_numpy() for name in ("teff", "teff_true_lo", "teff_true_hi"))
+    assert np.isfinite(low).all() and (low < value).all() and (value < high).all()
+    plain = label_batch(predictor, batch, "star_id", 68)
+    assert plain.schema.names[-1] == "quality_flags"
+    ratio = np.median(high - low) / np.median(found["teff_hi"].to_numpy() - found["teff_lo"].to_numpy())
+    assert 0.3 < ratio < 1.05
