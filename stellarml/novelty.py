@@ -4,7 +4,8 @@ Two distances. `joint`: of a star's inputs from those of the training stars, all
 may lie in its own range, and all of them where no star is. `colours`: of a star's inputs from those that training stars
 of the same labels have, a cubic function of the labels: a white dwarf or a quasar gets labels too, but no star of these
 labels has its colours. Faint stars scatter more, so the logarithm of either is compared with what is usual for a star
-of such inputs (a linear fit). The limits are percentiles of the calibration part.
+of such inputs (a linear fit, believed up to the largest scatter that training stars have: what is fainter than all of
+them is not excused by it). The limits are percentiles of the calibration part.
 
 Everything is a linear function of the inputs, which `forward` computes in its one pass, and sums of squares of them.
 """
@@ -21,6 +22,7 @@ from stellarml.layers import Section
 
 KINDS = ("joint", "colours")
 LIMIT_PERCENTILE = 99.5
+USUAL_PERCENTILE = 99.0
 TRIMMED_PERCENTILE = 99.0  # training rows beyond are left out when the distances are fitted a second time
 MIN_VARIANCE = 1e-6
 RIDGE = 1e-3
@@ -28,12 +30,13 @@ LABEL_REACH = 4.0  # labels are clipped to so many standard deviations
 
 
 class Novelty(Section):
-    """Limits of the distances, and how labels are brought to a common scale."""
+    """Limits of the distances, how labels are brought to a common scale, and how much scatter is believed."""
 
     limits: tuple[float, float]
     label_mean: tuple[float, ...]
     label_std: tuple[float, ...]
     bias: tuple[float, float]
+    usual_high: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def fit_novelty(
         kept = np.atleast_1d((distances <= np.percentile(distances, TRIMMED_PERCENTILE, axis=0)).all(axis=1))
     design = np.hstack([inputs, np.ones((len(inputs), 1))])
     usual = _least_squares(design[kept], distances[kept])
+    high = np.percentile(design[kept] @ usual, USUAL_PERCENTILE, axis=0)
     linear = np.zeros((inputs.shape[1], 2 * axes.shape[1] + 2))
     linear[:n_features, : axes.shape[1]] = axes
     linear[:n_features, axes.shape[1] : -2] = own
@@ -89,6 +93,7 @@ def fit_novelty(
         label_mean=tuple(mean.tolist()),
         label_std=tuple(std.tolist()),
         bias=(float(usual[-1, 0]), float(usual[-1, 1])),
+        usual_high=(float(high[0]), float(high[1])),
     )
     return NoveltyMaps(linear, predicted), told
 
@@ -120,7 +125,8 @@ def novelty_scores(
     for term, row in zip(terms.T, maps.predicted[:-1], strict=True):
         colours -= term[:, None] * row
     distances = np.stack([_log_square(joint), _log_square(colours)], axis=1)
-    scores: NDArray[np.float64] = distances - linear[:, 2 * m :] - np.asarray(told.bias)
+    usual = np.minimum(linear[:, 2 * m :] + np.asarray(told.bias), np.asarray(told.usual_high))
+    scores: NDArray[np.float64] = distances - usual
     return scores
 
 

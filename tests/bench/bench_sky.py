@@ -5,15 +5,14 @@ others, drawn like the labelled stars, unless another sample is named. ``coverag
 parameters, overall and in cells. ``weighted``: the same networks, intervals made for all stars that pass the cuts, new
 measurements of them simulated. ``flags``: what is injected (`sky_data`), how well it is told from clean stars.
 ``missing``: bands taken away, against a model trained without them. ``limit``: a million labels, and two million
-noiseless ones. ``cost``: seconds of the presets for 624,410 rows.
+noiseless ones. ``posterior``: the best that could be done with all that was measured of single stars. ``cost``: seconds
+of the presets for 624,410 rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,27 +21,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from match_data import default_folder
 from model_data import make_sky
 from sky_data import BANDS, LABELS, Sky, load_sky, new_measurement
+from sky_fits import Found, auroc, by_cells, fit, metal_poor, places, share_of, summary, tested
+from sky_limits import cost_part, limit_part, posterior_part
 
-from stellarml.config import Split, load_config
 from stellarml.flags import QualityFlag
 from stellarml.model import load_bundle
-from stellarml.parts import CALIBRATION, TRAIN, VALIDATION
 from stellarml.predictor import Predictor
-from stellarml.training import train
 
 STARS = 9_200_000
-TRAINED, VALIDATED, CALIBRATED, TESTED = 200_000, 20_000, 60_000, 1_000_000
 LEVELS = (68, 90, 95)
-CELL_STARS = 5000
 STRANGER = QualityFlag.OUTSIDE_JOINTLY | QualityFlag.COLOURS_DISAGREE
 CATASTROPHE = {"teff": 500.0, "logg": 1.0, "feh": 1.0}
 MIX = {"wrong match": 0.5, "white dwarf": 0.25, "distance": 0.15, "reddening": 0.1}
-Rows = npt.NDArray[np.integer]
-Found = dict[str, Any]
 
 
 def main() -> None:
@@ -67,44 +60,6 @@ def main() -> None:
             path.write_text(json.dumps({**told, "seconds": perf_counter() - started}, indent=1))
         sys.stdout.write(f"\n{name}: {path.read_text()}\n")
         sys.stdout.flush()
-
-
-def fit(
-    sky: Sky, folder: Path, name: str, preset: str, rows: Rows, part: npt.NDArray[np.str_], **more: Any
-) -> Path:
-    """Train a model of some rows, unless it is there; return its bundle."""
-    if (folder / name / "bundle.json").exists():
-        return folder / name
-    noiseless, blank = more.pop("noiseless", False), more.pop("blank", ())
-    table = sky.table(rows, part, noiseless=noiseless)
-    for column in blank:
-        at = table.schema.get_field_index(column)
-        table = table.set_column(at, column, pa.nulls(table.num_rows, pa.float32()))
-    settings = load_config(overrides=[f"train.preset={preset}", f"train.seed={more.pop('seed', 0)}"]).train
-    split = Split(salt="bench", validation=0.1, calibration=0.1, test=0.1)
-    started = perf_counter()
-
-    def tell(line: str) -> None:
-        sys.stderr.write(f"{name} {perf_counter() - started:.0f} s: {line}\n")
-
-    more.setdefault("provenance", {})
-    return train(table, sky.spec, settings, split, folder, model_id=name, progress=tell, **more)
-
-
-def places(trained: int = TRAINED) -> tuple[Rows, npt.NDArray[np.str_]]:
-    """Return rows of the labelled stars and their parts: calibration and validation first, training after the test."""
-    held = VALIDATED + CALIBRATED
-    first = np.arange(held)
-    begin = held + TESTED if trained <= TRAINED else held + 50_000
-    rows = np.concatenate([first, np.arange(begin, begin + trained)])
-    part = np.where(rows < VALIDATED, VALIDATION, np.where(rows < held, CALIBRATION, TRAIN))
-    return rows, part
-
-
-def tested(most: int = TESTED) -> Rows:
-    """Return the first rows of the test part; 50,000 of them are in no training part of any size."""
-    begin = VALIDATED + CALIBRATED
-    return np.arange(begin, begin + most)
 
 
 def main_part(sky: Sky, folder: Path, preset: str) -> Found:
@@ -132,44 +87,6 @@ def main_part(sky: Sky, folder: Path, preset: str) -> Found:
             "truth": summary(against_truth),
         }
     told["metal-poor"] = metal_poor(prediction[right, 2], label[right, 2], test.truth[right, 2])
-    return told
-
-
-def summary(
-    error: npt.NDArray[np.float64], weight: npt.NDArray[np.float64] | None = None
-) -> dict[str, float]:
-    """MAD (1.4826 x), MAE, standard deviation and median of errors, each row counted by its weight."""
-    w = np.ones(len(error)) if weight is None else weight
-    order = np.argsort(error)
-    middle = error[order][np.searchsorted(np.cumsum(w[order]), 0.5 * w.sum())]
-    size = np.abs(error - middle)
-    order = np.argsort(size)
-    mean = float(np.average(error, weights=w))
-    return {
-        "median": float(middle),
-        "mad": 1.4826 * float(size[order][np.searchsorted(np.cumsum(w[order]), 0.5 * w.sum())]),
-        "mae": float(np.average(np.abs(error), weights=w)),
-        "std": float(np.sqrt(np.average((error - mean) ** 2, weights=w))),
-    }
-
-
-def metal_poor(
-    prediction: npt.NDArray[np.float64], label: npt.NDArray[np.float64], truth: npt.NDArray[np.float64]
-) -> list[Found]:
-    """Bias and MAD of [Fe/H] in bins of metal-poor stars, by label, truth and prediction, and the slope."""
-    bins = [(-1.5, -1.0), (-2.0, -1.5), (-2.5, -2.0), (-9.0, -2.5)]
-    told = []
-    for by, axis in (("label", label), ("truth", truth), ("prediction", prediction)):
-        for low, high in bins:
-            chosen = (axis >= low) & (axis < high)
-            if chosen.sum() < 30:
-                told.append({"by": by, "low": low, "high": high, "n": int(chosen.sum())})
-                continue
-            error = (prediction - (label if by == "label" else truth))[chosen]
-            slope = float(np.polyfit(axis[chosen], error, 1)[0])
-            told.append(
-                {"by": by, "low": low, "high": high, "n": int(chosen.sum()), **summary(error), "slope": slope}
-            )
     return told
 
 
@@ -213,33 +130,6 @@ def coverage_part(sky: Sky, folder: Path, preset: str) -> Found:
     return told
 
 
-def by_cells(
-    inside: npt.NDArray[np.bool_],
-    cells: dict[str, npt.NDArray[np.integer]],
-    level: int,
-    worst: list[Found],
-    name: str,
-) -> Found:
-    """How many cells of at least 5,000 stars are within max(3 points, 4 standard errors); adds those that are not."""
-    checked = failed = 0
-    combined = {**cells, "all four": sum(cells[k].astype(np.int64) * 100**n for n, k in enumerate(cells))}
-    for axis, index in combined.items():
-        kinds, place, counts = np.unique(index, return_inverse=True, return_counts=True)
-        shares = np.bincount(place, weights=inside) / counts
-        for kind, share, n in zip(kinds, shares, counts, strict=True):
-            if n < CELL_STARS:
-                continue
-            checked += 1
-            allowed = max(0.03, 4 * float(np.sqrt(level / 100 * (1 - level / 100) / n)))
-            off = abs(float(share) - level / 100)
-            if off > allowed:
-                failed += 1
-                worst.append(
-                    {"label": name, "level": level, "axis": axis, "cell": int(kind), "n": int(n), "off": off}
-                )
-    return {"checked": checked, "failed": failed}
-
-
 def weighted_part(sky: Sky, folder: Path, preset: str) -> Found:
     """Coverage of new measurements of all stars that pass the cuts, by G, flagged and not, weighted and not."""
     rows, part = places()
@@ -264,22 +154,18 @@ def weighted_part(sky: Sky, folder: Path, preset: str) -> Found:
                 chosen = known & (bins == b)
                 told[f"{kind} {name} G bin {b}"] = {
                     "n": int(chosen.sum()),
-                    "all": _share(inside, chosen),
-                    "not thin": _share(inside, chosen & ~thin),
-                    "no flag": _share(inside, chosen & clean),
-                    "thin": _share(thin, chosen),
+                    "all": share_of(inside, chosen),
+                    "not thin": share_of(inside, chosen & ~thin),
+                    "no flag": share_of(inside, chosen & clean),
+                    "thin": share_of(thin, chosen),
                 }
             told[f"{kind} {name}"] = {
-                "all": _share(inside, known),
-                "not thin": _share(inside, known & ~thin),
-                "no flag": _share(inside, known & clean),
-                "thin": _share(thin, known),
+                "all": share_of(inside, known),
+                "not thin": share_of(inside, known & ~thin),
+                "no flag": share_of(inside, known & clean),
+                "thin": share_of(thin, known),
             }
     return told
-
-
-def _share(inside: npt.NDArray[np.bool_], chosen: npt.NDArray[np.bool_]) -> float | None:
-    return float(inside[chosen].mean()) if chosen.sum() > 500 else None
 
 
 def flags_part(sky: Sky, folder: Path, preset: str) -> Found:
@@ -319,12 +205,6 @@ def flags_part(sky: Sky, folder: Path, preset: str) -> Found:
     return told
 
 
-def auroc(strange: npt.NDArray[np.float64], usual: npt.NDArray[np.float64]) -> float:
-    """Chance that a stranger's score exceeds a usual star's."""
-    ranks = np.searchsorted(np.sort(usual), strange)
-    return float(ranks.mean() / len(usual))
-
-
 def missing_part(sky: Sky, folder: Path, preset: str) -> Found:
     """MAD without a band, of the one model and of a model that was trained for exactly that pattern."""
     rows, part = places()
@@ -350,69 +230,13 @@ def missing_part(sky: Sky, folder: Path, preset: str) -> Found:
     return told
 
 
-def limit_part(sky: Sky, folder: Path, preset: str) -> Found:
-    """The same network with two million noiseless labels; and with a million noisy ones; MAE against the truth."""
-    most = min(2_000_000, len(sky.labels) - VALIDATED - CALIBRATED - 50_000)
-    bundles = {
-        "200,000 labels": folder / "bundle-main",
-        "1,000,000 labels": fit(sky, folder, "bundle-million", preset, *places(1_000_000)),
-        f"{most:,} noiseless": fit(sky, folder, "bundle-limit", preset, *places(most), noiseless=True),
-    }
-    test = sky.labelled.take(tested(50_000))
-    told: Found = {}
-    for kind, bundle in bundles.items():
-        found = Predictor(load_bundle(bundle)).label(test.features)
-        for j, name in enumerate(LABELS):
-            told[f"{kind} {name}"] = summary(found[name].astype(np.float64) - test.truth[:, j])
-    for name in LABELS:
-        limit = told[f"{most:,} noiseless {name}"]["mae"]
-        for kind in list(bundles)[:2]:
-            told[f"{kind} {name} against the limit"] = told[f"{kind} {name}"]["mae"] / limit
-    return told
-
-
-def cost_part(sky: Sky, folder: Path, preset: str) -> Found:
-    """Seconds and memory of the presets for the paper's number of rows; when `default` reaches `paper`'s best."""
-    held = VALIDATED + CALIBRATED
-    rows = np.arange(held + round(624_410 * 0.72))
-    part = np.where(rows < VALIDATED, VALIDATION, np.where(rows < held, CALIBRATION, TRAIN))
-    told: Found = {}
-    for name in ("default", "paper"):
-        shutil.rmtree(folder / f"bundle-cost-{name}", ignore_errors=True)
-        lines: list[tuple[float, str]] = []
-        started = perf_counter()
-        settings = load_config(overrides=[f"train.preset={name}"]).train
-        split = Split(salt="bench", validation=0.1, calibration=0.1, test=0.1)
-
-        def tell(
-            line: str, started: float = started, lines: list[tuple[float, str]] = lines, name: str = name
-        ) -> None:
-            lines.append((perf_counter() - started, line))
-            sys.stderr.write(f"{name} {lines[-1][0]:.0f} s: {line}\n")
-
-        bundle = train(
-            sky.table(rows, part), sky.spec, settings, split, folder,
-            model_id=f"bundle-cost-{name}", provenance={}, progress=tell,
-        )  # fmt: skip
-        manifest = load_bundle(bundle).manifest
-        told[name] = {
-            "seconds": perf_counter() - started,
-            "epochs": [len(n.curve.epoch) for n in manifest.networks],
-            "best validation MAE (sd)": {
-                ",".join(n.outputs): min(n.curve.val_mae) for n in manifest.networks
-            },
-            "peak memory (GiB)": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-            "lines": lines,
-        }
-    return told
-
-
 PARTS: dict[str, Callable[[Sky, Path, str], Found]] = {
     "main": main_part,
     "coverage": coverage_part,
     "weighted": weighted_part,
     "flags": flags_part,
     "limit": limit_part,
+    "posterior": posterior_part,
     "missing": missing_part,
     "cost": cost_part,
 }

@@ -145,7 +145,7 @@ def prepare(root: Path, folder: Path) -> None:
         root / "truth" / "gaia_truth.parquet", columns=["source_id", "component", "mass_ratio"]
     )
     truth = truth.to_pandas().set_index("source_id")
-    quasars = truth.index[truth["component"] == 3].to_numpy()
+    quasars = truth.index[truth["component"] == "quasar"].to_numpy()
     found = spark.createDataFrame(pd.DataFrame({"source_id": quasars})).join(matched, "source_id").toPandas()
     ratio = truth["mass_ratio"].reindex(rows["source_id"]).to_numpy()
     parts = []

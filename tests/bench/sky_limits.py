@@ -1,0 +1,187 @@
+"""How far the default model is from what can be done at all, and what it costs."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from posterior import Sampler, effective, likelihood_of_truth, star_of, weighted_median
+from scipy.stats import kstest
+from sky_data import LABELS, Sky
+from sky_fits import CALIBRATED, SPLIT, VALIDATED, Found, Rows, fit, places, summary, tested
+
+from stellarml.config import load_config
+from stellarml.model import load_bundle
+from stellarml.parts import CALIBRATION, TRAIN, VALIDATION
+from stellarml.predictor import Predictor
+from stellarml.simulate.fields import FIELDS
+from stellarml.simulate.galaxy import galactic, unit_vectors
+from stellarml.training import train
+
+POSTERIORS = 2000
+PAPER_ROWS = 624_410
+
+
+def limit_part(sky: Sky, folder: Path, preset: str) -> Found:
+    """The same network with two million noiseless labels; and with a million noisy ones; MAE against the truth."""
+    most = min(2_000_000, len(sky.labels) - VALIDATED - CALIBRATED - 50_000)
+    bundles = {
+        "200,000 labels": folder / "bundle-main",
+        "1,000,000 labels": fit(sky, folder, "bundle-million", preset, *places(1_000_000)),
+        f"{most:,} noiseless": fit(sky, folder, "bundle-limit", preset, *places(most), noiseless=True),
+    }
+    test = sky.labelled.take(tested(50_000))
+    told: Found = {}
+    for kind, bundle in bundles.items():
+        found = Predictor(load_bundle(bundle)).label(test.features)
+        for j, name in enumerate(LABELS):
+            told[f"{kind} {name}"] = summary(found[name].astype(np.float64) - test.truth[:, j])
+    for name in LABELS:
+        limit = told[f"{most:,} noiseless {name}"]["mae"]
+        for kind in list(bundles)[:2]:
+            told[f"{kind} {name} against the limit"] = told[f"{kind} {name}"]["mae"] / limit
+    return told
+
+
+def posterior_part(sky: Sky, folder: Path, preset: str) -> Found:
+    """Sample the posteriors of single test stars; a part of them at a time, so that a stopped run goes on."""
+    stars, rows = raw_stars(sky, folder)
+    kept = folder / "posterior"
+    kept.mkdir(exist_ok=True)
+    samplers: dict[str, Sampler] = {}
+    for first in range(0, len(stars), 50):
+        path = kept / f"{first:05d}.npz"
+        if path.exists():
+            continue
+        found = [posterior_of(samplers, stars.iloc[n], n) for n in range(first, min(first + 50, len(stars)))]
+        np.savez(path, **{k: np.array([f[k] for f in found]) for k in found[0]})
+        sys.stderr.write(f"posterior: {first + len(found)}/{len(stars)}\n")
+    parts = [dict(np.load(path)) for path in sorted(kept.glob("*.npz"))]
+    found = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+    return told_of_posteriors(sky, folder, found, rows, stars)
+
+
+def raw_stars(sky: Sky, folder: Path) -> tuple[pd.DataFrame, Rows]:
+    """Return the rows of ``lake/matched`` of `POSTERIORS` test stars with their truth, and their test rows."""
+    root = folder.parent / f"sky-{folder.name.split('-')[2]}"
+    right = np.flatnonzero(sky.labelled.more["is_contaminant"].to_numpy()[tested(50_000)] == 0)
+    rows = tested(50_000)[right[:POSTERIORS]]
+    ids = sky.labelled.more["source_id"].to_numpy()[rows]
+    path = folder / "posterior-stars.parquet"
+    if not path.exists():
+        wanted = pc.field("source_id").isin(pa.array(ids))
+        matched = ds.dataset(root / "lake" / "matched" / "dataset", format="parquet", partitioning=None)
+        truth = pq.read_table(root / "truth" / "gaia_truth.parquet", filters=wanted).to_pandas()
+        drop = [c for c in ("ra", "dec", "pmra", "pmdec", "parallax", "ebv_sfd") if c in truth]
+        stars = matched.to_table(filter=wanted).to_pandas().merge(truth.drop(columns=drop), on="source_id")
+        stars.to_parquet(path)
+    return pd.read_parquet(path).set_index("source_id").loc[ids], rows
+
+
+def posterior_of(samplers: dict[str, Sampler], row: pd.Series, n: int) -> dict[str, npt.NDArray[np.float64]]:
+    """Sample one star, and once more with twice the samples for every tenth."""
+    at = unit_vectors(np.array([row["ra"]]), np.array([row["dec"]]))[0]
+    centres = unit_vectors(*(np.array([getattr(f, k) for f in FIELDS]) for k in ("ra_deg", "dec_deg")))[0]
+    field = FIELDS[int((centres @ at[0]).argmax())]
+    if field.name not in samplers:
+        samplers[field.name] = Sampler(field)
+    star = star_of(row, float(galactic(np.array([row["ra"]]), np.array([row["dec"]]))[1][0]))
+    samples, weights = samplers[field.name].posterior(star, n)
+    truth = row[list(LABELS)].to_numpy(np.float64)
+    told = {
+        "median": weighted_median(samples[:, :3], weights),
+        "effective": np.array(effective(weights)),
+        "rank": ((samples[:, :3] < truth) * weights[:, None]).sum(axis=0),
+        "likelihood rank": np.array(((samples[:, 3] < likelihood_of_truth(star, row)) * weights).sum()),
+        "again": np.full(3, np.nan),
+    }
+    if n % 10 == 0:
+        told["again"] = weighted_median(*_first(samplers[field.name].posterior(star, n + 10**6, last=16_000)))
+    return told
+
+
+def _first(sampled: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]) -> tuple[Any, Any]:
+    return sampled[0][:, :3], sampled[1]
+
+
+def told_of_posteriors(sky: Sky, folder: Path, found: Found, rows: Rows, stars: pd.DataFrame) -> Found:
+    """Errors of posterior medians and of networks on the same stars, and what certifies the former."""
+    count = len(found["effective"])
+    truth, features = sky.labelled.truth[rows[:count]], sky.labelled.features[rows[:count]]
+    told: Found = {
+        "stars": count,
+        "share with at least 100 effective samples": float((found["effective"] >= 100).mean()),
+        "p of uniform ranks": {
+            name: float(kstest(found["rank"][:, j], "uniform").pvalue) for j, name in enumerate(LABELS)
+        },
+        "p of uniform likelihood ranks": float(kstest(found["likelihood rank"], "uniform").pvalue),
+    }
+    again = np.isfinite(found["again"][:, 0])
+    shift = np.abs(found["again"] - found["median"])[again].mean(axis=0)
+    bundles = {"main": "200,000 labels", "million": "1,000,000 labels", "limit": "noiseless"}
+    giant = truth[:, 1] < 3.5
+    g = stars["phot_g_mean_mag"].to_numpy()[:count]
+    cells = {
+        "all": np.ones(count, bool), "dwarfs": ~giant, "giants": giant, "G < 13": g < 13,
+        "13 < G < 15": (g >= 13) & (g < 15), "G > 15": g >= 15, "[Fe/H] < -1": truth[:, 2] < -1,
+    }  # fmt: skip
+    for j, name in enumerate(LABELS):
+        told[f"{name}: mean shift with twice the samples"] = float(shift[j])
+        for cell, chosen in cells.items():
+            row = {"n": int(chosen.sum()), "posterior": _mae(found["median"][chosen, j] - truth[chosen, j])}
+            for bundle, title in bundles.items():
+                if (folder / f"bundle-{bundle}" / "bundle.json").exists():
+                    value = Predictor(load_bundle(folder / f"bundle-{bundle}")).label(features)[name]
+                    row[title] = _mae(value.astype(np.float64)[chosen] - truth[chosen, j])
+            told[f"{name}: MAE, {cell}"] = row
+    return told
+
+
+def _mae(error: npt.NDArray[np.float64]) -> float:
+    return float(np.abs(error).mean())
+
+
+def cost_part(sky: Sky, folder: Path, preset: str) -> Found:
+    """Seconds and memory of the presets for the paper's number of rows; when `default` reaches `paper`'s best."""
+    held = VALIDATED + CALIBRATED
+    rows = np.arange(held + round(PAPER_ROWS * 0.72))
+    part = np.where(rows < VALIDATED, VALIDATION, np.where(rows < held, CALIBRATION, TRAIN))
+    told: Found = {}
+    for name in ("default", "paper"):
+        shutil.rmtree(folder / f"bundle-cost-{name}", ignore_errors=True)
+        lines: list[tuple[float, str]] = []
+        started = perf_counter()
+        settings = load_config(overrides=[f"train.preset={name}"]).train
+
+        def tell(
+            line: str, started: float = started, lines: list[tuple[float, str]] = lines, name: str = name
+        ) -> None:
+            lines.append((perf_counter() - started, line))
+            sys.stderr.write(f"{name} {lines[-1][0]:.0f} s: {line}\n")
+
+        bundle = train(
+            sky.table(rows, part), sky.spec, settings, SPLIT, folder,
+            model_id=f"bundle-cost-{name}", provenance={}, progress=tell,
+        )  # fmt: skip
+        manifest = load_bundle(bundle).manifest
+        told[name] = {
+            "seconds": perf_counter() - started,
+            "epochs": [len(n.curve.epoch) for n in manifest.networks],
+            "best validation MAE (sd)": {
+                ",".join(n.outputs): min(n.curve.val_mae) for n in manifest.networks
+            },
+            "peak memory (GiB)": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            "lines": lines,
+        }
+    return told
