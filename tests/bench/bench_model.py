@@ -50,9 +50,11 @@ class Part:
         return folder / f"{self.table}-{self.learner.replace(' ', '_')}-fold{self.fold}-seed{self.seed}.npz"
 
 
-def ours(data: Labelled, part: Part, scratch: Path) -> dict[str, npt.NDArray[np.float64]]:
+def ours(data: Labelled, part: Part, scratch: Path, threads: int) -> dict[str, npt.NDArray[np.float64]]:
     """Fit a preset; predictions and intervals of the test rows."""
-    config = load_config(overrides=[f"train.preset={part.learner}", f"train.seed={part.seed}"])
+    config = load_config(
+        overrides=[f"train.preset={part.learner}", f"train.seed={part.seed}", f"train.threads={threads}"]
+    )
     parts = data.parts(part.fold)
     bundle = train(
         data.table(parts),
@@ -75,11 +77,18 @@ def ours(data: Labelled, part: Part, scratch: Path) -> dict[str, npt.NDArray[np.
     return found
 
 
-def theirs(peer: Peer, data: Labelled, part: Part, scratch: Path) -> dict[str, npt.NDArray[np.float64]]:
+def theirs(
+    peer: Peer, data: Labelled, part: Part, scratch: Path, threads: int
+) -> dict[str, npt.NDArray[np.float64]]:
     """Fit another learner, one label after the other."""
     parts, found = data.parts(part.fold), {}
     for j, name in enumerate(data.spec.label_names):
-        request = {"learner": part.learner, "seed": part.seed, "data": str(scratch / "rows.npz")}
+        request = {
+            "learner": part.learner,
+            "seed": part.seed,
+            "threads": threads,
+            "data": str(scratch / "rows.npz"),
+        }
         request["out"] = str(scratch / "predictions.npy")
         arrays = {"test_x": data.features[parts == TEST]}
         for kind in (TRAIN, VALIDATION):
@@ -110,7 +119,7 @@ def plan(data: Labelled, learners: list[str], folds: int, seeds: int) -> Iterato
                 yield Part(data.name, fold, learner, seed)
 
 
-def run(data: Labelled, parts: list[Part], folder: Path) -> None:
+def run(data: Labelled, parts: list[Part], folder: Path, threads: int) -> None:
     """Do every part that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     todo = [part for part in parts if not part.path(folder).exists()]
@@ -122,11 +131,11 @@ def run(data: Labelled, parts: list[Part], folder: Path) -> None:
         for n, part in enumerate(todo, start=1):
             started = perf_counter()
             if part.learner in OURS:
-                found = ours(data, part, scratch)
+                found = ours(data, part, scratch, threads)
             elif part.learner == "GSP-Phot":
                 found = gspphot(data, part)
             elif peer is not None:
-                found = theirs(peer, data, part, scratch)
+                found = theirs(peer, data, part, scratch, threads)
             seconds = perf_counter() - started
             np.savez(part.path(folder), seconds=seconds, **found)
             told = ", ".join(f"{k} {v:.4g}" for k, v in mads(data, part, folder).items())
@@ -250,6 +259,7 @@ def main() -> None:
     parser.add_argument("--learners", default=",".join(("default", *LEARNERS, "paper", "GSP-Phot")))
     parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the five folds to run")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sky-labelled", type=int, default=200_000)
     parser.add_argument("--data", type=Path, default=default_folder().with_name("bench_model"))
     parser.add_argument("--show", action="store_true", help="only print what is there")
@@ -264,7 +274,7 @@ def main() -> None:
         folder = options.data / "parts"
         parts = list(plan(data, options.learners.split(","), options.folds, options.seeds))
         if not options.show:
-            run(data, parts, folder)
+            run(data, parts, folder, options.threads)
         told[name] = show(data, parts, folder)
     (options.data / "bench_model.json").write_text(json.dumps(told, indent=1))
 

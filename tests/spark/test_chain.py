@@ -202,6 +202,11 @@ def test_labels_are_resolved_by_the_stated_rule(small_chain: Path) -> None:
     assert len(several) > 0
     first = several.sort_values("e_teff", kind="stable").groupby("source_id").first()
     assert np.allclose(training.teff.loc[first.index], first.teff, atol=0.01)
+    pairs = several.groupby("source_id").filter(lambda rows: len(rows) == 2).groupby("source_id")
+    combined = pairs.e_feh.agg(lambda e: np.sqrt((e**2).sum()))
+    expected = pairs.feh.agg(lambda v: v.max() - v.min()) / combined
+    assert np.allclose(training.repeat_feh.loc[expected.index], expected, rtol=1e-4, atol=1e-4)
+    assert training.repeat_feh.drop(several.source_id.unique()).isna().all()
 
 
 def test_every_matched_row_is_labelled(small_chain: Path) -> None:
@@ -219,6 +224,30 @@ def test_every_matched_row_is_labelled(small_chain: Path) -> None:
     assert (labels.cuts_failed.to_numpy() == failed).all()
     assert ((labels.quality_flags.to_numpy() & 128 != 0) == (failed != 0)).all()
     assert set(labels.model_id) == {current}
+
+
+def test_true_parameters_have_columns_of_their_own(
+    small_chain: Path, small_config: object, spark: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stellarml import truth_intervals
+    from stellarml.catalogue import label_catalogue
+    from stellarml.errors import InputError
+    from stellarml.fit import train_model
+
+    own = [f"paths.{name}={tmp_path / name}" for name in ("models", "labels")]
+    config: Config = small_config(*own, "label.truth_intervals=true", "train.max_epochs=4")  # type: ignore[operator]
+    monkeypatch.setattr(truth_intervals, "MIN_ROWS", 10**6)
+    train_model(config)
+    with pytest.raises(InputError, match="no intervals for true parameters"):
+        label_catalogue(spark, config)  # type: ignore[arg-type]
+    monkeypatch.setattr(truth_intervals, "MIN_ROWS", 40)
+    train_model(config, overwrite=True)
+    record = label_catalogue(spark, config)  # type: ignore[arg-type]
+    labels = leaves(tmp_path / "labels" / record["model_id"])
+    assert list(labels.columns)[12:19] == [
+        "quality_flags", "teff_true_lo", "teff_true_hi", "logg_true_lo", "logg_true_hi", "feh_true_lo", "feh_true_hi",
+    ]  # fmt: skip
+    assert (labels.teff_true_lo < labels.teff).all() and (labels.teff < labels.teff_true_hi).all()
 
 
 def test_metrics_and_report(small_chain: Path) -> None:

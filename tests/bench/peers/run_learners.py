@@ -17,7 +17,7 @@ from serve import answering
 SVR_ROWS = 20_000
 
 
-def lightgbm(data, seed):
+def lightgbm(data, seed, threads):
     """LightGBM, L1, rate 0.03, up to 5000 rounds."""
     import lightgbm as lgb
 
@@ -33,7 +33,7 @@ def lightgbm(data, seed):
             "feature_fraction": 0.8,
             "bagging_fraction": 0.8,
             "bagging_freq": 1,
-            "num_threads": 2,
+            "num_threads": threads,
             "seed": seed,
             "verbosity": -1,
         }
@@ -42,7 +42,7 @@ def lightgbm(data, seed):
         yield f"leaves {leaves}, least {least}", model.predict
 
 
-def xgboost(data, seed):
+def xgboost(data, seed, threads):
     """XGBoost, absolute error, rate 0.05, up to 5000 rounds."""
     import xgboost as xgb
 
@@ -56,7 +56,7 @@ def xgboost(data, seed):
             subsample=0.8,
             colsample_bytree=0.8,
             tree_method="hist",
-            n_jobs=2,
+            n_jobs=threads,
             random_state=seed,
             early_stopping_rounds=100,
         )
@@ -69,7 +69,7 @@ def xgboost(data, seed):
         yield f"depth {depth}, weight {weight}", model.predict
 
 
-def forest(data, seed):
+def forest(data, seed, threads):
     """Random forest of 300 trees; squared error, because the absolute one takes days."""
     from sklearn.ensemble import RandomForestRegressor
 
@@ -77,12 +77,12 @@ def forest(data, seed):
         yield (
             f"least {least}, share {share}",
             RandomForestRegressor(
-                300, min_samples_leaf=least, max_features=share, n_jobs=2, random_state=seed
+                300, min_samples_leaf=least, max_features=share, n_jobs=threads, random_state=seed
             ),
         )
 
 
-def svr(data, seed):
+def svr(data, seed, threads):
     """Support vectors with a radial kernel on at most `SVR_ROWS` rows."""
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import SVR
@@ -96,7 +96,7 @@ def svr(data, seed):
         )
 
 
-def ridge(data, seed):
+def ridge(data, seed, threads):
     """Ridge regression on all products of two inputs."""
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
@@ -148,7 +148,7 @@ def answer(request):
         rows = np.sort(rng.permutation(len(data["train_x"]))[:SVR_ROWS])
         data["train_x"], data["train_y"] = data["train_x"][rows], data["train_y"][rows]
     found = []
-    for name, model in LEARNERS[request["learner"]](data, request["seed"]):
+    for name, model in LEARNERS[request["learner"]](data, request["seed"], request["threads"]):
         unfitted = hasattr(model, "fit")
         predict = model.fit(data["train_x"], data["train_y"]).predict if unfitted else model
         mae = float(np.mean(np.abs(predict(data["validation_x"]) - data["validation_y"])))
