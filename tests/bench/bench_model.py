@@ -52,9 +52,8 @@ class Part:
 
 def ours(data: Labelled, part: Part, scratch: Path, threads: int) -> dict[str, npt.NDArray[np.float64]]:
     """Fit a preset; predictions and intervals of the test rows."""
-    config = load_config(
-        overrides=[f"train.preset={part.learner}", f"train.seed={part.seed}", f"train.threads={threads}"]
-    )
+    chosen = {"preset": part.learner, "seed": part.seed, "threads": threads}
+    config = load_config(overrides=[f"train.{key}={value}" for key, value in chosen.items()])
     parts = data.parts(part.fold)
     bundle = train(
         data.table(parts),

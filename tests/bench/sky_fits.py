@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +19,7 @@ from stellarml.training import train
 
 TRAINED, VALIDATED, CALIBRATED, TESTED = 200_000, 20_000, 60_000, 1_000_000
 CELL_STARS = 5000
+THREADS = int(os.environ.get("BENCH_THREADS", "2"))
 SPLIT = Split(salt="bench", validation=0.1, calibration=0.1, test=0.1)
 Rows = npt.NDArray[np.integer]
 Found = dict[str, Any]
@@ -34,7 +36,8 @@ def fit(
     for column in blank:
         at = table.schema.get_field_index(column)
         table = table.set_column(at, column, pa.nulls(table.num_rows, pa.float32()))
-    settings = load_config(overrides=[f"train.preset={preset}", f"train.seed={more.pop('seed', 0)}"]).train
+    chosen = {"preset": preset, "seed": more.pop("seed", 0), "threads": THREADS}
+    settings = load_config(overrides=[f"train.{key}={value}" for key, value in chosen.items()]).train
     started = perf_counter()
 
     def tell(line: str) -> None:
