@@ -238,7 +238,7 @@ def load_config(
     try:
         return Config(**merged)
     except ValidationError as error:
-        raise_gathered(ConfigError, "configuration", problems_of(error, Config, str(file or "configuration")))
+        raise_gathered(ConfigError, "configuration", problems_of(error, Config, str(file or "settings")))
         raise
 
 

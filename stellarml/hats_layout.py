@@ -104,7 +104,9 @@ def find_catalogue(path: Path) -> tuple[Path, Properties | None]:
         (path.resolve().parent / name).is_file() for name in PROPERTIES
     ):
         return path.resolve().parent, None
-    told = "no such folder" if not path.is_dir() else f"no {', '.join(PROPERTIES)} or {COLLECTION} there"
+    told = f"no {', '.join(PROPERTIES)} or {COLLECTION} there"
+    if not path.is_dir():
+        told = "it is a file" if path.is_file() else "no such folder"
     raise InputError(
         f"{path}: is not a finished HATS catalogue ({told}). Name the folder of a HATS catalogue or collection; "
         "for one of stellarml's own, run the stage that makes it."

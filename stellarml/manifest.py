@@ -24,7 +24,17 @@ from stellarml.config import Config
 from stellarml.errors import InputError, OutputBusyError, StaleOutputError
 from stellarml.fingerprint import code_identity, digest, file_fingerprint, origin_of
 from stellarml.memory import PeakMemory
-from stellarml.storage import refuse_foreign_folder, storage_errors, write_atomically
+from stellarml.ownership import (
+    RECORD,
+    STATE,
+    clear,
+    names_made,
+    names_of_others,
+    refuse_foreign_folder,
+    refuse_inputs_inside,
+    refuse_other_stage,
+)
+from stellarml.storage import storage_errors, write_atomically
 
 _PACKAGES = (
     "pyspark",
@@ -51,6 +61,7 @@ class StageRun:
     key: str
     origin: str
     inputs: list[dict[str, Any]]
+    others: dict[str, list[str]] = field(default_factory=dict)
     complete: bool = False
     record: dict[str, Any] = field(default_factory=dict)
     marks: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -81,6 +92,7 @@ class StageRun:
             "key": self.key,
             "origin": self.origin,
             "marks": len(_mark_files(self.out)),
+            "made": {f.name: names_made(f, self.others.get(f.name, ())) for f in (*self.siblings, self.out)},
             **extra,
         }
         text = json.dumps(record, indent=2, default=str) + "\n"
@@ -188,8 +200,9 @@ def stage_run(
     StaleOutputError
         If the output was made from other raw inputs and `overwrite` is not set.
     UserError
-        If a folder holds files that stellarml did not make.
+        If a folder holds files that stellarml did not make, an input of this run, or the output of another stage.
     """
+    refuse_inputs_inside((out, *siblings), (*raw, *derived))
     inputs, origin = describe_inputs(raw, derived)
     settings = json.dumps(relevant, sort_keys=True, default=str)
     key = digest(
@@ -207,6 +220,8 @@ def stage_run(
             (folder / ".lock").touch()
         run = StageRun(stage, out, tuple(siblings), config, key, origin, inputs)
         state = _state(out)
+        refuse_other_stage(out, stage, state)
+        run.others = {folder.name: names_of_others(folder, state) for folder in (out, *siblings)}
         if overwrite or state["key"] != key:
             if not overwrite and state["origin"] != origin and _has_output(out):
                 raise StaleOutputError(
@@ -224,9 +239,8 @@ def stage_run(
                 (folder / "run.json").unlink(missing_ok=True)
                 for half in folder.rglob(".*.tmp"):
                     half.unlink()
-            write_atomically(
-                out / "_state.json", json.dumps({"key": key, "origin": origin, "inputs": inputs})
-            )
+            told = {"stage": stage, "key": key, "origin": origin, "inputs": inputs, "others": run.others}
+            write_atomically(out / STATE, json.dumps(told))
             run.memory.start()
         try:
             yield run
@@ -236,14 +250,15 @@ def stage_run(
 
 def _state(out: Path) -> dict[str, Any]:
     """Return what `out` was made from; where nothing tells, a key that no run has."""
-    for name in ("_state.json", "run.json"):
+    found: dict[str, Any] = {}
+    for name in (STATE, RECORD):
         try:
             state: dict[str, Any] = json.loads((out / name).read_text())
         except (FileNotFoundError, ValueError):
             continue
         if {"key", "origin", "inputs"} <= set(state):
-            return state
-    return {"key": "", "origin": "", "inputs": []}
+            found = {**state, **found}
+    return found or {"key": "", "origin": "", "inputs": []}
 
 
 def _has_output(out: Path) -> bool:
@@ -266,20 +281,18 @@ def _difference(state: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -
 
 
 def _clear(run: StageRun) -> None:
-    """Remove what an earlier run left; only in folders that this stage owns.
+    """Remove what an earlier run left; only in folders that this stage owns, and nothing that is not its own.
 
     ``_state.json`` goes last: while it is there, a clearing that was killed is known as such and begun again.
     """
-    state = run.out / "_state.json"
+    state = {k: v for k, v in _state(run.out).items() if k in ("stage", "key", "origin", "inputs")}
+    if state["key"]:
+        write_atomically(run.out / STATE, json.dumps({**state, "others": run.others}))
     for folder in (run.out, *run.siblings):
-        (folder / "run.json").unlink(missing_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)
     for folder in (*run.siblings, run.out):
-        if folder.is_dir():
-            for child in folder.iterdir():
-                if child.name == ".lock" or child == state:
-                    continue
-                shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
-    state.unlink(missing_ok=True)
+        clear(folder, run.others[folder.name])
+    (run.out / STATE).unlink(missing_ok=True)
 
 
 @contextmanager

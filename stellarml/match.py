@@ -27,7 +27,7 @@ from stellarml.hats_layout import catalogue_properties, is_catalogue
 from stellarml.hats_reading import Catalogue, Leaf, open_catalogue
 from stellarml.ingest import ingest
 from stellarml.log import get_logger
-from stellarml.manifest import StageRun, stage_run
+from stellarml.manifest import StageRun, read_record, stage_run
 from stellarml.single_file import read_parts, write_file
 from stellarml.sources.descriptor import Descriptor, load_descriptor
 from stellarml.sources.files import find_files
@@ -116,16 +116,17 @@ def match_catalogues(
     with stage_run("match", out, config=config, relevant=relevant, raw=raw, overwrite=overwrite) as run:
         if run.complete:
             return run.record
-        sides = []
+        sides, rejected = [], {}
         for given, name in ((left, "left"), (right, "right")):
             catalogue = given.catalogue or _ingested(spark, config, given, out / "_inputs" / name, overwrite)
+            rejected[f"{name}_rejected"] = 0 if given.catalogue else _keep_rejects(catalogue.root, out, name)
             with_errors = settings.radius_arcsec is None
             sides.append(
                 side_of(catalogue, given.descriptor, config.crossmatch.scope, with_errors=with_errors)
             )
         columns = layout(sides[0], sides[1], options.columns, options.join, hats=options.format == "hats")
         plan = plan_match(spark, run, sides[0], sides[1], settings)
-        return _match_tiles(spark, run, plan, columns, options)
+        return _match_tiles(spark, run, plan, columns, options, rejected)
 
 
 def _find_input(config: Config, path: Path, survey: str) -> _Input:
@@ -152,8 +153,24 @@ def _ingested(spark: SparkSession, config: Config, given: _Input, lake: Path, ov
     return open_catalogue(lake / given.descriptor.name)
 
 
+def _keep_rejects(ingested: Path, out: Path, name: str) -> int:
+    """Keep the rows that ingest has rejected, with file, line and reason, in ``_rejected/<side>``; return how many."""
+    rejected = int(read_record(ingested)["rows"]["rejected"])
+    kept = out / "_rejected" / name
+    shutil.rmtree(kept, ignore_errors=True)
+    if rejected:
+        shutil.copytree(ingested / "_rejected", kept)
+        get_logger().warning(f"{rejected} {name} rows rejected, see {kept}", stage="match")
+    return rejected
+
+
 def _match_tiles(
-    spark: SparkSession, run: StageRun, plan: MatchPlan, columns: Layout, options: MatchOptions
+    spark: SparkSession,
+    run: StageRun,
+    plan: MatchPlan,
+    columns: Layout,
+    options: MatchOptions,
+    rejected: dict[str, int],
 ) -> dict[str, Any]:
     units = [
         Unit(
@@ -173,7 +190,7 @@ def _match_tiles(
     _finish_table(run, columns, options, written, rows)
     shutil.rmtree(run.out / "_inputs", ignore_errors=True)
     return run.finish(
-        {"in": plan.left.rows, "right": plan.right.rows, "out": rows},
+        {"in": plan.left.rows, "right": plan.right.rows, "out": rows, **rejected},
         units=len(units),
         options=asdict(options),
         match=statistics,

@@ -73,7 +73,13 @@ NEIGHBOURHOOD = (
         "pos.angDistance",
         "great circle between the moved source and it",
     ),
-    Column("score", pa.float64(), "", "stat.likelihood", "ln of the figure of merit; higher is better"),
+    Column(
+        "score",
+        pa.float64(),
+        "",
+        "stat.likelihood",
+        "ln of the figure of merit, or minus the distance (arcsec) within a fixed radius; higher is better",
+    ),
     Column("number_of_neighbours", pa.int32(), "", "meta.number", "good neighbours of the source"),
     Column("number_of_mates", pa.int32(), "", "meta.number", "other sources with the same best neighbour"),
     Column(

@@ -1,7 +1,7 @@
 """A table in the one file a user asked for, from the parts that tasks wrote or from rows at hand.
 
 Parquet and CSV are streamed part by part. FITS and VOTable are written by astropy, whole, with units, UCDs and
-descriptions, so they have to fit into memory.
+descriptions, so they have to fit into memory. Neither has signed bytes: astropy would make logical values of them.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ def _column(values: pa.Array, field: pa.Field) -> Any:
         return MaskedColumn(text, mask=missing, **meta) if missing.any() else Column(text, **meta)
     dtype = np.dtype(kind.to_pandas_dtype())
     filled = values.fill_null(pa.scalar(_FILL[dtype.kind], kind)) if missing.any() else values
+    dtype = np.dtype(np.int16) if dtype == np.int8 else dtype
     numbers = np.array(filled.to_numpy(zero_copy_only=False), dtype=dtype)
     if missing.any() and dtype.kind != "f":
         return MaskedColumn(numbers, mask=missing, **meta)

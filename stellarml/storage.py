@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.config import Tiles
-from stellarml.errors import StorageError, UserError
+from stellarml.errors import StorageError
 from stellarml.schema import HEALPIX_COLUMN
 
 HEALPIX_ORDER = 29
@@ -151,23 +151,3 @@ def choose_tiles(
     for base in range(12):
         visit(Tile(0, base))
     return chosen
-
-
-def refuse_foreign_folder(root: Path) -> None:
-    """Refuse to write into a folder that holds something stellarml did not make.
-
-    Raises
-    ------
-    UserError
-        If `root` is a file, or is not empty and has no trace of a stellarml run.
-    """
-    if root.is_file():
-        raise UserError(f"{root}: is a file, expected a folder to write to.")
-    if root.is_dir():
-        names = {p.name for p in root.iterdir()}
-        ours = {"run.json", "_state.json", ".lock"}
-        if names and not names & ours:
-            raise UserError(
-                f"{root}: holds files that stellarml did not make ({', '.join(sorted(names)[:3])}, ...). "
-                "Choose an empty or a new folder."
-            )

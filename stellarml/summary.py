@@ -86,6 +86,11 @@ def match_table(record: Mapping[str, Any]) -> Table:
     rows = [
         ("left rows", f"{found['left_rows']:,}"),
         ("right rows", f"{found['right_rows']:,}"),
+        *(
+            (f"{side} rows rejected when read", f"{record['rows'][f'{side}_rejected']:,}")
+            for side in ("left", "right")
+            if record["rows"].get(f"{side}_rejected")
+        ),
         ("left rows with a counterpart", _part(found["left_with_neighbours"], left)),
         ("left rows without", _part(found["left_without"], left)),
         ("good neighbours (pairs)", f"{found['pairs']:,}"),

@@ -94,6 +94,9 @@ def _chosen(left: Side, right: Side, columns: str) -> tuple[list[str], list[str]
             chosen[side].append(name)
         if not found:
             near = did_you_mean(name, [n for side in sides for n in available[side]])
+            base, _, side_name = name.rpartition("_")
+            if side_name in ("left", "right") and base in available[side_name == "right"]:
+                near = f" Did you mean '{side_name}.{base}'?"
             problems.append(f"'{given}' is a column of neither catalogue.{near}")
     raise_gathered(UserError, "--columns", problems)
     return chosen

@@ -107,9 +107,12 @@ def _merged(parts: Sequence[dict[str, int]]) -> dict[str, int]:
 
 
 def _quantile(counts: dict[str, int], fraction: float) -> float | None:
-    """Return the centre of the bin that holds the quantile, in arcsec."""
+    """Return the quantile in arcsec, its place inside its bin by the bin's share."""
     if not counts:
         return None
     cumulative = np.cumsum(list(counts.values()))
-    index = int(np.searchsorted(cumulative, fraction * cumulative[-1]))
-    return round((int(list(counts)[index]) + 0.5) * _BIN_MAS / 1000.0, 6)
+    wanted = fraction * float(cumulative[-1])
+    index = int(np.searchsorted(cumulative, wanted))
+    before = int(cumulative[index - 1]) if index else 0
+    inside = (wanted - before) / (int(cumulative[index]) - before)
+    return round((int(list(counts)[index]) + inside) * _BIN_MAS / 1000.0, 6)

@@ -267,6 +267,7 @@ def load_descriptor(name_or_path: str, root: Path = Path()) -> Descriptor:
     else:
         raise ConfigError(
             f"unknown survey '{name_or_path}'.{did_you_mean(name_or_path, shipped)} "
+            f"{'A path has to end with .toml. ' if Path(name_or_path).suffix else ''}"
             f"Shipped: {', '.join(shipped)}; or give the path of a descriptor of your own (TOML)."
         )
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import shutil
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import healpy as hp
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 from posterior import Sampler, effective, likelihood_of_truth, star_of, weighted_median
 from scipy.stats import kstest
 from sky_data import LABELS, Sky
-from sky_fits import CALIBRATED, SPLIT, VALIDATED, Found, Rows, fit, places, summary, tested
+from sky_fits import CALIBRATED, SPLIT, TRAINED, VALIDATED, Found, Rows, fit, places, summary, tested
 
 from stellarml.config import load_config
 from stellarml.model import load_bundle
@@ -31,6 +33,10 @@ from stellarml.training import train
 
 POSTERIORS = 2000
 PAPER_ROWS = 624_410
+# Offsets (mag) by SFD E(B-V): github.com/comhy/SMSS-DR2-ZP--corrections, Huang et al. 2021.
+ZERO_POINT_EBV = (0.01, 0.05, 0.09, 0.15, 0.19, 0.25, 0.35, 0.45, 0.7, 1.2)
+ZERO_POINT_U = (-0.002, 0.023, 0.057, 0.107, 0.132, 0.152, 0.166, 0.174, 0.237, 0.211)
+ZERO_POINT_V = (0.001, 0.023, 0.044, 0.078, 0.095, 0.108, 0.131, 0.138, 0.174, 0.180)
 
 
 def limit_part(sky: Sky, folder: Path, preset: str) -> Found:
@@ -51,6 +57,59 @@ def limit_part(sky: Sky, folder: Path, preset: str) -> Found:
         limit = told[f"{most:,} noiseless {name}"]["mae"]
         for kind in list(bundles)[:2]:
             told[f"{kind} {name} against the limit"] = told[f"{kind} {name}"]["mae"] / limit
+    return told
+
+
+def blocks_part(sky: Sky, folder: Path, preset: str) -> Found:
+    """Split by blocks of the sky (HEALPix order 4) instead of by star: no test star has a neighbour in training."""
+    more = sky.labelled.more
+    block = hp.ang2pix(1 << 4, more["ra"].to_numpy(), more["dec"].to_numpy(), nest=True, lonlat=True)
+    kinds, index = np.unique(block, return_inverse=True)
+    of_block = np.random.default_rng(2).permutation(len(kinds)) % 5
+    held = np.flatnonzero(of_block[index] == 0)
+    free = np.flatnonzero(of_block[index] != 0)[: VALIDATED + CALIBRATED + TRAINED]
+    part = np.full(len(free), TRAIN, dtype="<U16")
+    part[:VALIDATED], part[VALIDATED : VALIDATED + CALIBRATED] = VALIDATION, CALIBRATION
+    predictor = Predictor(load_bundle(fit(sky, folder, "bundle-blocks", preset, free, part)))
+    by_star = Predictor(load_bundle(folder / "bundle-main"))
+    held = np.setdiff1d(held, places()[0])
+    told: Found = {"blocks": len(kinds), "rows": len(held)}
+    for title, model in (("by block", predictor), ("by star", by_star)):
+        found = model.label(sky.labelled.features[held])
+        for j, name in enumerate(LABELS):
+            label = sky.labels[held, j]
+            inside = (label >= found[f"{name}_lo"]) & (label <= found[f"{name}_hi"])
+            told[f"{name} {title}"] = {
+                **summary(found[name].astype(np.float64) - label),
+                "68 % interval holds": float(inside.mean()),
+            }
+    return told
+
+
+def zero_points_part(sky: Sky, folder: Path, preset: str) -> Found:
+    """Put the offsets of SkyMapper DR2's u and v (Huang et al. 2021) into the sky, and do not correct them."""
+    ebv = sky.labelled.more["ebmv_sfd"].to_numpy()
+    features = sky.labelled.features.copy()
+    for band, offsets in (("u", ZERO_POINT_U), ("v", ZERO_POINT_V)):
+        shift = np.interp(ebv, ZERO_POINT_EBV, offsets).astype(np.float32)
+        for kind in ("abs", "abs_nored"):
+            features[:, sky.spec.feature_names.index(f"{band}{kind}")] += shift
+    off = dataclasses.replace(sky, labelled=dataclasses.replace(sky.labelled, features=features))
+    rows, part = places()
+    models = {
+        "corrected": (sky, Predictor(load_bundle(folder / "bundle-main"))),
+        "not corrected": (
+            off,
+            Predictor(load_bundle(fit(off, folder, "bundle-zero-points", preset, rows, part))),
+        ),
+    }
+    models["not corrected, model of corrected stars"] = (off, models["corrected"][1])
+    at = tested(200_000)
+    told: Found = {}
+    for title, (seen, predictor) in models.items():
+        found = predictor.label(seen.labelled.features[at])
+        for j, name in enumerate(LABELS):
+            told[f"{name} {title}"] = summary(found[name].astype(np.float64) - sky.labels[at, j])
     return told
 
 

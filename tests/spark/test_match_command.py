@@ -329,3 +329,51 @@ def test_a_hats_catalogue_without_a_needed_column(here: Path, match: Run) -> Non
     assert status == 2
     assert "object_id" in told
     assert "objectid" in told
+
+
+def test_rejected_rows_are_told_and_kept(here: Path, match: Run) -> None:
+    left, _ = two_tables()
+    left = left.reset_index(drop=True)
+    left.loc[:2, "ra"] = np.nan
+    write_csv(here / "gaps.csv", left)
+    given = [
+        "--join",
+        "left",
+        "--columns",
+        "ids",
+        "--radius-arcsec",
+        "1",
+        "--format",
+        "csv",
+        "--out",
+        str(here / "g"),
+    ]
+    status, told = match(here, *given, left="gaps.csv")
+    rows = left.ra.isna().sum()
+    assert status == 0 and "left rows rejected when read" in told
+    record = json.loads((here / "g" / "run.json").read_text())
+    assert record["rows"]["left_rejected"] == rows and record["rows"]["right_rejected"] == 0
+    kept = pd.concat(pd.read_parquet(p) for p in (here / "g" / "_rejected" / "left").glob("*.parquet"))
+    assert len(kept) == rows and {"file", "line", "reason"} <= set(kept.columns)
+
+
+def test_separations_are_those_of_the_pairs(here: Path, match: Run) -> None:
+    out = here / "s"
+    match(
+        here,
+        "--mode",
+        "unique",
+        "--columns",
+        "ids",
+        "--radius-arcsec",
+        "1",
+        "--format",
+        "parquet",
+        "--out",
+        str(out),
+    )
+    found = pd.read_parquet(out / "matches.parquet").angular_distance
+    record = json.loads((out / "run.json").read_text())["match"]
+    for percent in (16, 50, 84):
+        exact = np.quantile(found, percent / 100)
+        assert record[f"separation_arcsec_p{percent}"] == pytest.approx(exact, abs=0.001)

@@ -113,10 +113,9 @@ def test_a_damaged_mark_is_not_trusted(raw: Path, out: Path) -> None:
 
 
 def test_changed_configuration_is_redone(raw: Path, out: Path) -> None:
-    made(out, raw)
-    (out / "stray.txt").write_text("of the old configuration")
+    made(out, raw, units=("a", "b", "c"))
     assert made(out, raw, relevant={"scope": "selected"}) == "ab"
-    assert not (out / "stray.txt").exists()
+    assert not (out / "c.txt").exists()
 
 
 def test_changed_code_is_redone(raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,3 +324,43 @@ class TestFingerprint:
 def test_marks_are_json_that_others_can_read(raw: Path, out: Path) -> None:
     made(out, raw)
     assert json.loads((out / "_done" / "a.json").read_text()) == {"files": {"a.txt": 4}}
+
+
+def test_an_input_is_never_inside_the_output(raw: Path, out: Path) -> None:
+    """The review that found a catalogue deleted by --overwrite began here."""
+    made(out, raw)
+    for inside in (out / "a.txt", out):
+        with pytest.raises(UserError, match="holds an input of this run"):
+            made(out, inside, overwrite=True)
+    link = raw.with_name("link")
+    link.symlink_to(out)
+    with pytest.raises(UserError, match="holds an input of this run"):
+        made(link, out / "a.txt", overwrite=True)
+    assert (out / "a.txt").read_text() == "onea"
+
+
+def test_the_output_of_another_stage_is_refused(raw: Path, out: Path) -> None:
+    made(out, raw)
+    for _ in range(2):
+        with (
+            pytest.raises(UserError, match="is the output of the stage copy, not of paste"),
+            stage_run("paste", out, config=CONFIG, raw=[raw], relevant={}, overwrite=True),
+        ):
+            pass
+        (out / "_state.json").unlink(missing_ok=True)
+    assert (out / "a.txt").exists()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_user_put_into_the_output_stays(raw: Path, out: Path, killed: bool) -> None:
+    made(out, raw)
+    (out / "plots").mkdir()
+    (out / "plots" / "figure.png").write_text("mine")
+    (out / "paper.tex").write_text("mine")
+    if killed:
+        made(out, raw, finish=False, relevant={"scope": "other"}, units=("a", "c"))
+        assert (out / "c.txt").exists()
+    assert made(out, raw, relevant={"scope": "selected"}) == "ab"
+    assert made(out, raw, overwrite=True, relevant={"scope": "selected"}) == "ab"
+    assert not (out / "c.txt").exists(), "what a killed run left is its own"
+    assert (out / "plots" / "figure.png").read_text() == (out / "paper.tex").read_text() == "mine"

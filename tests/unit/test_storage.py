@@ -18,11 +18,11 @@ from stellarml.config import Tiles
 from stellarml.errors import InputError, StorageError, UserError
 from stellarml.hats_catalogue import write_catalogue
 from stellarml.hats_reading import open_catalogue, read_ranges, row_groups_in
+from stellarml.ownership import refuse_foreign_folder
 from stellarml.sky import healpix_29
 from stellarml.storage import (
     Tile,
     choose_tiles,
-    refuse_foreign_folder,
     storage_errors,
     write_atomically,
     write_parquet,

@@ -1,0 +1,92 @@
+"""Which files in an output folder are a run's own, and which it must never remove: its inputs, and a user's files.
+
+A run notes the names that are in its folder before it begins (``others`` in ``_state.json``), and at its end those that
+it made (``made`` in ``run.json``). What is cleared later is `made`, or everything but `others` after a killed run.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stellarml.errors import UserError
+
+STATE, RECORD, LOCK = "_state.json", "run.json", ".lock"
+_KEPT_BY_RUNS = frozenset({STATE, RECORD, LOCK, "_done", "_work", "_inputs", "_rejected", "_checkpoints"})
+
+
+def refuse_foreign_folder(root: Path) -> None:
+    """Refuse to write into a folder that holds something stellarml did not make.
+
+    Raises
+    ------
+    UserError
+        If `root` is a file, or is not empty and has no trace of a stellarml run.
+    """
+    if root.is_file():
+        raise UserError(f"{root}: is a file, expected a folder to write to.")
+    if root.is_dir():
+        names = {p.name for p in root.iterdir()}
+        if names and not names & {RECORD, STATE, LOCK}:
+            raise UserError(
+                f"{root}: holds files that stellarml did not make ({', '.join(sorted(names)[:3])}, ...). "
+                "Choose an empty or a new folder."
+            )
+
+
+def refuse_inputs_inside(folders: Sequence[Path], inputs: Iterable[Path]) -> None:
+    """Refuse output folders that are, or hold, what is to be read: a run would remove its own input.
+
+    Raises
+    ------
+    UserError
+        Naming the folder and the input.
+    """
+    resolved = {folder: folder.resolve() for folder in folders}
+    for path in inputs:
+        inner = path.resolve()
+        for folder, outer in resolved.items():
+            if inner.is_relative_to(outer):
+                raise UserError(
+                    f"{folder}: holds an input of this run ({path}). Choose another output folder."
+                )
+
+
+def refuse_other_stage(root: Path, stage: str, recorded: Mapping[str, Any]) -> None:
+    """Refuse a folder that another stage has made.
+
+    Raises
+    ------
+    UserError
+        Naming that stage.
+    """
+    made_by = recorded.get("stage", stage)
+    if made_by != stage:
+        raise UserError(
+            f"{root}: is the output of the stage {made_by}, not of {stage}. Choose another output folder."
+        )
+
+
+def names_of_others(folder: Path, recorded: Mapping[str, Any]) -> list[str]:
+    """Return the names in `folder` that no run has made, by what an earlier run has recorded."""
+    present = {p.name for p in folder.iterdir()} - _KEPT_BY_RUNS if folder.is_dir() else set()
+    if "made" in recorded:
+        return sorted(present - set(recorded["made"].get(folder.name, ())))
+    if "others" in recorded:
+        return sorted(present & set(recorded["others"].get(folder.name, ())))
+    return [] if recorded.get("key") else sorted(present)
+
+
+def names_made(folder: Path, others: Iterable[str]) -> list[str]:
+    """Return the names in `folder` that a run has made beside those of `others`."""
+    return sorted({p.name for p in folder.iterdir()} - _KEPT_BY_RUNS - set(others))
+
+
+def clear(folder: Path, others: Iterable[str]) -> None:
+    """Remove all of a run but the lock and the state; leave what is not its own."""
+    kept = {LOCK, STATE, *others}
+    for child in folder.iterdir() if folder.is_dir() else ():
+        if child.name not in kept:
+            shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
