@@ -25,7 +25,7 @@ from stellarml.shift import Shift, fit_shift, weights_of
 
 LEVELS = (68, 90, 95)
 MIN_ROWS = 200
-MAX_BINS = (8, 4)  # of the predicted label, and of the width within each
+MAX_BINS = (16, 4)  # of the predicted label, and of the width within each
 MAX_BINS_SHIFTED = (4, 10)  # of the predicted label, and of the ratio within each
 RIDGE = 10.0
 WIDE_FACTOR = 3.0

@@ -72,6 +72,7 @@ def _fit_truth(
     names: tuple[str, ...], calibration: Calibration, stars: Mapping[str, Stars], rows: Rows
 ) -> tuple[TruthTable, ...]:
     repeats = np.vstack([part.repeats for part in stars.values()])
+    stated = np.vstack([part.repeat_errors for part in stars.values()])
     shift = calibration.shift
     weights = None if shift is None else weights_of(rows.inputs @ np.asarray(shift.weights) + shift.bias)
     tables = []
@@ -80,6 +81,6 @@ def _fit_truth(
         linear = rows.inputs @ np.asarray(fitted.difficulty_weights) if rows.log_widths is None else None
         widths = widths_of(fitted, None if rows.log_widths is None else rows.log_widths[:, :, j], linear)
         errors = stars[CALIBRATION].label_errors[:, j]
-        noise = fit_label_noise(name, repeats[:, j])
+        noise = fit_label_noise(name, repeats[:, j], stated[:, j])
         tables.append(fit_truth(noise, rows.prediction[:, j], rows.truth[:, j], errors, widths, weights))
     return tuple(table for table in tables if table is not None)

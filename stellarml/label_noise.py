@@ -1,9 +1,10 @@
 """How large label errors are, from stars that were measured twice.
 
 A table states an error for every label, but what the errors are like has to be measured. The difference of two labels
-of one star, divided by their combined stated error, would be a standard normal number; instead it is `factor` times
-the difference of two Student-t numbers, scaled alike, whose `nu` follows from the ratio of its 90 and 50 % points and
-`factor` from the latter. Quantiles, because contradictory pairs are in every survey.
+of one star is that of two Student-t numbers of the same `nu`, scaled by ``factor * reference * (stated / reference) **
+exponent``: the exponent is 1 where the stated error tells how large an error is, 0 where it is only a number. It comes
+from a regression of the logarithms with a prior about 1; `factor` and `nu` are the most likely ones, given that the
+largest 2 % of differences, among them contradictions between surveys, are not looked at.
 """
 
 from __future__ import annotations
@@ -16,46 +17,59 @@ from numpy.typing import NDArray
 from stellarml.layers import Section
 
 MIN_PAIRS = 100
-_NU = (2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0)
+BELIEVED = 0.98
+EXPONENT_PRIOR = 0.5  # standard deviation of the exponent about 1 before any pair is seen
+_NU = (2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 0.0)
+_FACTORS = np.geomspace(0.2, 5.0, 161)
 _NODES = 24
+_POINTS = 200
 
 
 class LabelNoise(Section):
-    """Label minus truth is `factor` times the stated error times a Student-t number; `nu` 0 stands for a Gaussian.
+    """Label minus truth is a Student-t number (`nu`; 0 for a Gaussian) times `scales` of the stated error.
 
     `pairs`: stars measured twice that this was learnt from; 0: the stated errors are taken at their word.
     """
 
     label: str
     factor: float
+    reference: float
+    exponent: float
     nu: float
     pairs: int
 
+    def scales(self, stated: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the scale of each error, (n,), in the label's unit."""
+        return np.asarray(self.factor * self.reference * (stated / self.reference) ** self.exponent)
+
     @property
     def half_width_68(self) -> float:
-        """Half of the interval that holds 68 % of errors, in units of the stated one."""
+        """Half of the interval that holds 68 % of errors, in units of their scale."""
         scales, weights = gaussians(self.nu)
-        return self.factor * mixture_quantile(scales, weights, 0.68)
+        return mixture_quantile(scales, weights, 0.68)
 
 
-def fit_label_noise(label: str, differences: NDArray[np.float64]) -> LabelNoise:
+def fit_label_noise(label: str, differences: NDArray[np.float64], stated: NDArray[np.float64]) -> LabelNoise:
     """Learn the errors of a label from stars measured twice.
 
     Parameters
     ----------
-    differences
-        Differences of the two labels divided by the root of the sum of their squared stated errors, (n,); NaN where a
-        star was measured once. With fewer than `MIN_PAIRS` the stated errors are taken at their word.
+    differences, stated
+        Differences of the two labels, and the roots of the sums of their squared stated errors, (n,); NaN where a star
+        was measured once. With fewer than `MIN_PAIRS` the stated errors are taken at their word.
     """
-    size = np.abs(differences[np.isfinite(differences)])
+    known = np.isfinite(differences) & np.isfinite(stated) & (stated > 0)
+    size, stated = np.abs(differences[known]), stated[known]
     if len(size) < MIN_PAIRS or not np.median(size) > 0:
-        return LabelNoise(label=label, factor=1.0, nu=0.0, pairs=0)
-    middle, high = np.quantile(size, [0.5, 0.9])
-    candidates = (*_NU, 0.0)
-    points = np.array([_difference_quantiles(nu) for nu in candidates])
-    best = int(np.abs(np.log(points[:, 1] / points[:, 0]) - np.log(high / middle)).argmin())
-    factor = float(middle / points[best, 0])
-    return LabelNoise(label=label, factor=factor, nu=candidates[best], pairs=len(size))
+        return LabelNoise(label=label, factor=1.0, reference=1.0, exponent=1.0, nu=0.0, pairs=0)
+    usual = float(np.median(stated))
+    exponent = _exponent(np.log(np.maximum(size, 1e-3 * np.median(size))), np.log(stated / usual))
+    scaled = size / (usual * (stated / usual) ** exponent)
+    factor, nu = _most_likely(scaled)
+    reference = usual / np.sqrt(2.0)
+    return LabelNoise(
+        label=label, factor=factor, reference=float(reference), exponent=exponent, nu=nu, pairs=len(size)
+    )
 
 
 @cache
@@ -81,10 +95,34 @@ def mixture_quantile(scales: NDArray[np.float64], weights: NDArray[np.float64], 
     return high
 
 
-@cache
-def _difference_quantiles(nu: float) -> tuple[float, float]:
-    """Return the 50 and 90 % points of |a - b| / sqrt(2), a and b Student-t of `nu`."""
-    scales, weights = gaussians(nu)
-    pairs = np.sqrt((scales[:, None] ** 2 + scales[None, :] ** 2) / 2).ravel()
-    both = np.outer(weights, weights).ravel()
-    return mixture_quantile(pairs, both, 0.5), mixture_quantile(pairs, both, 0.9)
+def _exponent(log_size: NDArray[np.float64], log_stated: NDArray[np.float64]) -> float:
+    spread = float(np.var(log_stated)) * len(log_stated)
+    if spread <= 0:
+        return 1.0
+    slope = float((log_size - log_size.mean()) @ (log_stated - log_stated.mean())) / spread
+    variance = float(np.var(log_size)) / spread
+    prior = EXPONENT_PRIOR**2
+    return float(np.clip((slope / variance + 1.0 / prior) / (1.0 / variance + 1.0 / prior), 0.0, 1.5))
+
+
+def _most_likely(scaled: NDArray[np.float64]) -> tuple[float, float]:
+    """Return factor and nu of |a - b| / sqrt(2), a and b Student-t, from the smallest of the values."""
+    from scipy.special import ndtr
+
+    limit = float(np.quantile(scaled, BELIEVED))
+    points = np.quantile(scaled[scaled <= limit], (np.arange(_POINTS) + 0.5) / _POINTS)
+    best = (-np.inf, 1.0, 0.0)
+    for nu in _NU:
+        scales, weights = gaussians(nu)
+        pairs = np.sqrt((scales[:, None] ** 2 + scales[None, :] ** 2) / 2)
+        upper = np.triu_indices(len(scales))
+        each = pairs[upper]
+        share = (np.outer(weights, weights) * (2.0 - np.eye(len(scales))))[upper]
+        for factor in _FACTORS:
+            own = factor * each
+            density = np.exp(-0.5 * (points[:, None] / own) ** 2) @ (share / own)
+            inside = float(share @ (2 * ndtr(limit / own) - 1))
+            told = float(np.log(np.maximum(density, 1e-300)).mean() - np.log(inside))
+            if told > best[0]:
+                best = (told, float(factor), nu)
+    return best[1], best[2]

@@ -22,7 +22,7 @@ from stellarml.layers import Section
 
 KINDS = ("joint", "colours")
 LIMIT_PERCENTILE = 99.5
-USUAL_PERCENTILE = 99.0
+USUAL_PERCENTILE = 95.0
 TRIMMED_PERCENTILE = 99.0  # training rows beyond are left out when the distances are fitted a second time
 MIN_VARIANCE = 1e-6
 RIDGE = 1e-3

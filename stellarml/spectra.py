@@ -54,8 +54,8 @@ def resolved_labels(
 ) -> tuple[DataFrame, LabelCounts]:
     """Return one row a star: source_id, every label, its error as e_<label>, and what two rows of it tell.
 
-    That is repeat_<label>: the difference of a star's two labels divided by the root of the sum of their squared
-    stated errors; null for stars with one row, or more than two.
+    That is repeat_<label>, the difference of a star's two labels, and e_repeat_<label>, the root of the sum of their
+    squared stated errors; null for stars with one row, or more than two.
 
     Raises
     ------
@@ -90,8 +90,9 @@ def resolved_labels(
     kept = stars.where(~conflict)
     twice = (sf.col("rows") == 2) & reduce(lambda a, b: a & b, (sf.col(f"combined_{n}") > 0 for n in names))
     repeats = [
-        sf.when(twice, sf.col(f"spread_{n}") / sf.col(f"combined_{n}")).cast("float").alias(f"repeat_{n}")
+        sf.when(twice, sf.col(f"{found}_{n}")).cast("float").alias(f"{name}_{n}")
         for n in names
+        for found, name in (("spread", "repeat"), ("combined", "e_repeat"))
     ]
     best = [sf.col(f"best.{n}").alias(n) for n in _columns(names)]
     return kept.select("source_id", *best, *repeats), counts

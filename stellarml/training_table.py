@@ -24,8 +24,8 @@ REDDENING = "ebmv_sfd"
 class Stars:
     """Labelled stars in the order of their ids; features (n, k) and labels (n, n_labels) with NaN for missing.
 
-    `label_errors` are the stated ones; `repeats`, of stars measured twice, the difference of both labels divided by
-    their combined stated error; both (n, n_labels), NaN where there is none.
+    `label_errors` are the stated ones; `repeats`, of stars measured twice, the difference of both labels, and
+    `repeat_errors` the root of the sum of their squared stated errors; (n, n_labels), NaN where there is none.
     """
 
     ids: NDArray[Any]
@@ -33,6 +33,7 @@ class Stars:
     labels: NDArray[np.float64]
     label_errors: NDArray[np.float64]
     repeats: NDArray[np.float64]
+    repeat_errors: NDArray[np.float64]
     part: NDArray[np.str_]
     reddening_mag: NDArray[np.float32] | None
 
@@ -49,6 +50,7 @@ class Stars:
             self.labels[rows],
             self.label_errors[rows],
             self.repeats[rows],
+            self.repeat_errors[rows],
             self.part[rows],
             reddening,
         )
@@ -61,7 +63,7 @@ def read_stars(table: pa.Table, features: FeatureFile, max_rows: int, salt: str)
     ----------
     table
         The id, the features and labels by name, and `split`; optionally `ebmv_sfd` and, for a label NAME, e_NAME (its
-        stated error) and repeat_NAME (see `Stars`; without it, rows of the same id are compared).
+        stated error), repeat_NAME and e_repeat_NAME (see `Stars`; rows of the same id are compared, too).
     max_rows
         0, or the most training rows to keep: those with the smallest salted hash, so that a subset is always part of
         a larger one.
@@ -85,11 +87,12 @@ def read_stars(table: pa.Table, features: FeatureFile, max_rows: int, salt: str)
         labels=_matrix(table, features.label_names),
         label_errors=_optional(table, [f"e_{n}" for n in features.label_names]),
         repeats=_optional(table, [f"repeat_{n}" for n in features.label_names]),
+        repeat_errors=_optional(table, [f"e_repeat_{n}" for n in features.label_names]),
         part=np.asarray(table["split"].to_pylist(), dtype=np.str_),
         reddening_mag=_matrix(table, (REDDENING,))[:, 0].astype(np.float32) if REDDENING in known else None,
     )
     stars = stars.take(_stable_order(stars))
-    stars = replace(stars, repeats=_with_pairs(stars))
+    stars = _with_pairs(stars)
     raise_gathered(TrainingError, "training table", _problems(stars, features))
     if max_rows:
         stars = _first_by_hash(stars, max_rows, salt)
@@ -161,15 +164,16 @@ def _optional(table: pa.Table, names: Sequence[str]) -> NDArray[np.float64]:
     return np.stack(columns, axis=1)
 
 
-def _with_pairs(stars: Stars) -> NDArray[np.float64]:
-    """Return `repeats` with what rows of the same id tell; `stars` are in the order of their ids."""
+def _with_pairs(stars: Stars) -> Stars:
+    """Add what rows of the same id tell to `repeats`; `stars` are in the order of their ids."""
     same = np.flatnonzero(stars.ids[1:] == stars.ids[:-1])
-    repeats = stars.repeats.copy()
+    repeats, errors = stars.repeats.copy(), stars.repeat_errors.copy()
+    told = np.abs(stars.labels[same + 1] - stars.labels[same])
     combined = np.hypot(stars.label_errors[same], stars.label_errors[same + 1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        told = np.abs(stars.labels[same + 1] - stars.labels[same]) / combined
-    repeats[same] = np.where(np.isfinite(told), told, repeats[same])
-    return repeats
+    known = np.isfinite(told) & np.isfinite(combined)
+    repeats[same] = np.where(known, told, repeats[same])
+    errors[same] = np.where(known, combined, errors[same])
+    return replace(stars, repeats=repeats, repeat_errors=errors)
 
 
 def _stable_order(stars: Stars) -> NDArray[np.int64]:

@@ -56,11 +56,12 @@ def fit_truth(
         return None
     each = np.ones(len(truth)) if weights is None else weights
     prediction, truth, errors, each = prediction[known], truth[known], stated_errors[known], each[known]
-    usual = float(np.median(errors)) * noise.half_width_68
+    scales = noise.scales(errors)
+    usual = float(np.median(scales)) * noise.half_width_68
     own = widths_without(widths[known], usual)
     scores = (truth - prediction) / np.where(truth < prediction, own[:, 0], own[:, 1])
     mean = own.mean(axis=1)
-    blurs = noise.factor * errors / mean
+    blurs = scales / mean
     label_edges = inner_edges(
         prediction, int(np.clip(len(truth) // (2 * MIN_ROWS), 1, MAX_BINS[0])), MIN_ROWS
     )

@@ -61,6 +61,7 @@ class Sky:
     labels: npt.NDArray[np.float64]
     label_errors: npt.NDArray[np.float64]
     repeats: npt.NDArray[np.float64]
+    repeat_errors: npt.NDArray[np.float64]
     target: Stars
     injected: dict[str, Stars]
 
@@ -75,6 +76,7 @@ class Sky:
             if not noiseless:
                 columns[f"e_{name}"] = self.label_errors[rows, j]
                 columns[f"repeat_{name}"] = self.repeats[rows, j]
+                columns[f"e_repeat_{name}"] = self.repeat_errors[rows, j]
         return pa.table({**columns, "split": pa.array(part)})
 
     def target_table(self) -> pa.Table:
@@ -104,6 +106,7 @@ def load_sky(root: Path) -> Sky:
         _columns(training, LABELS),
         _columns(training, [f"e_{n}" for n in LABELS]),
         _columns(training, [f"repeat_{n}" for n in LABELS]),
+        _columns(training, [f"e_repeat_{n}" for n in LABELS]),
         _stars(target, spec, truth),
         {kind: _stars(injected.filter(pa.array(kinds == kind)), spec, truth) for kind in KINDS},
     )

@@ -204,7 +204,8 @@ def test_labels_are_resolved_by_the_stated_rule(small_chain: Path) -> None:
     assert np.allclose(training.teff.loc[first.index], first.teff, atol=0.01)
     pairs = several.groupby("source_id").filter(lambda rows: len(rows) == 2).groupby("source_id")
     combined = pairs.e_feh.agg(lambda e: np.sqrt((e**2).sum()))
-    expected = pairs.feh.agg(lambda v: v.max() - v.min()) / combined
+    expected = pairs.feh.agg(lambda v: v.max() - v.min())
+    assert np.allclose(training.e_repeat_feh.loc[combined.index], combined, rtol=1e-4)
     assert np.allclose(training.repeat_feh.loc[expected.index], expected, rtol=1e-4, atol=1e-4)
     assert training.repeat_feh.drop(several.source_id.unique()).isna().all()
 

@@ -22,21 +22,30 @@ def student(rng: np.random.Generator, nu: float, n: int) -> np.ndarray:
     return rng.standard_t(nu, n) if nu else rng.normal(size=n)
 
 
+@pytest.mark.parametrize("informative", [True, False])
 @pytest.mark.parametrize(("nu", "factor"), [(3.0, 0.7), (0.0, 1.6), (6.0, 1.0)])
-def test_errors_are_learnt_from_stars_measured_twice(nu: float, factor: float) -> None:
+def test_errors_are_learnt_from_stars_measured_twice(nu: float, factor: float, informative: bool) -> None:
+    """With stated errors that scatter by a quarter, and contradictions in 2 % of the pairs."""
     rng = np.random.default_rng(0)
-    pairs = factor * (student(rng, nu, 20_000) - student(rng, nu, 20_000)) / np.sqrt(2)
-    found = fit_label_noise("teff", np.concatenate([pairs, [np.nan] * 5]))
-    assert found.pairs == 20_000
+    n = 8000
+    stated = 50 * np.exp(0.25 * rng.normal(size=(2, n)))
+    each = factor * (stated if informative else 50.0)
+    labels = each * np.stack([student(rng, nu, n), student(rng, nu, n)])
+    labels[0, : n // 50] += 1000
+    combined = np.append(np.hypot(*stated), np.nan)
+    found = fit_label_noise("teff", np.append(labels[0] - labels[1], np.nan), combined)
+    assert found.pairs == n
+    assert found.exponent == pytest.approx(float(informative), abs=0.25)
     scales, weights = gaussians(nu)
-    expected = factor * mixture_quantile(scales, weights, 0.68)
-    assert found.half_width_68 == pytest.approx(expected, rel=0.05)
-    assert (found.nu == 0 or found.nu > 10) == (nu == 0)
+    expected = 50 * factor * mixture_quantile(scales, weights, 0.68)
+    assert found.scales(np.array([50.0]))[0] * found.half_width_68 == pytest.approx(expected, rel=0.05)
+    assert (found.nu == 0 or found.nu > 7) == (nu == 0)
 
 
 def test_few_pairs_teach_nothing() -> None:
-    found = fit_label_noise("teff", np.full(50, 3.0))
-    assert (found.factor, found.nu, found.pairs) == (1.0, 0.0, 0)
+    found = fit_label_noise("teff", np.full(50, 3.0), np.full(50, 1.0))
+    assert (found.factor, found.exponent, found.nu, found.pairs) == (1.0, 1.0, 0.0, 0)
+    assert found.scales(np.array([7.0]))[0] == 7
 
 
 def test_gaussians_add_up_to_students_t() -> None:
@@ -60,7 +69,9 @@ def test_coverage_of_the_truth(nu: float, level: int) -> None:
     truth = prediction + spread * rng.standard_t(6, n)
     stated = rng.uniform(30, 70, n)
     label = truth + 0.8 * stated * student(rng, nu, n)
-    noise = fit_label_noise("teff", 0.8 * (student(rng, nu, 5000) - student(rng, nu, 5000)) / np.sqrt(2))
+    pairs = rng.uniform(30, 70, (2, 5000))
+    twice = 0.8 * pairs * np.stack([student(rng, nu, 5000), student(rng, nu, 5000)])
+    noise = fit_label_noise("teff", twice[0] - twice[1], np.hypot(*pairs))
     size = (
         np.quantile(np.abs(label - prediction)[prediction > 6000], 0.68),
         np.quantile(np.abs(label - prediction)[prediction <= 6000], 0.68),
@@ -88,7 +99,9 @@ def test_columns_of_a_table(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     for name, error in (("teff", 60.0), ("feh", 0.08)):
         columns[f"e_{name}"] = np.full(4000, error, np.float32)
-        columns[f"repeat_{name}"] = np.where(rng.random(4000) < 0.2, np.abs(rng.normal(size=4000)), np.nan)
+        columns[f"e_repeat_{name}"] = np.full(4000, error * np.sqrt(2), np.float32)
+        difference = np.abs(error * np.sqrt(2) * rng.normal(size=4000))
+        columns[f"repeat_{name}"] = np.where(rng.random(4000) < 0.2, difference, np.nan)
     bundle = fit_bundle(tmp_path, columns, TINY_SCALES)
     told = json.loads((bundle / "bundle.json").read_text())["truth"]
     assert [table["label"] for table in told] == ["teff", "feh"]
