@@ -50,9 +50,11 @@ bench-tiling: install
 	$(BIN)/python tests/bench/bench_tiling.py
 	$(BIN)/python tests/bench/bench_tiling.py --memory
 
-# The default model against other learners and the paper's network, fold by fold; goes on where it was stopped.
+# The default model against other learners and the paper's network, fold by fold, and on a simulated sky of nine million
+# sources, where truth is known; goes on where it was stopped.
 bench-model: install
 	$(BIN)/python tests/bench/bench_model.py
+	$(BIN)/python tests/bench/bench_sky.py
 
 # Faults put into a copy of the cross-match, one by one: the tests must notice each.
 mutants: install-test
