@@ -71,10 +71,19 @@ def layout(left: Side, right: Side, columns: str, join: Join, *, hats: bool) -> 
     fields = [pa.field(HEALPIX_COLUMN, pa.int64())] if hats else []
     fields += [f.with_type(ids.get(f.name, f.type)) for f in arrow_schema(MATCHES)]
     for side, names in ((left, left_names), (right, right_names)):
-        fields += [side.schema.field(old).with_name(new).with_nullable(True) for old, new in names.items()]
+        units = {side.names.get(name, name): unit for name, unit in side.descriptor.units.items()}
+        fields += [
+            _with_unit(side.schema.field(old), units.get(old)).with_name(new).with_nullable(True)
+            for old, new in names.items()
+        ]
     return Layout(
         left_names, right_names, pa.schema(fields), left_names.get(ra, ra), left_names.get(dec, dec)
     )
+
+
+def _with_unit(field: pa.Field, unit: str | None) -> pa.Field:
+    told = dict(field.metadata or {})
+    return field.with_metadata({b"unit": unit.encode(), **told}) if unit else field
 
 
 def _chosen(left: Side, right: Side, columns: str) -> tuple[list[str], list[str]]:

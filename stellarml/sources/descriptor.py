@@ -38,6 +38,9 @@ class Files(Section):
     comment: str = "#"
 
 
+_TIME_UNITS = {"mjd": "d", "jd": "d", "jyear": "yr"}
+
+
 class Quantity(Section):
     """A column with a unit, or one value for all rows."""
 
@@ -192,6 +195,18 @@ class Descriptor(Section):
             if column.canonical not in seen:
                 seen.add(column.canonical)
                 yield column
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Units of the columns whose meaning the descriptor tells, by their name in lower case."""
+        found = {wanted.canonical: wanted.unit for wanted in self._all_wanted() if wanted.unit}
+        if self.position.epoch and self.position.epoch.column:
+            found[self.position.epoch.column[0].lower()] = _TIME_UNITS[self.position.epoch.unit]
+        for label in self.labels.values():
+            found |= {
+                names[0].lower(): label.unit for names in (label.value, label.error) if names and label.unit
+            }
+        return found
 
     def _all_wanted(self) -> Iterator[WantedColumn]:
         p = self.position

@@ -192,6 +192,7 @@ def test_every_format_holds_the_same_rows(here: Path, match: Run) -> None:
         else:
             found = Table.read(out / f"matches.{kind}", format=kind)
             assert str(found["angular_distance"].unit) == "arcsec"
+            assert {str(found[n].unit) for n in ("ra_left", "dec_right")} == {"deg"}
             table = found.to_pandas()
         assert record["rows"]["out"] == len(table)
         values = table[["left_id", "right_id", "angular_distance", "xm_flag"]].astype(float).fillna(-1)
