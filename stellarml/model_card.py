@@ -58,6 +58,7 @@ def model_card(manifest: Manifest) -> str:
             "- Intervals hold for stars drawn like the labelled ones; for fainter or more reddened stars they promise",
             "  less, and flags tell where the labelled stars are too few to promise anything.",
             "- Intervals are for a new spectroscopic measurement, not for the true parameter.",
+            *_label_errors(manifest),
             "- Errors by true label differ from those by predicted label: rare stars are drawn towards common ones.",
             *[f"- {warning}" for warning in manifest.warnings],
             "",
@@ -106,6 +107,25 @@ def _errors(errors: Mapping[str, Any], coverage: Mapping[str, Any]) -> list[str]
         *(f"in the {level} % interval" for level in levels),
     )
     return _table((*heads, "stars"), rows)
+
+
+def _label_errors(manifest: Manifest) -> list[str]:
+    units = {label.name: label.unit for label in manifest.labels}
+    told = []
+    for table in manifest.truth:
+        pairs = table.noise.pairs
+        source = (
+            f"learnt from {pairs:,} stars with two labels"
+            if pairs
+            else "as stated, for want of stars with two labels"
+        )
+        told.append(
+            f"- Intervals for the true {table.label} (on request) take the errors of labels for "
+            f"{table.usual_error:.3g} {units[table.label]} (half of what holds 68 %), {source}."
+        )
+    return told or [
+        "- There are none for true parameters: too few calibration stars state the errors of their labels."
+    ]
 
 
 def _by_bin(bins: Sequence[Mapping[str, Any]], labels: Sequence[LabelRange]) -> list[str]:

@@ -120,6 +120,8 @@ def test_columns_of_a_table(tmp_path: Path) -> None:
     told = json.loads((bundle / "bundle.json").read_text())["truth"]
     assert [table["label"] for table in told] == ["teff", "feh"]
     assert told[0]["noise"]["factor"] == pytest.approx(1.0, abs=0.15)
+    card = (bundle / "MODEL_CARD.md").read_text()
+    assert "Intervals for the true teff" in card and "stars with two labels" in card
     predictor = Predictor(load_bundle(bundle))
     x = matrix_of(stars(300, seed=9))
     x[5] = np.nan
