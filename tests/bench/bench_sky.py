@@ -4,10 +4,10 @@
 others, drawn like the labelled stars, unless another sample is named. ``coverage``: intervals for labels and for true
 parameters, overall and in cells. ``weighted``: the same networks, intervals made for all stars that pass the cuts, new
 measurements of them simulated. ``flags``: what is injected (`sky_data`), how well it is told from clean stars.
-``missing``: bands taken away, against a model trained without them. ``limit``: a million labels, and two million
-noiseless ones. ``posterior``: the best that could be done with all that was measured of single stars. ``blocks``:
-split by blocks of the sky. ``zero points``: offsets of SkyMapper's u and v left in. ``cost``: seconds of the presets
-for 624,410 rows.
+``learners``: other learners on the same rows. ``missing``: bands taken away, against a model trained without them.
+``limit``: a million labels, and two million noiseless ones. ``posterior``: the best that could be done with all that
+was measured of single stars. ``blocks``: split by blocks of the sky. ``zero points``: offsets of SkyMapper's u and v
+left in. ``cost``: seconds of the presets for 624,410 rows.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from match_data import default_folder
 from model_data import make_sky
 from sky_data import BANDS, LABELS, Sky, load_sky, new_measurement
 from sky_fits import Found, auroc, by_cells, fit, metal_poor, places, share_of, summary, tested
+from sky_learners import learners_part
 from sky_limits import blocks_part, cost_part, limit_part, posterior_part, zero_points_part
 
 from stellarml.flags import QualityFlag
@@ -236,6 +237,7 @@ PARTS: dict[str, Callable[[Sky, Path, str], Found]] = {
     "coverage": coverage_part,
     "weighted": weighted_part,
     "flags": flags_part,
+    "learners": learners_part,
     "limit": limit_part,
     "posterior": posterior_part,
     "blocks": blocks_part,
