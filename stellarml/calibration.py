@@ -271,31 +271,64 @@ def _fit_class(
     weights: NDArray[np.float64],
     most_bins: tuple[int, int],
 ) -> CellClass:
-    most_label, most_inner = most_bins
-    n_label = int(np.clip(len(scores) // (2 * MIN_ROWS), 1, most_label))
-    label_edges = inner_edges(prediction, n_label)
-    bins = np.searchsorted(label_edges, prediction, side="right")
-    all_edges, rows = [], []
-    quantiles: dict[str, list[tuple[float, ...]]] = {str(level): [] for level in LEVELS}
-    for b in range(len(label_edges) + 1):
-        inside = bins == b
-        edges = inner_edges(inner[inside], int(np.clip(inside.sum() // MIN_ROWS, 1, most_inner)))
-        place = np.searchsorted(edges, inner[inside], side="right")
-        cells = [(scores[inside][place == c], weights[inside][place == c]) for c in range(len(edges) + 1)]
-        all_edges.append(tuple(float(e) for e in edges))
-        rows.append(tuple(round(w.sum() ** 2 / (w**2).sum()) for _, w in cells))
-        for level in LEVELS:
-            quantiles[str(level)].append(tuple(conformal_quantile(s, level / 100, w) for s, w in cells))
+    cells = split_into_cells(prediction, inner, most_bins, MIN_ROWS)
     return CellClass(
         pattern=pattern,
-        label_edges=tuple(float(e) for e in label_edges),
-        inner_edges=tuple(all_edges),
-        rows=tuple(rows),
-        quantiles={level: tuple(table) for level, table in quantiles.items()},
+        label_edges=cells.label_edges,
+        inner_edges=cells.inner_edges,
+        rows=tuple(
+            tuple(round(weights[c].sum() ** 2 / (weights[c] ** 2).sum()) for c in row) for row in cells.rows
+        ),
+        quantiles={
+            str(level): tuple(
+                tuple(conformal_quantile(scores[c], level / 100, weights[c]) for c in row)
+                for row in cells.rows
+            )
+            for level in LEVELS
+        },
     )
 
 
-def inner_edges(values: NDArray[np.float64], n_bins: int, least: int = MIN_ROWS) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class Cells:
+    """Rows in bins of the predicted label, and within each in bins of an inner quantity.
+
+    `label_edges` and, for each label bin, `inner_edges` are inner edges; `rows` are indices of each cell's rows.
+    """
+
+    label_edges: tuple[float, ...]
+    inner_edges: Table
+    rows: tuple[tuple[NDArray[np.intp], ...], ...]
+
+
+def split_into_cells(
+    prediction: NDArray[np.float64], inner: NDArray[np.float64], most_bins: tuple[int, int], least: int
+) -> Cells:
+    """Split rows by quantiles into cells of at least `least` rows where there are enough.
+
+    Parameters
+    ----------
+    prediction, inner
+        Shape (n,).
+    most_bins
+        Of the prediction, and of the inner quantity within each.
+    least
+        Rows of a cell.
+    """
+    label_edges = _edges(prediction, int(np.clip(len(prediction) // (2 * least), 1, most_bins[0])), least)
+    bins = np.searchsorted(label_edges, prediction, side="right")
+    edges: list[tuple[float, ...]] = []
+    rows: list[tuple[NDArray[np.intp], ...]] = []
+    for b in range(len(label_edges) + 1):
+        inside = np.flatnonzero(bins == b)
+        within = _edges(inner[inside], int(np.clip(len(inside) // least, 1, most_bins[1])), least)
+        place = np.searchsorted(within, inner[inside], side="right")
+        edges.append(tuple(float(e) for e in within))
+        rows.append(tuple(inside[place == c] for c in range(len(within) + 1)))
+    return Cells(tuple(float(e) for e in label_edges), tuple(edges), tuple(rows))
+
+
+def _edges(values: NDArray[np.float64], n_bins: int, least: int) -> NDArray[np.float64]:
     """Return quantile edges such that bins hold `least` values where there are enough; ties merge bins."""
     edges = np.unique(np.quantile(values, np.arange(1, n_bins) / n_bins)) if n_bins > 1 else np.empty(0)
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)

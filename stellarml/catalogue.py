@@ -25,7 +25,6 @@ from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_reading import Leaf, open_catalogue
 from stellarml.manifest import stage_run
 from stellarml.model import LabelRange, load_bundle, pack_bundle
-from stellarml.predictor import Predictor
 from stellarml.registry import chosen_model
 from stellarml.schema import (
     CUTS_FAILED,
@@ -72,6 +71,8 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
     manifest = load_bundle(model, features).manifest
     out = config.path(config.paths.labels) / manifest.id
     truth = config.label.truth_intervals
+    if truth:
+        manifest.check_truth()
     relevant: dict[str, Any] = {"level": config.label.level, "tiles": config.tiles.model_dump()}
     relevant |= {"files": manifest.files, **({"truth_intervals": True} if truth else {})}
     with stage_run(
@@ -82,8 +83,6 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
             return run.record
         matched = open_catalogue(lake / "matched")
         blob, sha256 = pack_bundle(model)
-        if truth:
-            Predictor.from_bytes(blob, sha256).check_truth()
         task = _LabelTask(
             out,
             matched.leaves,
@@ -203,8 +202,7 @@ def label_rows(task: _LabelTask, batch: pa.RecordBatch) -> pa.RecordBatch:
         failed != 0, np.int32(QualityFlag.CUT_FAILED), np.int32(0)
     )
     columns = [batch.column(name) for name in (SOURCE_ID, RA, DEC)]
-    columns += [pa.array(found[name]) for name in predictor.output_names]
-    columns += [pa.array(found[name]) for name in (predictor.truth_names if task.truth else ())]
+    columns += [pa.array(found[name]) for name in predictor.manifest.output_names(truth=task.truth)]
     columns += [
         batch.column(CUTS_FAILED),
         _constant(task.model_id, batch.num_rows),

@@ -71,7 +71,7 @@ def label_batch(
     if REDDENING in batch.schema.names:
         reddening = features_of(batch, [REDDENING])[:, 0]
     labelled = predictor.label(features_of(batch, predictor.feature_names), level, reddening, truth=truth)
-    names = [*predictor.output_names, *(predictor.truth_names if truth else ())]
+    names = predictor.manifest.output_names(truth=truth)
     columns = [batch.column(id_column), *(pa.array(labelled[n]) for n in names)]
     return pa.RecordBatch.from_arrays(columns, names=[id_column, *names])
 
@@ -125,7 +125,7 @@ def label_frame(
     """
     predictor = predictor_of(packed.value, sha256)
     if truth:
-        predictor.check_truth()
+        predictor.manifest.check_truth()
     needed = (id_column, *predictor.feature_names)
     absent = [f"'{n}'.{did_you_mean(n, df.columns)}" for n in needed if n not in df.columns]
     raise_gathered(InputError, "the table lacks a column of the model", absent)

@@ -23,13 +23,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from stellarml.calibration import Calibration
-from stellarml.errors import BundleError, StorageError, raise_gathered
+from stellarml.errors import BundleError, InputError, StorageError, raise_gathered
 from stellarml.feature_file import FeatureFile, feature_differences
 from stellarml.folding import Folded
 from stellarml.layers import Section, problems_of
 from stellarml.novelty import Novelty, NoveltyMaps
 from stellarml.scaling import InputMaps, Scaler
-from stellarml.truth_intervals import TruthTable
+from stellarml.truth_intervals import MIN_ROWS, TruthTable
 from stellarml.weights import arrays_of, inputs_from, is_plain, novelty_from, read_arrays
 
 FORMAT = "stellarml model bundle"
@@ -107,6 +107,21 @@ class Manifest(Section):
     versions: dict[str, str]
     provenance: dict[str, Any]
     files: dict[str, str]
+
+    def output_names(self, *, truth: bool = False) -> tuple[str, ...]:
+        """Return the names of the columns that a prediction has, in order; with those of `truth` at the end."""
+        names = [label.name for label in self.labels]
+        columns = [f"{name}{end}" for name in names for end in ("", "_lo", "_hi")]
+        columns.append("quality_flags")
+        return (*columns, *(f"{n}_true{end}" for n in names if truth for end in ("_lo", "_hi")))
+
+    def check_truth(self) -> None:
+        """Raise InputError if the model has no intervals for true parameters."""
+        if len(self.truth) < len(self.labels):
+            raise InputError(
+                f"model {self.id} has no intervals for true parameters: fewer than "
+                f"{MIN_ROWS} of its calibration stars stated the errors of their labels"
+            )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Any
 from stellarml.errors import UserError
 
 STATE, RECORD, LOCK = "_state.json", "run.json", ".lock"
-_KEPT_BY_RUNS = frozenset({STATE, RECORD, LOCK, "_done", "_work", "_inputs", "_rejected", "_checkpoints"})
+DONE = "_done"
+_KEPT_BY_RUNS = frozenset({STATE, RECORD, LOCK, DONE, "_work", "_inputs", "_rejected", "_checkpoints"})
 
 
 def refuse_foreign_folder(root: Path) -> None:
@@ -70,13 +71,27 @@ def refuse_other_stage(root: Path, stage: str, recorded: Mapping[str, Any]) -> N
 
 
 def names_of_others(folder: Path, recorded: Mapping[str, Any]) -> list[str]:
-    """Return the names in `folder` that no run has made, by what an earlier run has recorded."""
+    """Return the names in `folder` that no run has made, by what an earlier run has recorded.
+
+    Raises
+    ------
+    UserError
+        If a run has written here, and neither of its records can be read any more: nobody knows what is whose.
+    """
     present = {p.name for p in folder.iterdir()} - _KEPT_BY_RUNS if folder.is_dir() else set()
     if "made" in recorded:
         return sorted(present - set(recorded["made"].get(folder.name, ())))
     if "others" in recorded:
         return sorted(present & set(recorded["others"].get(folder.name, ())))
-    return [] if recorded.get("key") else sorted(present)
+    if recorded.get("key"):
+        return []
+    traces = [name for name in (RECORD, STATE, DONE) if (folder / name).exists()]
+    if present and traces:
+        raise UserError(
+            f"{folder}: holds the output of a run ({', '.join(traces)}) whose records cannot be read, so that its "
+            "files cannot be told from yours. Move away what is yours, delete the folder, and run again."
+        )
+    return sorted(present)
 
 
 def names_made(folder: Path, others: Iterable[str]) -> list[str]:

@@ -18,7 +18,7 @@ from stellarml.forward import Answer, Forward, Head
 from stellarml.model import Bundle, LabelRange, Manifest, unpack_bundle
 from stellarml.novelty import novelty_scores
 from stellarml.patterns import patterns_of
-from stellarml.truth_intervals import MIN_ROWS, truth_half_widths
+from stellarml.truth_intervals import truth_half_widths
 
 
 class Predictor:
@@ -51,25 +51,6 @@ class Predictor:
         """Rebuild from `stellarml.model.pack_bundle`'s bytes; BundleError if they changed."""
         return cls(unpack_bundle(blob, sha256))
 
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of the columns that `label` returns, in order."""
-        labels = [f"{name}{end}" for name in self.label_names for end in ("", "_lo", "_hi")]
-        return (*labels, "quality_flags")
-
-    @property
-    def truth_names(self) -> tuple[str, ...]:
-        """Names of the further columns that `label` returns for true parameters, in order."""
-        return tuple(f"{table.label}_true{end}" for table in self.manifest.truth for end in ("_lo", "_hi"))
-
-    def check_truth(self) -> None:
-        """Raise InputError if the model has no intervals for true parameters."""
-        if len(self.manifest.truth) < len(self.label_names):
-            raise InputError(
-                f"model {self.manifest.id} has no intervals for true parameters: fewer than "
-                f"{MIN_ROWS} of its calibration stars stated the errors of their labels"
-            )
-
     def label(
         self,
         features: NDArray[np.float32],
@@ -97,7 +78,7 @@ class Predictor:
             If the number of features or the level is not the model's, or it has no intervals for true parameters.
         """
         if truth:
-            self.check_truth()
+            self.manifest.check_truth()
         truths = {table.label: table for table in self.manifest.truth} if truth else {}
         calibration = self.manifest.calibration
         if level not in calibration.levels:

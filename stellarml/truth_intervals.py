@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.calibration import LEVELS, POOLED, CellClass, factors, inner_edges
+from stellarml.calibration import LEVELS, POOLED, CellClass, factors, split_into_cells
 from stellarml.label_noise import LabelNoise, gaussians, mixture_quantile
 from stellarml.layers import Section
 
@@ -70,27 +70,14 @@ def fit_truth(
     scores = (truth - prediction) / np.where(truth < prediction, own[:, 0], own[:, 1])
     mean = own.mean(axis=1)
     blurs = scales / mean
-    label_edges = inner_edges(
-        prediction, int(np.clip(len(truth) // (2 * MIN_ROWS), 1, MAX_BINS[0])), MIN_ROWS
-    )
-    bins = np.searchsorted(label_edges, prediction, side="right")
-    edges: list[tuple[float, ...]] = []
-    cells: list[list[NDArray[np.intp]]] = []
-    for b in range(len(label_edges) + 1):
-        inside = np.flatnonzero(bins == b)
-        within = inner_edges(mean[inside], int(np.clip(len(inside) // MIN_ROWS, 1, MAX_BINS[1])), MIN_ROWS)
-        place = np.searchsorted(within, mean[inside], side="right")
-        edges.append(tuple(float(e) for e in within))
-        cells.append([inside[place == c] for c in range(len(within) + 1)])
-    flat = [rows for row in cells for rows in row]
-    blurs = blurs * _most_likely_scale(noise, flat, scores, blurs, each)
-    told = iter([deconvolved(scores[rows], blurs[rows], each[rows], noise.nu)[0] for rows in flat])
-    shares = [[next(told) for _ in row] for row in cells]
+    cells = split_into_cells(prediction, mean, MAX_BINS, MIN_ROWS)
+    blurs = blurs * _most_likely_scale(noise, [c for row in cells.rows for c in row], scores, blurs, each)
+    shares = [[deconvolved(scores[c], blurs[c], each[c], noise.nu)[0] for c in row] for row in cells.rows]
     table = CellClass(
         pattern=POOLED,
-        label_edges=tuple(float(e) for e in label_edges),
-        inner_edges=tuple(edges),
-        rows=tuple(tuple(len(rows) for rows in row) for row in cells),
+        label_edges=cells.label_edges,
+        inner_edges=cells.inner_edges,
+        rows=tuple(tuple(len(c) for c in row) for row in cells.rows),
         quantiles={
             str(level): tuple(tuple(mixture_quantile(_SCALES, s, level / 100) for s in row) for row in shares)
             for level in LEVELS
@@ -164,19 +151,20 @@ def deconvolved(
         variance = _SCALES**2 + (part * blurs[:, None]) ** 2
         likelihood += share * np.exp(-0.5 * scores[:, None] ** 2 / variance) / np.sqrt(variance)
     wrong = np.exp(-0.5 * (scores / _WRONG_SCALE) ** 2) / _WRONG_SCALE
-    best, found = -np.inf, _families()[0]
-    for shares in _families():
-        right = likelihood @ shares
-        for chance in _WRONG_SHARES:
-            told = float(weights @ np.log((1 - chance) * right + chance * wrong + 1e-300))
-            if told > best:
-                best, found = told, shares
+    families = _families()
+    right = likelihood @ families.T
+    best, found = -np.inf, families[0]
+    for chance in _WRONG_SHARES:
+        told = weights @ np.log((1 - chance) * right + (chance * wrong + 1e-300)[:, None])
+        family = int(told.argmax())
+        if told[family] > best:
+            best, found = float(told[family]), families[family]
     return found, best
 
 
 @cache
-def _families() -> tuple[NDArray[np.float64], ...]:
-    """Return the shares of the grid's scales that make Student-t distributions of many widths and tails."""
+def _families() -> NDArray[np.float64]:
+    """Return the shares of the grid's scales that make Student-t distributions, (n_families, n_scales)."""
     families = []
     place = np.log(_SCALES)
     for nu in _TAILS:
@@ -190,4 +178,4 @@ def _families() -> tuple[NDArray[np.float64], ...]:
             np.add.at(shares, low, weights * (1 - (at - low)))
             np.add.at(shares, low + 1, weights * (at - low))
             families.append(shares)
-    return tuple(families)
+    return np.array(families)

@@ -7,8 +7,8 @@ sight, R_V, and its true G, which fixes the distance. Adaptive importance sampli
 draws starts it, a mixture of Student-t kernels follows the posterior through tempered generations, and the last one is
 weighted with prior times likelihood over the mixture's density; it is done again, larger, until enough samples count.
 
-Two things are simplified, to the sampler's harm at most: zero points and R_V, which all stars of a sky cell share, are
-drawn for each star anew; and an absent band tells nothing.
+Simplified, to the sampler's harm at most: zero points and R_V, shared by the stars of a sky cell, are drawn for each
+star anew; an absent band tells nothing.
 """
 
 from __future__ import annotations

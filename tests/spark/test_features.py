@@ -283,7 +283,7 @@ def test_labelling_in_spark_equals_the_predictor_row_for_row(spark: SparkSession
         label_names=paper.label_names,
         level=90,
     )
-    assert labelled.columns == ["source_id", *predictor.output_names]
+    assert labelled.columns == ["source_id", *predictor.manifest.output_names()]
     found = labelled.toPandas().set_index("source_id").sort_index()
     table = inputs.toPandas().sort_values("source_id")
     assert found.index.tolist() == sorted(raw["source_id"])

@@ -42,7 +42,7 @@ TYPICAL = [14.0, 1.0, 0.6, 5500.0, 600.0]
 
 def test_columns_types_and_order(predictor: Predictor, features: np.ndarray) -> None:
     out = predictor.label(features)
-    assert tuple(out) == predictor.output_names
+    assert tuple(out) == predictor.manifest.output_names()
     assert list(out) == ["teff", "teff_lo", "teff_hi", "feh", "feh_lo", "feh_hi", "quality_flags"]
     assert {v.dtype.name for k, v in out.items() if k != "quality_flags"} == {"float32"}
     assert out["quality_flags"].dtype == np.int32
@@ -230,7 +230,7 @@ def test_a_batch_keeps_its_rows_and_its_id(predictor: Predictor) -> None:
     columns = stars(300, seed=3)
     (batch,) = table_of(columns).combine_chunks().to_batches()
     labelled = label_batch(predictor, batch, "star_id", 90)
-    assert labelled.schema.names == ["star_id", *predictor.output_names]
+    assert labelled.schema.names == ["star_id", *predictor.manifest.output_names()]
     assert labelled.column("star_id").equals(batch.column("star_id"))
     expected = predictor.label(matrix_of(columns), 90, columns["ebmv_sfd"])
     for name, values in expected.items():

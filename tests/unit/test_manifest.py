@@ -351,6 +351,18 @@ def test_the_output_of_another_stage_is_refused(raw: Path, out: Path) -> None:
     assert (out / "a.txt").exists()
 
 
+def test_files_that_nobody_can_account_for_are_left_alone(raw: Path, out: Path) -> None:
+    made(out, raw)
+    for name in ("run.json", "_state.json"):
+        (out / name).write_text("{")
+    for overwrite in (False, True):
+        with pytest.raises(
+            UserError, match=r"run.json, _state.json, _done.*cannot be read.*delete the folder"
+        ):
+            made(out, raw, overwrite=overwrite)
+    assert (out / "a.txt").exists()
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_what_a_user_put_into_the_output_stays(raw: Path, out: Path, killed: bool) -> None:
     made(out, raw)
