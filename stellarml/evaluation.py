@@ -17,6 +17,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
+from stellarml import regression
 from stellarml.binning import bin_table
 from stellarml.histograms import (
     Axis,
@@ -67,14 +68,15 @@ class Scale:
 class Metrics:
     """Everything measured on the test part; `counts` holds the histograms that the figures draw.
 
-    `test`, `by_bin` and `coverage` are what `metrics.json` shows under the same names. Numbers that do not exist
-    (no test star) are None.
+    `test`, `by_bin`, `regression` and `coverage` are what `metrics.json` shows under these names. Numbers that do not
+    exist (no test star) are None.
     """
 
     labels: tuple[Label, ...]
     level: float
     test: dict[str, dict[str, float | int | None]]
     by_bin: list[dict[str, Any]]
+    regression: list[dict[str, Any]]
     coverage: dict[str, Any]
     scales: dict[str, Scale]
     ranges: dict[str, tuple[float, float]]
@@ -207,6 +209,11 @@ def _metrics(
         level=level,
         test={label.name: _overall(label, counts) for label in labels},
         by_bin=[row for by in _bin_names(labels) for label in measured for row in _bins(by, label, counts)],
+        regression=[
+            {key: number(value) if isinstance(value, float) else value for key, value in row.items()}
+            for label in measured
+            for row in regression.rows(label.name, counts)
+        ],
         coverage=_coverage(labels, counts, level),
         scales=scales,
         ranges=ranges,
@@ -266,7 +273,8 @@ def _histograms(
                 Histogram(f"by/{by}/{name}", (axis, fine), value=residual),
                 Histogram(f"inside/{by}/{name}", (axis,), value=inside),
             ]
-    return declared
+    own = _bin_axis(name, scales, ranges)
+    return declared if own is None else [*declared, *regression.declare(name, own, fine)]
 
 
 def _summary(n: Any, total: Any, squares: Any, edges: Any) -> dict[str, float | int | None]:

@@ -110,6 +110,7 @@ def metrics_json(inputs: ReportInputs, measured: Measurements) -> dict[str, Any]
             "coverage": metrics.coverage,
             "cut_flow": list(inputs.cut_flow),
             "match": inputs.match,
+            "regression": metrics.regression,
             "labels": list(inputs.labels),
             "model": inputs.bundle.get("id"),
             "test_stars": metrics.stars,

@@ -124,7 +124,7 @@ def accuracy(metrics: Mapping[str, Any], labels: Sequence[Label], pictures: Mapp
         text = "No star of the test part has both a spectroscopic label and a prediction: nothing can be measured."
         return Chapter("Test set", [*blocks, Note(text, warning=True)])
     blocks += [pictures[name] for name in ("one_to_one", "errors", "residuals") if name in pictures]
-    return Chapter("Test set", [*blocks, *_bin_tables(metrics, labels)])
+    return Chapter("Test set", [*blocks, *_regression_tables(metrics, labels), *_bin_tables(metrics, labels)])
 
 
 def _table_2(metrics: Mapping[str, Any], labels: Sequence[Label]) -> Table:
@@ -143,6 +143,28 @@ def _table_2(metrics: Mapping[str, Any], labels: Sequence[Label]) -> Table:
         "Surveys; other stars and other labels than here, so a guide and not a contest."
     )
     return Table(caption, [*head, "stars"], lines, lead=2, quiet=frozenset(range(3, len(head), 2)))
+
+
+def _regression_tables(metrics: Mapping[str, Any], labels: Sequence[Label]) -> list[Block]:
+    """Show the bias in bins of the label and of the prediction side by side; [Fe/H] unfolded."""
+    tables: list[Block] = []
+    for label in labels:
+        lines = []
+        for row in metrics["regression"]:
+            if row["label"] != label.name or not row["n"]:
+                continue
+            whole = row["lo"] is None
+            span = "all bins" if whole else f"{shown(row['lo'])} to {shown(row['hi'])}"
+            numbers = [measured(row[key]) for key in ("median", "mad", "slope")]
+            lines.append([str(row["by"]), span, *numbers, shown(row["n"])])
+        name = Markup("{} [{}]").format(symbol(label.name), label.unit)
+        caption = Markup(
+            "Regression to the mean: {}, residuals in bins of the spectroscopic label and of the prediction. A label's "
+            "own noise puts part of the bias and slope into bins of the label; bins of the prediction are free of it"
+        ).format(name)
+        head = ("bins of", "bin", "median", "MAD", "slope", "stars")
+        tables.append(Table(caption, head, lines, lead=2, folded=label.name != "feh"))
+    return [table for table in tables if isinstance(table, Table) and table.rows]
 
 
 def _bin_tables(metrics: Mapping[str, Any], labels: Sequence[Label]) -> list[Block]:

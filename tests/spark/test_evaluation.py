@@ -138,6 +138,29 @@ def test_bins_are_those_of_pandas(metrics, pairs: pd.DataFrame) -> None:  # type
         assert row["median"] == pytest.approx(expected["median"], abs=0.01 * expected["mad"])
 
 
+def test_regression_to_the_mean_is_that_of_pandas(metrics, pairs: pd.DataFrame) -> None:  # type: ignore[no-untyped-def]
+    columns = {"label": "feh_true", "prediction": "feh"}
+    found = [row for row in metrics.regression if row["label"] == "feh"]
+    assert [row["by"] for row in found] == ["label"] * 8 + ["prediction"] * 8
+    checked = 0
+    for row in found:
+        x, residual = pairs[columns[row["by"]]], pairs["feh"] - pairs["feh_true"]
+        low, high = (-5, 1) if row["lo"] is None else (row["lo"], row["hi"])
+        inside = residual.notna() & (x >= low) & (x < high)
+        assert row["n"] == inside.sum()
+        if row["n"] < 200:
+            continue
+        checked += 1
+        expected = robust(residual[inside])
+        slope, error = np.polyfit(x[inside], residual[inside], 1, cov=True)
+        assert row["mad"] == pytest.approx(expected["mad"], rel=0.01)
+        assert row["median"] == pytest.approx(expected["median"], abs=0.01 * expected["mad"])
+        assert row["slope"] == pytest.approx(slope[0], abs=0.1 * np.sqrt(error[0, 0]))
+    assert checked >= 8
+    whole = {row["by"]: row["slope"] for row in found if row["lo"] is None}
+    assert whole["label"] < whole["prediction"], "noise of a label makes a slope in bins of the label only"
+
+
 @pytest.mark.parametrize("name", ERRORS)
 def test_coverage_is_that_of_pandas(metrics, pairs: pd.DataFrame, name: str) -> None:  # type: ignore[no-untyped-def]
     known = pairs.dropna(subset=[f"{name}_true", f"{name}_lo", f"{name}_hi"])

@@ -170,7 +170,7 @@ def summary(**values: Any) -> dict[str, Any]:
 
 def test_table_2_stands_beside_the_papers() -> None:
     labels = [Label("teff", "K"), Label("age", "Gyr")]
-    metrics = {"test": {"teff": summary(mean=-12.345), "age": summary()}, "by_bin": [], "coverage": {}}
+    metrics = {"test": {"teff": summary(mean=-12.345), "age": summary()}, "by_bin": [], "regression": []}
     table = next(b for b in report_sections.accuracy(metrics, labels, {}).blocks if isinstance(b, Table))
     assert list(table.head) == [
         "label",
