@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 STARS ?= 200000
 
-.PHONY: demo test lint types imports pytest pytest-unit pytest-spark mutants install install-test bench-ingest bench-simulate bench-match bench-tiling bench-model clean
+.PHONY: demo test lint types imports pytest pytest-unit pytest-spark mutants install install-test bench-ingest bench-simulate bench-match bench-tiling bench-model bench-label clean
 
 demo: install
 	$(BIN)/stellarml demo --out $(OUT) --stars $(STARS)
@@ -55,6 +55,10 @@ bench-tiling: install
 bench-model: install
 	$(BIN)/python tests/bench/bench_model.py
 	$(BIN)/python tests/bench/bench_sky.py
+
+# Labelling: engines, Parquet to Parquet on two cores, the recipe of Spark's documentation, time over rows.
+bench-label: install
+	$(BIN)/python tests/bench/bench_label.py
 
 # Faults put into a copy of the cross-match, one by one: the tests must notice each.
 mutants: install-test

@@ -1,16 +1,19 @@
 """The stage label: every matched star with its labels, intervals and flags, as a HATS catalogue a model version.
 
 Features are computed by Spark, fused with the read of the leaf; the task's one Python function labels the rows as they
-come and writes the finished leaf itself, so a row crosses from the JVM to Python once and never goes back. A leaf of
-``matched`` is the unit of work and keeps its name. No TensorFlow on executors.
+come and writes the leaf itself, a row group at a time: a row crosses from the JVM to Python once and never goes back,
+and a worker holds no more than a row group. A leaf of ``matched`` is the unit of work and keeps its name. Spark is told
+to skip leaves that it cannot read, because it would end the job with them: a leaf that gave too few rows is missed
+here, and told by name when all others are done. No TensorFlow on executors.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +23,23 @@ import pyarrow as pa
 from stellarml.config import Config, Tiles
 from stellarml.engine import RESULT_SCHEMA, collect_outcomes, guarded, outcome_batch
 from stellarml.errors import StellarmlError
+from stellarml.fingerprint import code_identity
 from stellarml.flags import QualityFlag
 from stellarml.hats_catalogue import finish_catalogue
-from stellarml.hats_reading import Leaf, open_catalogue
-from stellarml.manifest import stage_run
+from stellarml.label_tiles import (
+    InputTile,
+    changed,
+    input_tiles,
+    remove_vanished,
+    schema_of,
+    split_done,
+    tile_key,
+    why_unreadable,
+)
+from stellarml.log import get_logger
+from stellarml.manifest import StageRun, stage_run
 from stellarml.model import LabelRange, load_bundle, pack_bundle
+from stellarml.monitoring import Tally, total
 from stellarml.registry import chosen_model
 from stellarml.schema import (
     CUTS_FAILED,
@@ -37,7 +52,7 @@ from stellarml.schema import (
     arrow_schema,
     label_columns,
 )
-from stellarml.storage import write_atomically, write_parquet
+from stellarml.storage import leaf_writer, write_atomically
 from stellarml.training_set import feature_file
 
 if TYPE_CHECKING:
@@ -46,25 +61,34 @@ if TYPE_CHECKING:
 
 CURRENT = "current.json"
 RIGHT_CUTS_SHIFT = 32
+_FEATURES = "features"
+_STOPPED = ".stopped"
+_TOLERANT = {"ignoreCorruptFiles": "true", "ignoreMissingFiles": "true"}
 
 
 @dataclass(frozen=True)
 class _LabelTask:
     out: Path
-    leaves: tuple[Leaf, ...]
+    leaves: tuple[InputTile, ...]
     blob: Broadcast[bytes]
     sha256: str
     level: int
     truth: bool
+    keep_going: bool
     model_id: str
     schema: pa.Schema
     tiles: Tiles
+    common: tuple[str, ...]
 
 
 def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = False) -> dict[str, Any]:
-    """Label ``lake/matched`` with the chosen model; write ``labels/<model id>/``, publish it, return its run.json."""
-    from stellarml.features import check_features
+    """Label ``lake/matched`` with the chosen model; write ``labels/<model id>/``, publish it, return its run.json.
 
+    Raises
+    ------
+    StellarmlError
+        Naming every tile that could not be labelled, after all others are done (`label.keep_going`).
+    """
     lake = config.path(config.paths.lake)
     features = feature_file(config)
     model = chosen_model(config, features)
@@ -76,71 +100,108 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
     relevant: dict[str, Any] = {"level": config.label.level, "tiles": config.tiles.model_dump()}
     relevant |= {"files": manifest.files, **({"truth_intervals": True} if truth else {})}
     with stage_run(
-        "label", out, config=config, relevant=relevant, derived=[lake / "matched", model], overwrite=overwrite
+        "label",
+        out,
+        config=config,
+        relevant=relevant,
+        derived=[lake / "matched", model],
+        overwrite=overwrite,
+        incremental=True,
     ) as run:
         if run.complete:
             _publish(config, manifest.id)
             return run.record
-        matched = open_catalogue(lake / "matched")
+        tiles = input_tiles(lake / "matched")
         blob, sha256 = pack_bundle(model)
         task = _LabelTask(
             out,
-            matched.leaves,
+            tuple(tiles),
             spark.sparkContext.broadcast(blob),
             sha256,
             config.label.level,
             truth,
+            config.label.keep_going,
             manifest.id,
             output_schema(manifest.labels, truth),
             config.tiles,
+            (code_identity()["digest"], json.dumps(relevant, sort_keys=True)),
         )
-        pending = [leaf for leaf in matched.leaves if leaf.tile.name not in run.marks]
-        marks = dict(run.marks)
-        if pending:
-            frame = spark.read.schema(_spark_schema(spark, matched.leaves[0].path)).parquet(
-                *(str(leaf.path) for leaf in sorted(pending, key=lambda leaf: -leaf.rows))
-            )
-            check_features(frame, features)
-            marks |= collect_outcomes(_labelling(frame, task, config), "label", out, len(pending))
-        done = [marks[leaf.tile.name] for leaf in matched.leaves]
+        marks = _label_pending(spark, config, run, task, lake / "matched")
+        done = [marks[found.tile.name] for found in tiles if found.tile.name in marks]
+        rows = sum(mark["rows"] for mark in done)
         finish_catalogue(
             out,
             name=f"labels_{manifest.id}",
-            tiles=[leaf.tile for leaf in matched.leaves],
-            rows=sum(mark["rows"] for mark in done),
+            tiles=[found.tile for found in tiles if found.tile.name in marks],
+            rows=rows,
             ra=RA,
             dec=DEC,
             schema=task.schema,
             max_rows=config.tiles.max_rows,
         )
-        rows = sum(mark["rows"] for mark in done)
+        tally = total(mark["tally"] for mark in done)
         record = run.finish(
-            {"in": matched.rows, "out": rows, "without_flag": sum(mark["without_flag"] for mark in done)},
+            {"in": sum(found.rows for found in tiles), "out": rows, "without_flag": tally.without_flag},
             units=len(done),
             model_id=manifest.id,
+            label=tally.told(manifest),
         )
         _publish(config, manifest.id)
         return record
 
 
-def _spark_schema(spark: SparkSession, leaf: Path) -> Any:
-    return spark.read.parquet(str(leaf)).schema
+def _label_pending(
+    spark: SparkSession, config: Config, run: StageRun, task: _LabelTask, matched: Path
+) -> dict[str, dict[str, Any]]:
+    """Label what is new or has changed, remove what has vanished; return the marks of all tiles."""
+    from stellarml.features import check_features
+
+    kept, pending = split_done(task.leaves, run.marks, task.common)
+    removed = remove_vanished(run.out, task.leaves)
+    get_logger().info("tiles", stage="label", to_do=len(pending), kept=len(kept), removed=removed)
+    (run.out / _STOPPED).unlink(missing_ok=True)
+    if not pending:
+        return kept
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(config.label.batch_rows))
+    found = [leaf for leaf in pending if not leaf.problem]
+    read = spark.read.options(**_TOLERANT).schema(_spark_schema(schema_of(matched, task.leaves)))
+    frame = read.parquet(*(str(leaf.path) for leaf in sorted(found, key=lambda leaf: -leaf.rows)))
+    check_features(frame, feature_file(config))
+
+    def lost(told: Collection[str]) -> dict[str, str]:
+        without = [leaf for leaf in pending if leaf.tile.name not in told]
+        if not task.keep_going and (run.out / _STOPPED).exists():
+            return {}
+        return {leaf.tile.name: leaf.problem or why_unreadable(leaf) for leaf in without}
+
+    try:
+        return kept | collect_outcomes(
+            _labelling(frame, task, config), "label", run.out, len(pending), lost=lost
+        )
+    finally:
+        (run.out / _STOPPED).unlink(missing_ok=True)
+
+
+def _spark_schema(schema: pa.Schema) -> Any:
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    return from_arrow_schema(schema)
 
 
 def _labelling(frame: DataFrame, task: _LabelTask, config: Config) -> DataFrame:
     """Return the job: one task a leaf, features by Spark, labels and the leaf by `_label_leaf`."""
     from pyspark.sql import functions as sf
 
-    from stellarml.features import feature_columns
+    from stellarml.features import packed_features
 
     failed = [name for name in frame.columns if name.startswith("cuts_failed_")]
     bits = sf.lit(0).cast("long")
     for shift, name in zip((0, RIGHT_CUTS_SHIFT), failed, strict=True):
         bits = bits.bitwiseOR(sf.shiftleft(sf.col(name), shift))
-    features = feature_columns(feature_file(config), frame.columns)
+    features = packed_features(feature_file(config), frame.columns).alias(_FEATURES)
     names = [HEALPIX_COLUMN, SOURCE_ID, RA, DEC]
     passed = [sf.col(EBV).cast("float").alias(EBV)] if EBV in frame.columns else []
-    rows = frame.select(*names, bits.alias(CUTS_FAILED), *passed, *features)
+    rows = frame.select(*names, bits.alias(CUTS_FAILED), *passed, features)
 
     def label(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from _label_leaf(task, batches)
@@ -149,58 +210,63 @@ def _labelling(frame: DataFrame, task: _LabelTask, config: Config) -> DataFrame:
 
 
 def _label_leaf(task: _LabelTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    labelled: list[pa.RecordBatch] = []
-    problem: Exception | None = None
-    first = -1
-    for batch in batches:
-        if batch.num_rows == 0 or problem is not None:
-            continue
-        try:
-            if first < 0:
-                first = batch.column(0)[0].as_py()
-            labelled.append(label_rows(task, batch))
-        except Exception as error:
-            problem = error
-    if first < 0:
+    """Label one leaf, whose rows are all of a task's; whatever happens, take all of them."""
+    filled = (batch for batch in batches if batch.num_rows)
+    first = next(filled, None)
+    if first is None:
         return
-    leaf = _leaf_of(task.leaves, first)
-
-    def finish() -> dict[str, Any]:
-        if problem is not None:
-            raise problem
-        table = pa.Table.from_batches(labelled)
-        if table.num_rows != leaf.rows:
-            raise StellarmlError(f"{leaf.path}: holds {leaf.rows} rows, {table.num_rows} were labelled")
-        written = write_parquet(task.out / leaf.tile.path, table, task.tiles)
-        clean = int((table[QUALITY_FLAGS].to_numpy() == 0).sum())
-        return {
-            "files": {str(leaf.tile.path): written["bytes"]},
-            "rows": table.num_rows,
-            "without_flag": clean,
-        }
-
-    yield outcome_batch(leaf.tile.name, guarded(task.out, leaf.tile.name, finish))
+    if not task.keep_going and (task.out / _STOPPED).exists():
+        for _ in filled:
+            pass
+        return
+    leaf = _leaf_of(task.leaves, first.column(0)[0].as_py())
+    outcome = guarded(task.out, leaf.tile.name, lambda: _label_batches(task, leaf, chain([first], filled)))
+    if "error" in outcome and not task.keep_going:
+        (task.out / _STOPPED).touch()
+    for _ in filled:
+        pass
+    yield outcome_batch(leaf.tile.name, outcome)
 
 
-def _leaf_of(leaves: Sequence[Leaf], index: int) -> Leaf:
+def _label_batches(task: _LabelTask, leaf: InputTile, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
+    tally = Tally()
+    path = task.out / leaf.tile.path
+    with leaf_writer(path, task.schema, task.tiles) as writer:
+        for batch in batches:
+            writer.write(label_rows(task, batch, tally))
+        problem = changed(leaf)
+        if problem or writer.rows != leaf.rows:
+            raise StellarmlError(
+                problem
+                or f"{leaf.path}: holds {leaf.rows} rows, and {writer.rows} could be read: is it damaged?"
+            )
+    return {
+        "files": {str(leaf.tile.path): path.stat().st_size},
+        "rows": writer.rows,
+        "key": tile_key(leaf, task.common),
+        "tally": tally.to_json(),
+    }
+
+
+def _leaf_of(leaves: Sequence[InputTile], index: int) -> InputTile:
     starts = np.array([leaf.tile.range[0] for leaf in leaves])
     return leaves[int(np.searchsorted(starts, index, "right")) - 1]
 
 
-def label_rows(task: _LabelTask, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the output columns for one batch of identity, cuts and features."""
-    from stellarml.inference import features_of, predictor_of
+def label_rows(task: _LabelTask, batch: pa.RecordBatch, tally: Tally) -> pa.RecordBatch:
+    """Return the output columns for one batch of identity, cuts and features, and count it."""
+    from stellarml.inference import predictor_of, unpacked
 
     predictor = predictor_of(task.blob.value, task.sha256)
     names = batch.schema.names
     reddening = batch.column(EBV).to_numpy(zero_copy_only=False) if EBV in names else None
-    found = predictor.label(
-        features_of(batch, predictor.feature_names), task.level, reddening, truth=task.truth
-    )
+    features = unpacked(batch.column(_FEATURES), len(predictor.feature_names))
+    found = predictor.label(features, task.level, reddening, truth=task.truth)
     failed = batch.column(CUTS_FAILED).to_numpy()
     found[QUALITY_FLAGS] = found[QUALITY_FLAGS] | np.where(
         failed != 0, np.int32(QualityFlag.CUT_FAILED), np.int32(0)
     )
+    tally.add(features, found[QUALITY_FLAGS], predictor.manifest.scaler)
     columns = [batch.column(name) for name in (SOURCE_ID, RA, DEC)]
     columns += [pa.array(found[name]) for name in predictor.manifest.output_names(truth=task.truth)]
     columns += [

@@ -221,6 +221,10 @@ def label(
         bool,
         typer.Option("--truth-intervals", help="Intervals of the true parameters, too (NAME_true_lo, _hi)."),
     ] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going/--strict", help="After a tile that failed: do all others, or stop."),
+    ] = True,
     profile: Profile = None,
     overrides: Overrides = None,
     overwrite: Overwrite = False,
@@ -228,6 +232,7 @@ def label(
     """Label every matched star, or every row of a table, with intervals and flags."""
     given = [f"label.level={level}"] if level else []
     given += ["label.truth_intervals=true"] if truth_intervals else []
+    given += [] if keep_going else ["label.keep_going=false"]
     settings = configured(config, profile, [*(overrides or []), *given])
     if table is None:
         if config is None:

@@ -129,6 +129,7 @@ class Label(Section):
     level: Literal[68, 90, 95]
     truth_intervals: bool
     model: str
+    keep_going: bool
     batch_rows: Annotated[int, Field(ge=1)]
 
 

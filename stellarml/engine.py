@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,8 +130,20 @@ def outcome_batch(name: str, outcome: dict[str, Any]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([{"unit": name, "outcome": json.dumps(outcome)}], schema=_ARROW_RESULT)
 
 
-def collect_outcomes(frame: DataFrame, stage: str, out: Path, total: int) -> dict[str, dict[str, Any]]:
+def collect_outcomes(
+    frame: DataFrame,
+    stage: str,
+    out: Path,
+    total: int,
+    *,
+    lost: Callable[[Collection[str]], dict[str, str]] | None = None,
+) -> dict[str, dict[str, Any]]:
     """Run the job, with progress, and return the payload of each unit.
+
+    Parameters
+    ----------
+    lost
+        Given the units that have an outcome, tells those that have none, and why: they have failed.
 
     Raises
     ------
@@ -142,10 +154,13 @@ def collect_outcomes(frame: DataFrame, stage: str, out: Path, total: int) -> dic
     before = _count(marks)
     with progress(stage, "units", total, lambda: _count(marks) - before):
         rows = [(row["unit"], json.loads(row["outcome"])) for row in frame.collect()]
-    failed = {name: outcome for name, outcome in rows if "error" in outcome}
+    told = dict(rows)
+    for name, reason in (lost(told) if lost else {}).items():
+        told[name] = {"error": reason, "kind": errors.StellarmlError.__name__, "trace": ""}
+    failed = {name: outcome for name, outcome in told.items() if "error" in outcome}
     if failed:
-        _raise_failed(stage, failed, len(rows) - len(failed))
-    return {name: outcome["payload"] for name, outcome in rows}
+        _raise_failed(stage, failed, len(told) - len(failed))
+    return {name: outcome["payload"] for name, outcome in told.items()}
 
 
 def _count(folder: Path) -> int:

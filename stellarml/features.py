@@ -35,6 +35,7 @@ __all__ = [
     "feature_differences",
     "label_columns",
     "load_feature_file",
+    "packed_features",
     "shipped_feature_files",
     "used_columns",
 ]
@@ -57,6 +58,20 @@ def feature_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list
     """
     masks = _masks(spec, available_columns)
     return [_float32(substitute(f.expression, masks)).alias(f.name) for f in spec.features]
+
+
+def packed_features(spec: FeatureFile, available_columns: Iterable[str]) -> Column:
+    """Return all inputs as one array of float32 a row, in the order of `spec`; NaN means missing.
+
+    An array of 27 costs a third less than 27 columns on the way from the JVM to Python.
+
+    Raises
+    ------
+    InputError
+        If `null_when` names a column that the table lacks.
+    """
+    nothing = F.lit(float("nan")).cast("float")
+    return F.array(*(F.coalesce(column, nothing) for column in feature_columns(spec, available_columns)))
 
 
 def label_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list[Column]:

@@ -171,7 +171,7 @@ def leaf_files(root: Path, suffix: str) -> list[tuple[Tile, tuple[Path, ...]]]:
 def _listed(root: Path, suffix: str) -> Iterator[tuple[Tile, Path]]:
     dataset = root / "dataset"
     if (root / "partition_info.csv").is_file():
-        for tile in _partition_list(root / "partition_info.csv"):
+        for tile in partition_list(root / "partition_info.csv"):
             yield tile, _leaf_path(root, tile, suffix)
     elif (dataset / "_metadata").is_file():
         metadata = parquet_metadata(dataset / "_metadata")
@@ -194,7 +194,14 @@ def _tile(path: str) -> Tile | None:
     return Tile(int(found[1]), int(found[2])) if found else None
 
 
-def _partition_list(path: Path) -> list[Tile]:
+def partition_list(path: Path) -> list[Tile]:
+    """Read the tiles of a ``partition_info.csv``.
+
+    Raises
+    ------
+    InputError
+        If it lacks Norder or Npix, or they are no integers.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             return [Tile(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(stream)]

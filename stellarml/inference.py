@@ -63,6 +63,18 @@ def features_of(batch: pa.RecordBatch, names: Sequence[str]) -> NDArray[np.float
     return np.ascontiguousarray(features)
 
 
+def unpacked(column: pa.ListArray, width: int) -> NDArray[np.float32]:
+    """Return a column of `stellarml.features.packed_features` as (n, `width`); nothing is copied.
+
+    Raises
+    ------
+    ValueError
+        If a row has another number of features.
+    """
+    values: NDArray[np.float32] = column.flatten().to_numpy()
+    return values.reshape(len(column), width)
+
+
 def label_batch(
     predictor: Predictor, batch: pa.RecordBatch, id_column: str, level: int, *, truth: bool = False
 ) -> pa.RecordBatch:

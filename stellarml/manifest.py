@@ -47,6 +47,7 @@ _PACKAGES = (
     "astropy",
     "hats",
     "numba",
+    "onnxruntime",
 )
 
 
@@ -181,6 +182,7 @@ def stage_run(
     derived: Sequence[Path] = (),
     siblings: Sequence[Path] = (),
     overwrite: bool = False,
+    incremental: bool = False,
 ) -> Iterator[StageRun]:
     """Open `out` for a run of `stage`; ``complete`` is set where there is nothing to do.
 
@@ -192,6 +194,9 @@ def stage_run(
         Raw input files, and folders of finished stages.
     siblings
         Further output folders of the same stage, kept and removed with `out`.
+    incremental
+        Where the configuration, the code or the inputs have changed, keep the output and its marks: the stage itself
+        finds out which units are still right. Only `overwrite` of an output from the same raw inputs clears it.
 
     Raises
     ------
@@ -228,12 +233,14 @@ def stage_run(
                     f"{out}: was made from other inputs than those now named ({_difference(state, inputs)}). "
                     "Give another output folder, or --overwrite to make it anew."
                 )
-            _clear(run)
+            if not (incremental and state["key"] and (state["origin"] != origin or not overwrite)):
+                _clear(run)
         run.marks = read_marks(out)
         if (out / "run.json").exists():
             run.record = read_record(out)
             whole = len(run.marks) == len(_mark_files(out)) == run.record.get("marks")
-            run.complete = whole and all((s / "run.json").exists() for s in siblings)
+            same = state["key"] == key
+            run.complete = same and whole and all((s / "run.json").exists() for s in siblings)
         if not run.complete:
             for folder in (*siblings, out):
                 (folder / "run.json").unlink(missing_ok=True)

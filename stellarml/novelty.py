@@ -12,6 +12,7 @@ Everything is a linear function of the inputs, which `forward` computes in its o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
@@ -26,6 +27,7 @@ USUAL_PERCENTILE = 95.0
 TRIMMED_PERCENTILE = 99.0  # training rows beyond are left out when the distances are fitted a second time
 MIN_VARIANCE = 1e-6
 RIDGE = 1e-3
+BLOCK_ROWS = 1024
 LABEL_REACH = 4.0  # labels are clipped to so many standard deviations
 
 
@@ -69,7 +71,7 @@ def fit_novelty(
         What the networks give these rows, (n, n_labels), in their units.
     """
     mean, std = labels.mean(axis=0), np.maximum(labels.std(axis=0), 1e-9)
-    terms = _terms(labels, mean, std)
+    terms = _terms(labels, mean, std).T
     x = inputs[:, :n_features]
     kept: NDArray[np.bool_] = np.ones(len(x), dtype=bool)
     for _ in range(2):
@@ -78,7 +80,7 @@ def fit_novelty(
         coefficients = _least_squares(terms[kept], x[kept])
         own = _whitening(x[kept] - terms[kept] @ coefficients, axes.shape[1])
         joint, colours = x @ axes - offset, x @ own - terms @ (coefficients @ own)
-        distances = np.stack([_log_square(joint), _log_square(colours)], axis=1)
+        distances = np.stack([_log_square(joint.T), _log_square(colours.T)], axis=1)
         kept = np.atleast_1d((distances <= np.percentile(distances, TRIMMED_PERCENTILE, axis=0)).all(axis=1))
     design = np.hstack([inputs, np.ones((len(inputs), 1))])
     usual = _least_squares(design[kept], distances[kept])
@@ -109,7 +111,8 @@ def novelty_scores(
 ) -> NDArray[np.float64]:
     """Return by how much the logarithms of both squared distances exceed what is usual, (n, 2).
 
-    Sums run term by term, so that a row's score does not depend on the rows beside it.
+    Rows go through in blocks of exactly `BLOCK_ROWS`, the last one padded, so that a row's score does not depend on the
+    rows beside it.
 
     Parameters
     ----------
@@ -118,28 +121,34 @@ def novelty_scores(
     labels
         Shape (n, n_labels), in their units.
     """
-    m = maps.axes
-    terms = _terms(labels, np.asarray(told.label_mean), np.asarray(told.label_std))
-    joint = linear[:, :m] - maps.predicted[-1]
-    colours = linear[:, m : 2 * m].copy()
-    for term, row in zip(terms.T, maps.predicted[:-1], strict=True):
-        colours -= term[:, None] * row
-    distances = np.stack([_log_square(joint), _log_square(colours)], axis=1)
-    usual = np.minimum(linear[:, 2 * m :] + np.asarray(told.bias), np.asarray(told.usual_high))
-    scores: NDArray[np.float64] = distances - usual
+    m, n = maps.axes, len(labels)
+    mean, std = np.asarray(told.label_mean), np.asarray(told.label_std)
+    bias, high = np.array(told.bias)[:, None], np.array(told.usual_high)[:, None]
+    predicted, offset = np.ascontiguousarray(maps.predicted[:-1].T), maps.predicted[-1][:, None]
+    scores = np.empty((n, 2))
+    block, own = np.zeros((2 * m + 2, BLOCK_ROWS)), np.zeros((BLOCK_ROWS, labels.shape[1]))
+    for start in range(0, n, BLOCK_ROWS):
+        rows = slice(start, min(start + BLOCK_ROWS, n))
+        size = rows.stop - start
+        block[:, :size], own[:size] = linear[rows].T, labels[rows]
+        joint = block[:m] - offset
+        colours = block[m : 2 * m] - predicted @ _terms(own, mean, std)
+        distances = np.stack([_log_square(joint), _log_square(colours)])
+        usual = np.minimum(block[2 * m :] + bias, high)
+        scores[rows] = (distances - usual)[:, :size].T
     return scores
 
 
 def _terms(
     labels: NDArray[np.float64], mean: NDArray[np.float64], std: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return 1, the scaled labels and their products of two and three, (n, t)."""
-    z = np.clip((labels - mean) / std, -LABEL_REACH, LABEL_REACH)
-    columns = [np.ones(len(z))]
-    for degree in (1, 2, 3):
-        for chosen in combinations_with_replacement(range(z.shape[1]), degree):
-            columns.append(np.prod(z[:, list(chosen)], axis=1))
-    return np.stack(columns, axis=1)
+    """Return 1, the scaled labels and their products of two and three, (t, n)."""
+    z = np.clip((labels - mean) / std, -LABEL_REACH, LABEL_REACH).T
+    rows = [np.ones(z.shape[1]), *z]
+    for degree in (2, 3):
+        for chosen in combinations_with_replacement(z, degree):
+            rows.append(math.prod(chosen[1:], start=chosen[0]))
+    return np.stack(rows)
 
 
 def _whitening(x: NDArray[np.float64], most: int | None = None) -> NDArray[np.float64]:
@@ -157,4 +166,5 @@ def _least_squares(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np
 
 
 def _log_square(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.log(np.sum(np.ascontiguousarray(x) ** 2, axis=1) + 1e-12), dtype=np.float64)
+    """Return the logarithm of the sum of squares of every column of `x`, (m, n)."""
+    return np.asarray(np.log(np.einsum("mn,mn->n", x, x) + 1e-12), dtype=np.float64)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from stellarml.calibration import POOLED, LabelCalibration, factors, widths_of
 from stellarml.errors import InputError
 from stellarml.flags import QualityFlag
-from stellarml.forward import Answer, Forward, Head
+from stellarml.forward import Answer, Forward
+from stellarml.graph import Head
 from stellarml.model import Bundle, LabelRange, Manifest, unpack_bundle
 from stellarml.novelty import novelty_scores
 from stellarml.patterns import patterns_of

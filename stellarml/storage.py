@@ -97,17 +97,64 @@ def write_parquet(path: Path, table: pa.Table, tiles: Tiles) -> dict[str, Any]:
 
     The bytes depend on the table and on `tiles` alone.
     """
-    with replacing(path) as hidden:
-        pq.write_table(
-            table.combine_chunks(),
-            hidden,
-            row_group_size=tiles.row_group_rows,
+    with leaf_writer(path, table.schema, tiles) as writer:
+        writer.write(table)
+    return {"rows": table.num_rows, "bytes": path.stat().st_size}
+
+
+class LeafWriter:
+    """Writes a Parquet file a row group at a time, whatever the batches that rows come in: see `leaf_writer`."""
+
+    def __init__(self, path: Path, schema: pa.Schema, tiles: Tiles) -> None:
+        self._schema, self._group = schema, tiles.row_group_rows
+        self._held: list[pa.Table] = []
+        self.rows = 0
+        self._writer = pq.ParquetWriter(
+            path,
+            schema,
             compression=tiles.compression,
-            use_dictionary=dictionary_columns(table.schema),
-            write_statistics=[HEALPIX_COLUMN] if HEALPIX_COLUMN in table.column_names else True,
+            use_dictionary=dictionary_columns(schema),
+            write_statistics=[HEALPIX_COLUMN] if HEALPIX_COLUMN in schema.names else True,
             store_schema=True,
         )
-    return {"rows": table.num_rows, "bytes": path.stat().st_size}
+
+    def write(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """Add rows; full row groups are written at once."""
+        self._held.append(rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows]))
+        self.rows += rows.num_rows
+        if sum(table.num_rows for table in self._held) >= self._group:
+            self._flush(self._group)
+
+    def close(self, *, flush: bool = True) -> None:
+        """End the file, with what is held where `flush` is set."""
+        if flush and self._held:
+            self._flush(1)
+        self._writer.close()
+
+    def _flush(self, least: int) -> None:
+        table = pa.concat_tables(self._held)
+        start = 0
+        while table.num_rows - start >= least:
+            group = table.slice(start, self._group).combine_chunks()  # pages end where chunks do
+            self._writer.write_table(group, row_group_size=self._group)
+            start += group.num_rows
+        self._held = [table.slice(start)] if start < table.num_rows else []
+
+
+@contextmanager
+def leaf_writer(path: Path, schema: pa.Schema, tiles: Tiles) -> Iterator[LeafWriter]:
+    """Give a writer of one Parquet file, which is there, whole, when all went well, and otherwise not at all.
+
+    The bytes depend on the rows and on `tiles` alone, not on how many are written at once.
+    """
+    with replacing(path) as hidden:
+        writer = LeafWriter(hidden, schema, tiles)
+        try:
+            yield writer
+        except BaseException:
+            writer.close(flush=False)
+            raise
+        writer.close()
 
 
 def sort_rows(table: pa.Table, *keys: str) -> pa.Table:

@@ -24,8 +24,9 @@ from stellarml.checkpoint import Checkpoint
 from stellarml.config import Split, Train
 from stellarml.feature_file import FeatureFile
 from stellarml.folding import Folded, fold
-from stellarml.forward import Forward, Head
+from stellarml.forward import Forward
 from stellarml.gaps import column_groups, with_gaps
+from stellarml.graph import Head
 from stellarml.held_out import learn_from_held_out
 from stellarml.model import FORMAT, FORMAT_VERSION, Bundle, Manifest, save_bundle
 from stellarml.model_card import CARD, model_card

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from model_tables import TINY, TINY_SCALES, TINY_SHARED, fit_bundle, matrix_of, stars, tiny_bundle
 
-from stellarml.forward import BLOCK_ROWS, TILE_ROWS, Forward, Head
+from stellarml.forward import BLOCK_ROWS, TILE_ROWS, Forward
+from stellarml.graph import Head
 from stellarml.model import Bundle, load_bundle
 from stellarml.network import Trainer, keras
 from stellarml.presets import PRESETS, Phase, Preset

@@ -1,0 +1,372 @@
+"""What labelling costs: the kernel alone, the stage from Parquet to Parquet, the recipe of Spark's documentation.
+
+``engines``: one thread, the three folded 18-layer networks of the preset ``paper`` on the same features by NumPy, ONNX
+Runtime (what the package uses) and Keras ``predict``, beside the rate of NumPy's product of two 2048 x 2048 matrices of
+float32 in the same process. ``stage``: `label_catalogue` on two cores, medians after a first run that is discarded;
+what is not the kernel is the time of two cores less the kernel's, measured in two processes at once in the same run.
+``recipe``: `predict_batch_udf` around ``model.predict``, which gives three numbers a star and no interval, on fewer
+rows. ``slope``: seconds over rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from label_data import make_matched
+from match_data import default_folder
+from model_data import make_sky
+
+from stellarml.config import Config, load_config
+from stellarml.memory import proportional_bytes
+
+SKY_STARS = 2_400_000
+ROWS = 2_000_000
+KERNEL_ROWS = 32_768
+RECIPE_ROWS = 200_000
+TARGETS = {
+    "kernel against sgemm": ">= 0.60",
+    "not the kernel (us of a core per star)": "<= 9",
+    "stars a second": ">= 70,000",
+    "against the recipe": ">= 5",
+    "largest worker (MiB)": "<= 400",
+}
+
+
+def main() -> None:
+    """Do the parts that are asked for and print each as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", default="engines,stage,recipe,slope")
+    parser.add_argument("--data", type=Path, default=default_folder().with_name("bench_label"))
+    parser.add_argument("--sky", type=Path, help="a simulated sky that is there already")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--slope", default="2000000,6000000,20000000")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.data.mkdir(parents=True, exist_ok=True)
+    if options.worker:
+        sys.stdout.write(json.dumps(WORKERS[options.worker](options.data)) + "\n")
+        return
+    sky = options.sky or make_sky(options.data, SKY_STARS)
+    if not (options.data / "models" / "paper" / "run.json").exists():
+        make_model(sky, options.data)
+    told: dict[str, Any] = {}
+    for part in options.parts.split(","):
+        told[part] = PARTS[part](options, sky, told)
+        sys.stdout.write(f"{part}: {json.dumps(told[part], indent=1)}\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"targets: {json.dumps(TARGETS, indent=1)}\n")
+
+
+def make_model(sky: Path, data: Path) -> None:
+    """Train ``paper`` on a few thousand stars: its speed does not depend on what it has learnt."""
+    from stellarml.feature_file import load_feature_file
+    from stellarml.training import train
+    from stellarml.training_set import read_training
+
+    table = read_training(sky / "lake" / "training").slice(0, 8000)
+    config = load_config(overrides=["train.preset=paper", "train.max_epochs=12"])
+    train(
+        table, load_feature_file("paper"), config.train, config.split, data / "models",
+        model_id="paper", provenance={}, progress=lambda line: None,
+    )  # fmt: skip
+    record = {"stage": "train", "key": "bench", "origin": "bench", "inputs": [], "rows": {}, "seconds": 0}
+    (data / "models" / "paper" / "run.json").write_text(json.dumps(record))
+
+
+def config_of(data: Path, rows: int) -> Config:
+    """Return the configuration of a catalogue of `rows` rows; the model is that of `make_model`."""
+    return load_config(
+        overrides=[
+            f"paths.lake={data / f'matched-{rows}' / 'lake'}",
+            f"paths.labels={data / f'matched-{rows}' / 'labels'}",
+            f"paths.models={data / 'models'}",
+            "label.model=paper",
+            "log.level=warning",
+            "spark.master=local[2]",
+        ]
+    )
+
+
+def features_of_sky(data: Path, rows: int) -> npt.NDArray[np.float32]:
+    """Return features of the first rows of the catalogue, kept beside it."""
+    path = data / "features.npy"
+    if not path.exists():
+        from stellarml.features import packed_features
+        from stellarml.session import start_session
+        from stellarml.training_set import feature_file
+
+        config = config_of(data, ROWS)
+        spark = start_session(config.spark)
+        leaf = next((config.path(config.paths.lake) / "matched" / "dataset").rglob("*.parquet"))
+        frame = spark.read.parquet(str(leaf)).limit(rows)
+        packed = frame.select(packed_features(feature_file(config), frame.columns).alias("x")).toArrow()["x"]
+        np.save(path, packed.combine_chunks().flatten().to_numpy().reshape(len(packed), -1))
+        spark.stop()
+    found: npt.NDArray[np.float32] = np.load(path)
+    return found
+
+
+def median_seconds(work: Callable[[], object], runs: int = 5) -> float:
+    """Median of some runs, after one that is discarded."""
+    work()
+    seconds = []
+    for _ in range(runs):
+        started = perf_counter()
+        work()
+        seconds.append(perf_counter() - started)
+    return float(np.median(seconds))
+
+
+def kernel_worker(data: Path) -> dict[str, float]:
+    """One process, one thread: sgemm, the package's engine, the same matrices by NumPy."""
+    from stellarml.model import load_bundle
+    from stellarml.predictor import Predictor
+
+    bundle = load_bundle(data / "models" / "paper")
+    predictor = Predictor(bundle)
+    x = np.resize(np.load(data / "features.npy"), (KERNEL_ROWS, len(predictor.feature_names)))
+    a = np.random.default_rng(0).random((2048, 2048), dtype=np.float32)
+    flops = 2 * sum(k.size for folded in bundle.networks for k in folded.kernels)
+    sgemm = 2 * 2048**3 / median_seconds(lambda: a @ a)
+    ours = median_seconds(lambda: predictor._forward.run(x)) / len(x)
+    all_of_it = median_seconds(lambda: predictor.label(x)) / len(x)
+    plain = median_seconds(lambda: numpy_forward(bundle, x), 3) / len(x)
+    return {
+        "sgemm (Gflop/s)": sgemm / 1e9,
+        "Mflop a star": flops / 1e6,
+        "ONNX Runtime (us)": 1e6 * ours,
+        "NumPy (us)": 1e6 * plain,
+        "labels, intervals and flags (us)": 1e6 * all_of_it,
+        "kernel against sgemm": flops / ours / sgemm,
+        "NumPy against sgemm": flops / plain / sgemm,
+    }
+
+
+def numpy_forward(bundle: Any, features: npt.NDArray[np.float32], tile: int = 512) -> npt.NDArray[np.float32]:
+    """The folded networks with NumPy's products, tile by tile, buffers and all."""
+    from stellarml.scaling import centred
+
+    scaler = bundle.manifest.scaler
+    out = np.empty((len(features), len(bundle.networks)), np.float32)
+    buffers = [
+        [(np.empty((tile, k.shape[1]), k.dtype), np.empty((tile, k.shape[1]), np.float32)) for k in f.kernels]
+        for f in bundle.networks
+    ]
+    for start in range(0, len(features), tile):
+        x, missing = centred(features[start : start + tile], scaler)
+        inputs = np.hstack([x, missing[:, list(scaler.masked)]])
+        for n, (folded, held) in enumerate(zip(bundle.networks, buffers, strict=True)):
+            h, slope = inputs, np.float32(bundle.manifest.networks[n].slope)
+            for kernel, bias, (product, scratch) in zip(folded.kernels, folded.biases, held, strict=True):
+                np.matmul(h, kernel, out=product)
+                product += bias
+                if kernel.shape[1] > 1:
+                    activated = product if product.dtype == np.float32 else product.astype(np.float32)
+                    np.multiply(activated, slope, out=scratch)
+                    h = np.maximum(activated, scratch, out=scratch)
+            out[start : start + tile, n] = product[:, 0]
+    return out
+
+
+def keras_worker(data: Path) -> dict[str, float]:
+    """One process, one thread: Keras ``predict`` of the three networks on inputs that are ready."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    models = [tf.keras.models.load_model(p) for p in sorted((data / "models" / "paper").glob("*.keras"))]
+    x = np.random.default_rng(0).normal(size=(KERNEL_ROWS, models[0].input_shape[1])).astype(np.float32)
+    told = {}
+    for batch in (32, 1024, 8192):
+        count = 2048 if batch == 32 else len(x)
+
+        def predict(count: int = count, batch: int = batch) -> object:
+            return [m.predict(x[:count], batch_size=batch, verbose=0) for m in models]
+
+        seconds = median_seconds(predict, 3)
+        told[f"Keras predict, batches of {batch} (us)"] = 1e6 * seconds / count
+    return told
+
+
+WORKERS: dict[str, Callable[[Path], dict[str, float]]] = {"kernel": kernel_worker, "keras": keras_worker}
+
+
+def in_process(name: str, data: Path, times: int = 1) -> list[dict[str, float]]:
+    """Run a worker in so many processes at once."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    command = [sys.executable, __file__, "--worker", name, "--data", str(data)]
+    running = [
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | threads | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+        for _ in range(times)
+    ]
+    return [json.loads(p.communicate()[0].splitlines()[-1]) for p in running]
+
+
+def engines_part(options: argparse.Namespace, sky: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """Each engine alone on the machine, and ours on both cores at once."""
+    make_matched(sky, options.data / f"matched-{ROWS}", ROWS)
+    features_of_sky(options.data, KERNEL_ROWS)
+    alone = in_process("kernel", options.data)[0] | in_process("keras", options.data)[0]
+    return {"alone": alone, "both cores": in_process("kernel", options.data, 2)}
+
+
+def stage_part(options: argparse.Namespace, sky: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """The stage on two cores; its workers' and driver's memory."""
+    make_matched(sky, options.data / f"matched-{ROWS}", ROWS)
+    rows, seconds, memory = timed_stage(options.data, ROWS, options.runs)
+    found: dict[str, Any] = {"rows": rows, "seconds": seconds, **memory}
+    middle = float(np.median(seconds))
+    found |= {"stars a second": rows / middle, "core us a star": 2e6 * middle / rows}
+    if "engines" in told:
+        kernel = np.mean([w["ONNX Runtime (us)"] for w in told["engines"]["both cores"]])
+        found["not the kernel (us of a core per star)"] = found["core us a star"] - float(kernel)
+    return found
+
+
+def timed_stage(data: Path, rows: int, runs: int) -> tuple[int, list[float], dict[str, float]]:
+    """Return rows, the seconds of each run, and the largest memory of a worker and of the driver's JVM."""
+    from stellarml.catalogue import label_catalogue
+    from stellarml.session import start_session
+
+    config = config_of(data, rows)
+    spark = start_session(config.spark)
+    seconds, found = [], 0
+    with Watch() as watch:
+        for _ in range(runs + 1):
+            shutil.rmtree(config.path(config.paths.labels), ignore_errors=True)
+            record = label_catalogue(spark, config)
+            seconds.append(record["seconds"])
+            found = record["rows"]["out"]
+    spark.stop()
+    return found, seconds[1:], watch.told()
+
+
+class Watch:
+    """Samples memory of the Python workers (resident) and of this process with its JVM (proportional), in MiB."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._worker = self._jvm = 0.0
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(0.5):
+            for entry in Path("/proc").glob("[0-9]*"):
+                try:
+                    command = (entry / "cmdline").read_bytes()
+                    size = int((entry / "statm").read_text().split()[1]) * 4096 / 2**20
+                except OSError:
+                    continue
+                if b"worker_daemon" in command or b"pyspark.daemon" in command:
+                    self._worker = max(self._worker, size)
+                elif b"org.apache.spark" in command:
+                    self._jvm = max(self._jvm, proportional_bytes(int(entry.name)) / 2**20)
+
+    def told(self) -> dict[str, float]:
+        """Return the largest sizes."""
+        return {"largest worker (MiB)": self._worker, "JVM (MiB)": self._jvm}
+
+
+def recipe_part(options: argparse.Namespace, sky: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """The recipe: features in an array column, one model.predict for each network in a predict_batch_udf."""
+    from pyspark.ml.functions import predict_batch_udf
+    from pyspark.sql import functions as sf
+    from pyspark.sql.types import ArrayType, FloatType
+
+    from stellarml.features import packed_features
+    from stellarml.session import start_session
+    from stellarml.training_set import feature_file
+
+    make_matched(sky, options.data / f"matched-{ROWS}", ROWS)
+    config = config_of(options.data, ROWS)
+    spark = start_session(config.spark)
+    files = sorted(str(p) for p in (options.data / "models" / "paper").glob("*.keras"))
+    frame = spark.read.parquet(str(config.path(config.paths.lake) / "matched" / "dataset")).limit(RECIPE_ROWS)
+    frame = frame.select("source_id", packed_features(feature_file(config), frame.columns).alias("x"))
+    frame.repartition(2).write.mode("overwrite").parquet(str(options.data / "recipe-in"))
+    ready = spark.read.parquet(str(options.data / "recipe-in"))
+    width = json.loads((options.data / "models" / "paper" / "bundle.json").read_text())["scaler"]["center"]
+
+    def make_predict() -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+        import tensorflow as tf
+
+        models = [tf.keras.models.load_model(path) for path in files]
+        inputs = models[0].input_shape[1]
+
+        def predict(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            padded = np.zeros((len(x), inputs), np.float32)
+            padded[:, : min(inputs, x.shape[1])] = np.nan_to_num(x)[:, :inputs]
+            return np.hstack([m.predict(padded, verbose=0, batch_size=8192) for m in models])
+
+        return predict
+
+    udf = predict_batch_udf(
+        make_predict,
+        return_type=ArrayType(FloatType()),
+        batch_size=8192,
+        input_tensor_shapes=[[len(width)]],
+    )
+
+    def work() -> None:
+        out = ready.select("source_id", udf(sf.col("x")).alias("labels"))
+        out.write.mode("overwrite").parquet(str(options.data / "recipe-out"))
+
+    seconds = median_seconds(work, 3)
+    rows = ready.count()
+    spark.stop()
+    found = {"rows": rows, "seconds": seconds, "stars a second": rows / seconds}
+    if "stage" in told:
+        found["against the recipe"] = told["stage"]["stars a second"] / found["stars a second"]
+    return found
+
+
+def slope_part(options: argparse.Namespace, sky: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """Microseconds a star and memory for more and more rows."""
+    found: dict[str, Any] = {}
+    for rows in sorted(int(text) for text in options.slope.split(",")):
+        make_matched(sky, options.data / f"matched-{rows}", rows)
+        count, seconds, memory = timed_stage(options.data, rows, 3 if rows <= 6_000_000 else 1)
+        found[f"{count:,} rows"] = {"us a star": 1e6 * float(np.median(seconds)) / count, **memory}
+        shutil.rmtree(options.data / f"matched-{rows}" / "labels", ignore_errors=True)
+        sleep(1)
+    return found
+
+
+Part = Callable[[argparse.Namespace, Path, dict[str, Any]], dict[str, Any]]
+PARTS: dict[str, Part] = {
+    "engines": engines_part,
+    "stage": stage_part,
+    "recipe": recipe_part,
+    "slope": slope_part,
+}
+
+
+if __name__ == "__main__":
+    main()
