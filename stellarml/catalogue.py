@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,14 +51,14 @@ from stellarml.schema import (
     arrow_schema,
     label_columns,
 )
-from stellarml.storage import leaf_writer, write_atomically
+from stellarml.storage import leaf_writer
 from stellarml.training_set import feature_file
+from stellarml.versions import publish
 
 if TYPE_CHECKING:
     from pyspark import Broadcast
     from pyspark.sql import DataFrame, SparkSession
 
-CURRENT = "current.json"
 RIGHT_CUTS_SHIFT = 32
 _FEATURES = "features"
 _STOPPED = ".stopped"
@@ -109,7 +108,7 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
         incremental=True,
     ) as run:
         if run.complete:
-            _publish(config, manifest.id)
+            publish(config, manifest.id)
             return run.record
         tiles = input_tiles(lake / "matched")
         blob, sha256 = pack_bundle(model)
@@ -144,9 +143,10 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
             {"in": sum(found.rows for found in tiles), "out": rows, "without_flag": tally.without_flag},
             units=len(done),
             model_id=manifest.id,
+            preset=manifest.preset,
             label=tally.told(manifest),
         )
-        _publish(config, manifest.id)
+        publish(config, manifest.id)
         return record
 
 
@@ -286,18 +286,3 @@ def _constant(text: str, rows: int) -> pa.Array:
 def output_schema(labels: Sequence[LabelRange], truth: bool) -> pa.Schema:
     """Return the columns of a labelled catalogue, in their order, with units and descriptions."""
     return arrow_schema(label_columns([(label.name, label.unit) for label in labels], truth))
-
-
-def _publish(config: Config, model_id: str) -> None:
-    """Name the published version: one small file, replaced in one step."""
-    pointer = config.path(config.paths.labels) / CURRENT
-    if pointer.exists() and json.loads(pointer.read_text()).get("model_id") == model_id:
-        return
-    content = {"model_id": model_id, "published_utc": datetime.now(UTC).isoformat(timespec="seconds")}
-    write_atomically(pointer, json.dumps(content) + "\n")
-
-
-def current_model(config: Config) -> str | None:
-    """Return the id of the published version, or None."""
-    pointer = config.path(config.paths.labels) / CURRENT
-    return str(json.loads(pointer.read_text())["model_id"]) if pointer.exists() else None

@@ -24,6 +24,7 @@ from stellarml.cli_options import (
     Profile,
     configured,
 )
+from stellarml.cli_versions import diff, models
 from stellarml.config import Config, load_config
 from stellarml.errors import StellarmlError, UserError
 from stellarml.log import configure_logging, get_logger
@@ -265,6 +266,10 @@ app.command(
     epilog="Example: stellarml match gaia/ skymapper/ --left-survey gaia_dr3 --right-survey skymapper_dr2 --out xm"
 )(match)
 app.command(epilog="Example: stellarml margin xm/matches --arcsec 10")(margin)
+
+
+app.command(epilog="Example: stellarml models --config config.toml --prune 3")(models)
+app.command(epilog="Example: stellarml diff default-1 default-2 --config config.toml")(diff)
 
 
 @app.command(epilog="Example: stellarml doctor --config config.toml")

@@ -303,6 +303,19 @@ def _clear(run: StageRun) -> None:
 
 
 @contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold the lock of an output folder, as a run does.
+
+    Raises
+    ------
+    OutputBusyError
+        If a living run holds it.
+    """
+    with _lock(out):
+        yield
+
+
+@contextmanager
 def _lock(out: Path) -> Iterator[None]:
     with (out / ".lock").open("a+") as stream:
         try:

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stellarml.catalogue import current_model
 from stellarml.config import Config
 from stellarml.errors import InputError
 from stellarml.manifest import read_record, stage_run
 from stellarml.model import Manifest, load_bundle
 from stellarml.training_set import read_leaves
+from stellarml.versions import current_model
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

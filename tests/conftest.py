@@ -73,3 +73,16 @@ def small_config(small_chain: Path) -> Callable[..., object]:
     return lambda *more: load_config(
         small_chain / "config.toml", overrides=(*SMALL_TILES, *more), environment={}
     )
+
+
+@pytest.fixture
+def labelled(small_chain: Path, small_config: Callable[..., object], tmp_path: Path) -> Callable[..., object]:
+    """Own copies of matched, model and labels of the finished chain; returns their configuration with overrides."""
+    import shutil
+
+    for name in ("matched", "training"):
+        shutil.copytree(small_chain / "lake" / name, tmp_path / "lake" / name)
+    for name in ("models", "labels"):
+        shutil.copytree(small_chain / name, tmp_path / name)
+    own = [f"paths.{name}={tmp_path / name}" for name in ("lake", "models", "labels")]
+    return lambda *more: small_config(*own, *more)

@@ -1,4 +1,4 @@
-"""The stage label on changed, damaged and odd tiles: what is labelled again, what is told, and the same bytes always."""
+"""The stage label on changed, damaged and odd tiles: what is labelled again, what is told, the same bytes always."""
 
 from __future__ import annotations
 
@@ -24,16 +24,6 @@ from stellarml.label_tiles import input_tiles
 from stellarml.manifest import read_record
 
 Configured = Callable[..., Config]
-
-
-@pytest.fixture
-def labelled(small_chain: Path, small_config: Configured, tmp_path: Path) -> Configured:
-    """Own copies of matched, model and labels of the finished chain; returns their configuration with overrides."""
-    shutil.copytree(small_chain / "lake" / "matched", tmp_path / "lake" / "matched")
-    for name in ("models", "labels"):
-        shutil.copytree(small_chain / name, tmp_path / name)
-    own = [f"paths.{name}={tmp_path / name}" for name in ("lake", "models", "labels")]
-    return lambda *more: small_config(*own, *more)
 
 
 def out_of(config: Config) -> Path:

@@ -1,0 +1,117 @@
+"""Labelled versions: listed, compared, pruned, published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from stellarml.catalogue import label_catalogue
+from stellarml.cli import app
+from stellarml.config import Config
+from stellarml.errors import InputError, OutputBusyError, UserError
+from stellarml.fit import train_model
+from stellarml.manifest import held
+from stellarml.versions import compare, current_model, prune, version_named, versions_of
+
+Configured = Callable[..., Config]
+
+
+@pytest.fixture
+def two(labelled: Configured, spark: Any) -> Config:
+    """A second model beside the first; the second is published."""
+    config = labelled("train.max_epochs=2", "train.seed=5")
+    train_model(config)
+    label_catalogue(spark, config)
+    return config
+
+
+def rows_of(folder: Path) -> pd.DataFrame:
+    parts = [pq.read_table(p, partitioning=None).to_pandas() for p in (folder / "dataset").rglob("*.parquet")]
+    return pd.concat(parts).set_index("source_id").sort_index()
+
+
+def test_versions_are_listed_compared_and_pruned(two: Config, spark: Any, tmp_path: Path) -> None:
+    first, second = versions_of(two)
+    assert (first.current, second.current) == (False, True)
+    assert second.id == current_model(two) and second.record["preset"] == "small"
+
+    found = compare(spark, first, second)
+    a, b = rows_of(first.folder), rows_of(second.folder)
+    assert (found.both, found.only_first, found.only_second) == (len(a), 0, 0)
+    assert found.flags_differ == pytest.approx((a.quality_flags != b.quality_flags).mean())
+    by_label = {name: [m for m in found.moved if m.label == name] for name in ("teff", "logg", "feh")}
+    for name, moved in by_label.items():
+        step = (b[name] - a[name]).astype(float)
+        outside = (b[name] < a[f"{name}_lo"]) | (b[name] > a[f"{name}_hi"])
+        whole, *bins = moved
+        assert whole.stars == len(a) and whole.low is None
+        assert whole.largest == pytest.approx(step.abs().max(), rel=1e-5)
+        assert whole.beyond == pytest.approx(outside.mean())
+        assert np.allclose(whole.quantiles, np.quantile(step, [0.16, 0.5, 0.84]), atol=0.02 * step.std())
+        assert len(bins) > 2
+        for row in bins:
+            chosen = (a[name] >= row.low) & (a[name] < row.high)
+            assert row.stars == chosen.sum() and row.beyond == pytest.approx(outside[chosen].mean())
+    same = compare(spark, first, first)
+    assert same.flags_differ == 0 and all(m.largest == 0 and m.beyond == 0 for m in same.moved)
+
+    assert prune(two, 2) == []
+    with pytest.raises(UserError, match="expected at least 1"):
+        prune(two, 0)
+    with held(first.folder), pytest.raises(OutputBusyError):
+        prune(two, 1)
+    assert prune(two, 1) == [first.id]
+    assert [v.id for v in versions_of(two)] == [second.id] and not first.folder.exists()
+    assert prune(two, 1) == []
+
+
+def test_the_published_version_is_never_pruned(two: Config) -> None:
+    first, second = versions_of(two)
+    pointer = two.path(two.paths.labels) / "current.json"
+    pointer.write_text(json.dumps({"model_id": first.id}))
+    assert prune(two, 1) == []
+    assert {v.id for v in versions_of(two)} == {first.id, second.id}
+
+
+def test_stars_of_one_version_only(two: Config, spark: Any) -> None:
+    first, second = versions_of(two)
+    listed = second.folder / "partition_info.csv"
+    lines = listed.read_text().splitlines()
+    listed.write_text("\n".join(lines[:-1]) + "\n")
+    found = compare(spark, first, second)
+    assert 0 < found.only_first == first.record["rows"]["out"] - found.both
+
+
+def test_unknown_unfinished_and_damaged(two: Config) -> None:
+    first, _ = versions_of(two)
+    with pytest.raises(UserError, match=rf"no finished version '{first.id}x'. Did you mean '{first.id}'"):
+        version_named(two, first.id + "x")
+    (first.folder / "run.json").unlink()
+    assert len(versions_of(two)) == 1
+    (two.path(two.paths.labels) / "current.json").write_text("{")
+    with pytest.raises(InputError, match=r"current.json: is damaged"):
+        versions_of(two)
+
+
+def test_the_commands(two: Config, small_chain: Path, tmp_path: Path) -> None:
+    first, second = versions_of(two)
+    given = ["--config", str(small_chain / "config.toml"), "--set", f"paths.labels={tmp_path / 'labels'}"]
+    run = CliRunner(env={"COLUMNS": "200"})
+    listed = run.invoke(app, ["models", *given])
+    assert listed.exit_code == 0, listed.output
+    assert first.id in listed.output and second.id in listed.output and "yes" in listed.output
+    told = run.invoke(app, ["diff", first.id, second.id, *given, "--out", str(tmp_path / "diff.json")])
+    assert told.exit_code == 0, told.output
+    assert "left its interval" in told.output and "teff" in told.output
+    numbers = json.loads((tmp_path / "diff.json").read_text())
+    assert numbers["both"] == first.record["rows"]["out"] and len(numbers["moved"]) > 9
+    none = run.invoke(app, ["models", "--config", given[1], "--set", f"paths.labels={tmp_path / 'nowhere'}"])
+    assert none.exit_code == 0 and "No version has been labelled" in none.output
