@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 STARS ?= 200000
 
-.PHONY: demo test lint types imports pytest pytest-unit pytest-spark mutants install install-test bench-ingest bench-simulate bench-match bench-tiling bench-model bench-label clean
+.PHONY: demo test lint types imports pytest pytest-unit pytest-spark mutants faults install install-test bench-ingest bench-simulate bench-match bench-tiling bench-model bench-label clean
 
 demo: install
 	$(BIN)/stellarml demo --out $(OUT) --stars $(STARS)
@@ -24,14 +24,14 @@ imports:
 
 # Tests of one process beside those that need Spark, which leaves most of its cores idle.
 pytest:
-	@echo "tests/unit beside tests/spark and tests/jobs, each shown when it has ended"
+	@echo "tests/unit beside tests/spark, tests/jobs and tests/cluster, each shown when it has ended"
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target pytest-unit pytest-spark
 
 pytest-unit:
 	$(BIN)/python -m pytest tests/unit
 
 pytest-spark:
-	$(BIN)/python -m pytest tests/spark tests/jobs
+	$(BIN)/python -m pytest tests/spark tests/jobs tests/cluster
 
 # Ingest of bulk files against `gzip -dc` on the same files, two at a time, in one run.
 bench-ingest: install
@@ -59,6 +59,10 @@ bench-model: install
 # Labelling: engines, Parquet to Parquet on two cores, the recipe of Spark's documentation, time over rows.
 bench-label: install
 	$(BIN)/python tests/bench/bench_label.py
+
+# Parts of a cluster killed at random moments while it labels, 24 times.
+faults: install-test
+	STELLARML_FAULTS=24 $(BIN)/python -m pytest tests/cluster
 
 # Faults put into a copy of the cross-match, one by one: the tests must notice each.
 mutants: install-test

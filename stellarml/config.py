@@ -17,13 +17,14 @@ from pydantic import Field, ValidationError
 
 from stellarml.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.layers import Section, environment_layer, merge, parse_override, problems_of, read_toml
+from stellarml.resources import package_folder
 
 PROFILES = ("laptop", "cluster", "paper", "demo")
 
 
 def conf_dir() -> Path:
     """Return the folder of shipped configuration: inside the wheel, or beside the package in a checkout."""
-    package = Path(__file__).parent
+    package = package_folder()
     for candidate in (package / "conf", package.parent / "conf"):
         if (candidate / "base.toml").is_file():
             return candidate

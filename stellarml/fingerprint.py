@@ -16,6 +16,7 @@ from typing import Any
 
 import stellarml
 from stellarml.errors import InputError
+from stellarml.resources import package_folder
 
 _BLOCK = 65_536
 _SAMPLES = 16
@@ -61,7 +62,7 @@ def origin_of(records: Sequence[dict[str, Any]]) -> str:
 @cache
 def code_identity() -> dict[str, str]:
     """Return version, commit (where the package is a git checkout) and a digest of stellarml's source."""
-    package = Path(stellarml.__file__).parent
+    package = package_folder()
     sources = sorted(p for p in package.rglob("*.py") if "__pycache__" not in p.parts)
     return {
         "version": stellarml.__version__,

@@ -1,0 +1,204 @@
+"""The job label on a real cluster of processes, and what happens when parts of it are killed.
+
+Executors have a Python of their own, which sees the installed libraries but neither this checkout nor TensorFlow: the
+package comes by ``--py-files`` or not at all. ``STELLARML_FAULTS`` sets how many faults are tried (3; `make faults`
+tries 24).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from standalone import Cluster, command_of, descendants, kill, shipped_package
+
+from stellarml.catalogue import label_catalogue
+from stellarml.config import Tiles
+from stellarml.hats_catalogue import write_catalogue
+from stellarml.label_tiles import input_tiles
+
+FAULTS = int(os.environ.get("STELLARML_FAULTS", "3"))
+KINDS = ("executor", "driver", "python worker", "worker leaves", "terminated", "leaf deleted")
+WINDOW_S = 12.0
+TILES = ("tiles.max_rows=3000", "tiles.row_group_rows=1000", "train.max_epochs=30")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shipped_package(tmp_path_factory.mktemp("package"))
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that finds the installed libraries, but no editable install, and no TensorFlow."""
+    folder = tmp_path_factory.mktemp("python")
+    venv.create(folder, with_pip=False, symlinks=True)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    own = folder / "lib" / version / "site-packages"
+    (own / "libraries.pth").write_text(f"{Path(pa.__file__).parents[1]}\n")
+    (own / "tensorflow").mkdir()
+    (own / "tensorflow" / "__init__.py").write_text(
+        "raise ImportError('executors must not need TensorFlow')\n"
+    )
+    told = subprocess.run(
+        [folder / "bin" / "python", "-c", "import pyarrow, pyspark, onnxruntime; import stellarml.model"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+    )
+    assert "No module named 'stellarml" in told.stderr, told.stderr
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def sky(
+    small_chain: Path, spark: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, bytes]]:
+    """Matched stars in many small tiles, and the leaves of their labels as made in local mode."""
+    from stellarml.config import load_config
+
+    root = tmp_path_factory.mktemp("many")
+    shutil.copytree(small_chain / "models", root / "models")
+    shutil.copy(small_chain / "config.toml", root / "config.toml")
+    old, new = small_chain / "lake" / "matched", root / "lake" / "matched"
+    table = pa.concat_tables(pq.read_table(found.path, partitioning=None) for found in input_tiles(old))
+    tiles = Tiles(max_rows=400, row_group_rows=1000, min_order=0, max_order=12, compression="zstd")
+    write_catalogue(new, table, tiles, name="matched", ra="ra", dec="dec", id_column="source_id")
+    shutil.copy(old / "run.json", new / "run.json")
+    config = load_config(root / "config.toml", overrides=TILES, environment={})
+    label_catalogue(spark, config)  # type: ignore[arg-type]
+    expected = leaves(root)
+    assert len(expected) > 30
+    shutil.rmtree(root / "labels")
+    return root, expected
+
+
+def leaves(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted((root / "labels").rglob("*.parquet"))}
+
+
+class Run:
+    """One spark-submit of the job label; its log is read while it runs."""
+
+    def __init__(self, cluster: Cluster, root: Path, package: Path, python: Path) -> None:
+        options = [part for value in TILES for part in ("--set", value)]
+        command = cluster.submit_command(
+            "label", "--config", str(root / "config.toml"), *options, package=package, python=str(python)
+        )
+        self.log = root / "submit.log"
+        self._stream = self.log.open("wb")
+        self.process = subprocess.Popen(
+            command, stdout=self._stream, stderr=self._stream, env=cluster.environment()
+        )
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, line: str, seconds: float = 180) -> None:
+        end = time.monotonic() + seconds
+        while line not in self.text():
+            assert time.monotonic() < end and self.process.poll() is None, self.text()[-3000:]
+            time.sleep(0.1)
+
+    def end(self, seconds: float = 300) -> int:
+        try:
+            return self.process.wait(seconds)
+        finally:
+            self._stream.close()
+
+    def tiles_told(self) -> dict[str, int]:
+        lines = [json.loads(line) for line in self.text().splitlines() if '"event": "tiles"' in line]
+        return {key: lines[-1][key] for key in ("to_do", "kept", "removed")}
+
+
+def test_a_cluster_makes_the_same_bytes(
+    cluster: Cluster, sky: tuple[Path, dict[str, bytes]], package: Path, python: Path
+) -> None:
+    root, expected = sky
+    shutil.rmtree(root / "labels", ignore_errors=True)
+    run = Run(cluster, root, package, python)
+    assert run.end() == 0, run.text()[-3000:]
+    assert leaves(root) == expected
+    assert run.tiles_told() == {"to_do": len(expected), "kept": 0, "removed": 0}
+
+
+def pick(cluster: Cluster, wanted: Callable[[str], bool], draw: random.Random) -> int | None:
+    """Choose one of the cluster's processes by its command line."""
+    every = [pid for process in cluster.processes.values() for pid in descendants(process.pid)]
+    found = [pid for pid in every if wanted(command_of(pid))]
+    return draw.choice(found) if found else None
+
+
+def strike(kind: str, cluster: Cluster, run: Run, draw: random.Random) -> None:
+    """Do what the fault is, now."""
+    if kind == "driver":
+        for pid in (*descendants(run.process.pid), run.process.pid):
+            kill(pid)
+    elif kind == "terminated":
+        for pid in (*descendants(run.process.pid), run.process.pid):
+            kill(pid, signal.SIGTERM)
+    elif kind == "worker leaves":
+        cluster.kill_worker(0)
+        time.sleep(draw.uniform(0, 5))
+        cluster.start_worker(0)
+    elif kind in ("executor", "python worker"):
+        name = "CoarseGrainedExecutorBackend" if kind == "executor" else "pyspark.daemon"
+        pid = pick(cluster, lambda command: name in command, draw)
+        if pid is not None:
+            kill(pid)
+
+
+@pytest.mark.parametrize("number", range(FAULTS))
+def test_killed_and_run_again(
+    cluster: Cluster, sky: tuple[Path, dict[str, bytes]], package: Path, python: Path, number: int
+) -> None:
+    root, expected = sky
+    kind, draw = KINDS[number % len(KINDS)], random.Random(number)
+    shutil.rmtree(root / "labels", ignore_errors=True)
+    run = Run(cluster, root, package, python)
+    run.wait_for('"event": "tiles"')
+    time.sleep(draw.uniform(0, WINDOW_S))
+    strike(kind, cluster, run, draw)
+    status = run.end()
+    if kind == "leaf deleted":
+        assert status == 0
+        (root / draw.choice(sorted(expected))).unlink()
+    before = len(list((root / "labels").rglob("_done/*.json")))
+    if status != 0 or kind == "leaf deleted":
+        run = Run(cluster, root, package, python)
+        assert run.end() == 0, run.text()[-3000:]
+        if before < len(expected) or kind == "leaf deleted":
+            told = run.tiles_told()
+            assert told["kept"] + told["to_do"] == len(expected)
+            assert told["to_do"] == (1 if kind == "leaf deleted" else len(expected) - before)
+    assert leaves(root) == expected, f"after: {kind}"
+    assert not list((root / "labels").rglob("*.tmp"))
+    pointed = json.loads((root / "labels" / "current.json").read_text())["model_id"]
+    record = json.loads((root / "labels" / pointed / "run.json").read_text())
+    assert (
+        record["rows"]["in"]
+        == record["rows"]["out"]
+        == sum(pq.read_metadata(root / name).num_rows for name in expected)
+    )
+    if kind in ("executor", "python worker", "worker leaves"):
+        assert status == 0, "Spark does again what an executor did not finish"
