@@ -36,9 +36,9 @@ from stellarml.label_tiles import (
     why_unreadable,
 )
 from stellarml.log import get_logger
-from stellarml.manifest import StageRun, stage_run
+from stellarml.manifest import StageRun, mark_path, stage_run
 from stellarml.model import LabelRange, load_bundle, pack_bundle
-from stellarml.monitoring import Tally, total
+from stellarml.monitoring import Tally, prometheus_text, total
 from stellarml.registry import chosen_model
 from stellarml.schema import (
     CUTS_FAILED,
@@ -51,7 +51,7 @@ from stellarml.schema import (
     arrow_schema,
     label_columns,
 )
-from stellarml.storage import leaf_writer
+from stellarml.storage import leaf_writer, write_atomically
 from stellarml.training_set import feature_file
 from stellarml.versions import publish
 
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 RIGHT_CUTS_SHIFT = 32
+METRICS = "metrics.prom"
 _FEATURES = "features"
 _STOPPED = ".stopped"
 _TOLERANT = {"ignoreCorruptFiles": "true", "ignoreMissingFiles": "true"}
@@ -125,7 +126,7 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
             config.tiles,
             (code_identity()["digest"], json.dumps(relevant, sort_keys=True)),
         )
-        marks = _label_pending(spark, config, run, task, lake / "matched")
+        marks, kept = _label_pending(spark, config, run, task, lake / "matched")
         done = [marks[found.tile.name] for found in tiles if found.tile.name in marks]
         rows = sum(mark["rows"] for mark in done)
         finish_catalogue(
@@ -142,18 +143,20 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
         record = run.finish(
             {"in": sum(found.rows for found in tiles), "out": rows, "without_flag": tally.without_flag},
             units=len(done),
+            units_done=len(done) - kept,
             model_id=manifest.id,
             preset=manifest.preset,
             label=tally.told(manifest),
         )
         publish(config, manifest.id)
+        write_atomically(config.path(config.paths.labels) / METRICS, prometheus_text(record))
         return record
 
 
 def _label_pending(
     spark: SparkSession, config: Config, run: StageRun, task: _LabelTask, matched: Path
-) -> dict[str, dict[str, Any]]:
-    """Label what is new or has changed, remove what has vanished; return the marks of all tiles."""
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """Label what is new or has changed, remove what has vanished; return all marks, and how many there were before."""
     from stellarml.features import check_features
 
     kept, pending = split_done(task.leaves, run.marks, task.common)
@@ -161,7 +164,9 @@ def _label_pending(
     get_logger().info("tiles", stage="label", to_do=len(pending), kept=len(kept), removed=removed)
     (run.out / _STOPPED).unlink(missing_ok=True)
     if not pending:
-        return kept
+        return kept, len(kept)
+    for leaf in pending:
+        mark_path(run.out, leaf.tile.name).unlink(missing_ok=True)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(config.label.batch_rows))
     found = [leaf for leaf in pending if not leaf.problem]
     read = spark.read.options(**_TOLERANT).schema(_spark_schema(schema_of(matched, task.leaves)))
@@ -175,9 +180,10 @@ def _label_pending(
         return {leaf.tile.name: leaf.problem or why_unreadable(leaf) for leaf in without}
 
     try:
-        return kept | collect_outcomes(
-            _labelling(frame, task, config), "label", run.out, len(pending), lost=lost
-        )
+        rows = {leaf.tile.name: leaf.rows for leaf in pending}
+        job = _labelling(frame, task, config)
+        done = collect_outcomes(job, "label", run.out, len(pending), lost=lost, rows=rows)
+        return kept | done, len(kept)
     finally:
         (run.out / _STOPPED).unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +137,7 @@ def collect_outcomes(
     total: int,
     *,
     lost: Callable[[Collection[str]], dict[str, str]] | None = None,
+    rows: Mapping[str, int] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Run the job, with progress, and return the payload of each unit.
 
@@ -144,6 +145,8 @@ def collect_outcomes(
     ----------
     lost
         Given the units that have an outcome, tells those that have none, and why: they have failed.
+    rows
+        Stars of each unit, for a rate of stars a second in the progress.
 
     Raises
     ------
@@ -151,10 +154,16 @@ def collect_outcomes(
         Telling every unit that failed.
     """
     marks = out / "_done"
-    before = _count(marks)
-    with progress(stage, "units", total, lambda: _count(marks) - before):
-        rows = [(row["unit"], json.loads(row["outcome"])) for row in frame.collect()]
-    told = dict(rows)
+    before = _names(marks)
+
+    def done() -> int:
+        return len(_names(marks) - before)
+
+    def stars() -> int:
+        return sum(rows.get(name, 0) for name in _names(marks) - before) if rows else 0
+
+    with progress(stage, "units", total, done, stars if rows else None):
+        told = {row["unit"]: json.loads(row["outcome"]) for row in frame.collect()}
     for name, reason in (lost(told) if lost else {}).items():
         told[name] = {"error": reason, "kind": errors.StellarmlError.__name__, "trace": ""}
     failed = {name: outcome for name, outcome in told.items() if "error" in outcome}
@@ -163,8 +172,8 @@ def collect_outcomes(
     return {name: outcome["payload"] for name, outcome in told.items()}
 
 
-def _count(folder: Path) -> int:
-    return sum(1 for _ in folder.glob("*.json")) if folder.is_dir() else 0
+def _names(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.json")} if folder.is_dir() else set()
 
 
 def _raise_failed(stage: str, failed: dict[str, dict[str, Any]], finished: int) -> None:

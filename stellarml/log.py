@@ -45,13 +45,17 @@ def configure_logging(settings: Log) -> None:
 
 
 @contextmanager
-def progress(stage: str, what: str, total: int, done: Callable[[], int]) -> Iterator[None]:
+def progress(
+    stage: str, what: str, total: int, done: Callable[[], int], stars: Callable[[], int] | None = None
+) -> Iterator[None]:
     """Log every few seconds how many of `total` units are done and how long the rest will take.
 
     Parameters
     ----------
     done
         Counts finished units; called from a thread.
+    stars
+        Counts finished stars, where there are any.
     """
     log = get_logger()
     stop = threading.Event()
@@ -64,7 +68,8 @@ def progress(stage: str, what: str, total: int, done: Callable[[], int]) -> Iter
             elapsed = time.monotonic() - started
             rate = (finished - first) / elapsed
             left = f"{(total - finished) / rate:.0f} s" if rate > 0 else "unknown"
-            log.info("progress", stage=stage, done=f"{finished}/{total} {what}", time_left=left)
+            more = {"stars_a_second": round(stars() / elapsed)} if stars else {}
+            log.info("progress", stage=stage, done=f"{finished}/{total} {what}", time_left=left, **more)
 
     thread = threading.Thread(target=tick, name="progress", daemon=True)
     thread.start()

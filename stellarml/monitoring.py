@@ -7,6 +7,7 @@ stars: 0 for stars like the training stars' middle, 1 for a shift by half of the
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,6 +83,51 @@ class Tally:
                 for name, known, value in zip(names, self.known, drift, strict=True)
             },
         }
+
+
+def prometheus_text(record: Mapping[str, Any]) -> str:
+    """Return run.json of a labelled catalogue in Prometheus' text format, for a textfile collector.
+
+    Time is that of the call; every line carries the model.
+    """
+    told = record["label"]
+    own = {"model": record["model_id"]}
+    gauges: list[tuple[str, str, list[tuple[dict[str, str], float | None]]]] = [
+        ("rows", "Stars in the labelled catalogue.", [(own, record["rows"]["out"])]),
+        ("rows_without_flag", "Stars without any quality flag.", [(own, record["rows"]["without_flag"])]),
+        ("tiles", "Tiles in the labelled catalogue.", [(own, record["units"])]),
+        ("tiles_labelled", "Tiles that the last run labelled.", [(own, record["units_done"])]),
+        ("seconds", "Duration of the last run in seconds.", [(own, record["seconds"])]),
+        ("peak_memory_bytes", "Peak memory of the last run.", [(own, record["peak_memory_bytes"])]),
+        ("last_success_timestamp_seconds", "When the last run ended.", [(own, round(time.time()))]),
+        (
+            "flag_fraction",
+            "Share of stars with a quality flag.",
+            [({**own, "flag": name}, value) for name, value in told["flags"].items()],
+        ),
+        (
+            "feature_missing_fraction",
+            "Share of stars that lack a feature.",
+            [({**own, "feature": name}, f["missing"]) for name, f in told["features"].items()],
+        ),
+        (
+            "feature_drift",
+            "Mean shift of a feature from the training stars, in half their 16 to 84 % range.",
+            [({**own, "feature": name}, f["drift"]) for name, f in told["features"].items()],
+        ),
+    ]
+    lines = []
+    for name, meaning, samples in gauges:
+        lines += [f"# HELP stellarml_label_{name} {meaning}", f"# TYPE stellarml_label_{name} gauge"]
+        for labels, value in samples:
+            if value is not None:
+                inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+                lines.append(f"stellarml_label_{name}{{{inside}}} {value:.9g}")
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def total(parts: Iterable[Mapping[str, Any]]) -> Tally:

@@ -241,6 +241,22 @@ def test_an_empty_catalogue(labelled: Configured, spark: Any) -> None:
     assert len(lsdb.open_catalog(out_of(config))) == 0
 
 
+def test_metrics_for_prometheus(labelled: Configured, spark: Any) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    config = labelled()
+    (out_of(config) / "run.json").unlink()
+    record = label_catalogue(spark, config)
+    text = (config.path(config.paths.labels) / "metrics.prom").read_text()
+    found = {family.name: family.samples for family in text_string_to_metric_families(text)}
+    assert found["stellarml_label_rows"][0].value == record["rows"]["out"]
+    assert found["stellarml_label_rows"][0].labels == {"model": record["model_id"]}
+    assert found["stellarml_label_tiles_labelled"][0].value == 0
+    assert {s.labels["flag"] for s in found["stellarml_label_flag_fraction"]} == {f.name for f in QualityFlag}
+    drift = {s.labels["feature"]: s.value for s in found["stellarml_label_feature_drift"]}
+    assert drift == pytest.approx({n: f["drift"] for n, f in record["label"]["features"].items()})
+
+
 def test_the_record_tells_flags_and_drift(labelled: Configured) -> None:
     config = labelled()
     told = read_record(out_of(config))["label"]
