@@ -1,4 +1,8 @@
-"""Which columns does a SQL expression name? Told without Spark, by its words."""
+"""What a SQL expression names, told without Spark, by its words: columns, and what no shared file may ask for.
+
+Descriptors and feature files are data that people send each other. Spark's SQL can call any static method of Java and
+read any file by a subquery; neither belongs into an expression over a row.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,30 @@ _TOKEN = re.compile(
     r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*")|`(?P<quoted>(?:[^`]|``)+)`"""
     r"""|(?P<word>[A-Za-z_][A-Za-z0-9_]*)(?P<call>\s*\()?|(?P<number>\d[\w.]*)"""
 )
+
+
+_COMMENT = re.compile(r"/\*.*?(?:\*/|$)|--[^\n]*", re.DOTALL)
+_QUERY = re.compile(r"\(\s*(?:select|from|table|with|values|map|reduce)\b(?!\s*\()", re.IGNORECASE)
+_PATH = re.compile(r"\.\s*`[^`]*[/\\]")
+_CALLS = frozenset({"reflect", "java_method", "try_reflect"})
+
+
+def check_expression(expression: str) -> str:
+    """Return `expression` if all it can do is compute with a row's columns.
+
+    Raises
+    ------
+    ValueError
+        If it calls Java or holds a query.
+    """
+    bare = _COMMENT.sub(" ", _TOKEN.sub(lambda m: "''" if m["text"] else m[0], expression))
+    words = [m["quoted"] or m["word"] or "" for m in _TOKEN.finditer(bare)]
+    calls = [word for word in words if word.lower() in _CALLS]
+    if calls:
+        raise ValueError(f"'{expression}' calls Java ({calls[0]}), which no expression may")
+    if _QUERY.search(bare) or _PATH.search(bare) or "|>" in bare:
+        raise ValueError(f"'{expression}' holds a query; expected an expression over the columns of a row")
+    return expression
 
 
 def substitute(expression: str, replacements: dict[str, str]) -> str:

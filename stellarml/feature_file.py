@@ -10,12 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from stellarml.config import conf_dir
 from stellarml.errors import ConfigError, did_you_mean, raise_gathered
+from stellarml.expressions import check_expression
 from stellarml.layers import Section, problems_of, read_toml
 
+Sql = Annotated[str, AfterValidator(check_expression)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -32,7 +34,7 @@ class FeatureSpec(Section):
     """One input of the network."""
 
     name: Name
-    expression: str
+    expression: Sql
     unit: str
 
 
@@ -42,7 +44,7 @@ class FeatureFile(Section):
     id: str
     labels: Annotated[tuple[LabelSpec, ...], Field(min_length=1)]
     features: Annotated[tuple[FeatureSpec, ...], Field(min_length=1)]
-    null_when: Annotated[dict[str, str], Field(default_factory=dict)]
+    null_when: Annotated[dict[str, Sql], Field(default_factory=dict)]
 
     @model_validator(mode="after")
     def _names_differ(self) -> FeatureFile:

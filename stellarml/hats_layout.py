@@ -177,6 +177,8 @@ def _listed(root: Path, suffix: str) -> Iterator[tuple[Tile, Path]]:
         metadata = parquet_metadata(dataset / "_metadata")
         names = {metadata.row_group(i).column(0).file_path for i in range(metadata.num_row_groups)}
         for name in sorted(names):
+            if name.startswith("/") or ".." in name.split("/"):
+                raise InputError(f"{dataset / '_metadata'}: names the file '{name}', outside its catalogue.")
             if tile_of := _tile(name):
                 yield tile_of, dataset / name[: name.index("Npix=")] / _leaf_name(name)
     else:

@@ -270,7 +270,7 @@ def parse_manifest(raw: bytes, source: str) -> Manifest:
     except ValidationError as error:
         raise_gathered(BundleError, "damaged bundle", problems_of(error, Manifest, source))
         raise
-    unsafe = [name for name in manifest.files if not is_plain(name)]
+    unsafe = [name for name in (manifest.id, *manifest.files) if not is_plain(name)]
     raise_gathered(BundleError, f"{source}: unsafe file names", [f"'{n}'" for n in unsafe])
     wanted = {WEIGHTS, *(n.file for n in manifest.networks)}
     absent = sorted(wanted - set(manifest.files))

@@ -10,6 +10,20 @@ from stellarml.errors import BundleError, InputError, did_you_mean
 from stellarml.feature_file import FeatureFile
 from stellarml.manifest import read_record
 from stellarml.model import MANIFEST, load_bundle
+from stellarml.weights import is_plain
+
+
+def plain_id(name: str, source: str) -> str:
+    """Return a model's id if it is one: a name, and no path.
+
+    Raises
+    ------
+    BundleError
+        If it would leave the folder of the models.
+    """
+    if not is_plain(name):
+        raise BundleError(f"{source}: '{name}' is a path, expected the name of a model")
+    return name
 
 
 def finished_models(config: Config) -> dict[str, dict[str, Any]]:
@@ -35,7 +49,7 @@ def chosen_model(config: Config, features: FeatureFile | None = None) -> Path:
     """
     models = config.path(config.paths.models)
     if config.label.model:
-        folder = models / config.label.model
+        folder = models / plain_id(config.label.model, "label.model")
         if not folder.is_dir():
             known = [p.name for p in models.glob("*/") if (p / MANIFEST).is_file()]
             raise BundleError(

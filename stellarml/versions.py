@@ -19,6 +19,7 @@ from stellarml.errors import InputError, StellarmlError, UserError, did_you_mean
 from stellarml.evaluation import BIN_EDGES
 from stellarml.hats_layout import partition_list
 from stellarml.manifest import held, read_record
+from stellarml.registry import plain_id
 from stellarml.storage import storage_errors, write_atomically
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def current_model(config: Config) -> str | None:
     """
     pointer = config.path(config.paths.labels) / CURRENT
     try:
-        return str(json.loads(pointer.read_text())["model_id"])
+        return plain_id(str(json.loads(pointer.read_text())["model_id"]), str(pointer))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):

@@ -10,15 +10,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from stellarml.config import conf_dir
 from stellarml.errors import ConfigError, did_you_mean, raise_gathered
+from stellarml.expressions import check_expression
 from stellarml.layers import Section, problems_of, read_toml
 
 CORRELATED = ("ra", "dec", "parallax", "pmra", "pmdec")
 CORRELATIONS = tuple(f"{a}_{b}" for i, a in enumerate(CORRELATED) for b in CORRELATED[i + 1 :])
 SparkType = Literal["long", "int", "short", "byte", "double", "float", "boolean", "string"]
+
+
+def _inside(pattern: str) -> str:
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise ValueError(f"'{pattern}' leaves the survey's folder; expected a pattern inside it")
+    return pattern
+
+
+Sql = Annotated[str, AfterValidator(check_expression)]
 
 
 def _as_tuple(value: Any) -> Any:
@@ -33,7 +43,7 @@ class Files(Section):
     """How the files are written."""
 
     format: Literal["csv", "tsv", "ecsv", "fits", "votable", "parquet", "hats"]
-    glob: str
+    glob: Annotated[str, AfterValidator(_inside)]
     null: tuple[str, ...] = ("", "null", "NaN", "nan")
     comment: str = "#"
 
@@ -49,7 +59,7 @@ class Quantity(Section):
     unit: Literal["mas", "arcsec", "deg", "mjd", "jyear", "jd", "mas/yr", "arcsec/yr"]
     floor: float | None = None
     reject_above: float | None = None
-    null_when: str | None = None
+    null_when: Sql | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> Quantity:
@@ -121,7 +131,7 @@ class Columns(Section):
     """Further columns to carry, and which values mean "missing"."""
 
     keep: tuple[Names, ...] = ()
-    null_when: dict[str, str] = Field(default_factory=dict)
+    null_when: dict[str, Sql] = Field(default_factory=dict)
     optional: tuple[str, ...] = ()
     types: dict[str, SparkType] = Field(default_factory=dict)
 
@@ -130,7 +140,7 @@ class Cut(Section):
     """A named rule: a row stays where `where` is true."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    where: str
+    where: Sql
     on_null: Literal["drop", "keep"] = "drop"
     reason: str
     enabled: bool = True
