@@ -9,6 +9,7 @@ made by `stellarml simulate` can be moved.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from stellarml.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.layers import Section, environment_layer, merge, parse_override, problems_of, read_toml
 from stellarml.resources import package_folder
 
+_SECRET = re.compile(r"secret|passw|token|credential|access\.?key|private", re.IGNORECASE)
 PROFILES = ("laptop", "cluster", "paper", "demo")
 
 
@@ -178,6 +180,13 @@ class Config(Section):
     spark: Spark
     log: Log
     root: Path = Path()
+
+    def told(self) -> dict[str, Any]:
+        """Return the configuration for a record: values of Spark options that look like secrets are left out."""
+        found: dict[str, Any] = self.model_dump(mode="json", exclude={"root"})
+        options = found["spark"]["options"]
+        found["spark"]["options"] = {k: "***" if _SECRET.search(k) else v for k, v in options.items()}
+        return found
 
     def path(self, relative: Path | str) -> Path:
         """Return `relative` below the folder of the configuration file (an absolute path stays)."""

@@ -83,7 +83,7 @@ class StageRun:
         """Write run.json in the output folder and its siblings: the output is whole."""
         record: dict[str, Any] = {
             "stage": self.stage,
-            "config": self.config.model_dump(mode="json", exclude={"root"}),
+            "config": self.config.told(),
             "code": code_identity(),
             "inputs": self.inputs,
             "rows": dict(rows),

@@ -141,6 +141,30 @@ def test_the_pointer_names_a_version_not_a_path(tmp_path: Path) -> None:
         current_model(load_config(overrides=[f"paths.labels={tmp_path}"], environment={}))
 
 
+def test_secrets_do_not_reach_the_record(tmp_path: Path) -> None:
+    import json
+
+    from stellarml.manifest import stage_run
+
+    hidden = {
+        "spark.hadoop.fs.s3a.secret.key": "hunter2",
+        "spark.hadoop.fs.s3a.access.key": "hunter2",
+        "spark.ssl.keyPassword": "hunter2",
+        "spark.kubernetes.authenticate.oauthToken": "hunter2",
+    }
+    config = load_config(environment={})
+    options = hidden | {"spark.executor.memory": "8g"}
+    config = config.model_copy(update={"spark": config.spark.model_copy(update={"options": options})})
+    with stage_run("copy", tmp_path / "out", config=config, relevant={}) as run:
+        run.finish({})
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.is_file() or "hunter2" not in path.read_text()
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["config"]["spark"]["options"] == dict.fromkeys(hidden, "***") | {
+        "spark.executor.memory": "8g"
+    }
+
+
 def test_parquet_metadata_cannot_point_outside_its_catalogue(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
