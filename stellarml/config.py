@@ -247,10 +247,19 @@ def load_config(
         merged = merge(merged, layer)
     merged["root"] = file.resolve().parent if file else Path.cwd()
     try:
-        return Config(**merged)
+        return _with_event_log(Config(**merged))
     except ValidationError as error:
         raise_gathered(ConfigError, "configuration", problems_of(error, Config, str(file or "settings")))
         raise
+
+
+def _with_event_log(config: Config) -> Config:
+    """Resolve the folder of Spark's event log like every other path; an address of another file system stays."""
+    folder = config.spark.event_log
+    if not folder or "://" in folder:
+        return config
+    spark = config.spark.model_copy(update={"event_log": str(config.path(folder))})
+    return config.model_copy(update={"spark": spark})
 
 
 def _profile_path(profile: str, conf: Path) -> Path:

@@ -167,6 +167,8 @@ def start_session(settings: Spark) -> SparkSession:
         options["spark.driver.bindAddress"] = "127.0.0.1"
         options["spark.driver.host"] = "127.0.0.1"
     if settings.event_log:
+        if "://" not in settings.event_log:
+            Path(settings.event_log).mkdir(parents=True, exist_ok=True)
         options |= {"spark.eventLog.enabled": "true", "spark.eventLog.dir": settings.event_log}
     for key, value in (options | settings.options).items():
         builder = builder.config(key, value)
