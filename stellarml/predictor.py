@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.calibration import POOLED, LabelCalibration, factors, widths_of
+from stellarml.calibration import LabelCalibration, widths_of
+from stellarml.cells import POOLED, factors
 from stellarml.errors import InputError
 from stellarml.flags import QualityFlag
 from stellarml.forward import Answer, Forward

@@ -15,7 +15,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.calibration import LEVELS, POOLED, CellClass, factors, split_into_cells
+from stellarml.calibration import LEVELS
+from stellarml.cells import POOLED, CellClass, factors, split_into_cells
 from stellarml.label_noise import LabelNoise, gaussians, mixture_quantile
 from stellarml.layers import Section
 
