@@ -213,9 +213,10 @@ def missing_part(sky: Sky, folder: Path, preset: str) -> Found:
     general = Predictor(load_bundle(folder / "bundle-main"))
     test, label = sky.labelled.take(tested(200_000)), sky.labels[tested(200_000)]
     told: Found = {}
-    for bands in (*BANDS, "uv"):
-        name = f"bundle-without-{bands}"
-        gone = [f"{b}{kind}" for b in bands for kind in ("abs", "abs_nored")]
+    for bands in ("uv", *BANDS):
+        name = f"bundle-lacking-{bands}"
+        # The error of a magnitude goes with it: it tells the magnitude.
+        gone = [n for b in bands for n in (f"{b}abs", f"{b}abs_nored", f"e_{b}_psf")]
         at = [sky.spec.feature_names.index(n) for n in gone]
         special = Predictor(load_bundle(fit(sky, folder, name, preset, rows, part, blank=gone)))
         features = test.features.copy()
