@@ -3,15 +3,16 @@
 Rows go through in tiles of exactly `TILE_ROWS`, the last one padded: a library chooses its kernel by the shape of a
 product, so the same star in batches of other sizes would differ in its last bits. TensorFlow is not needed. The engine
 was chosen by measurement (`make bench-label`): microseconds of a core a star for the three folded 18-layer networks of
-the preset ``paper`` (1.6 MFLOP), two processes at once on two cores, and Keras alone; the machine's own speed varied by
-a third during it.
+the preset ``paper`` (1.6 Mflop), alone on the machine, and two processes at once on two cores:
 
-============================  ===========
-ONNX Runtime 1.32             21.5 - 26.3
-NumPy 2.4 (OpenBLAS), folded  28.2 - 29.0
-Keras predict, batch 8192     40
-Keras predict, batch 32       384
-============================  ===========
+============================  =====  ===========
+engine                        alone  two at once
+============================  =====  ===========
+ONNX Runtime 1.32              19.0  24.0 - 28.1
+NumPy 2.4 (OpenBLAS), folded   30.4  29.9 - 36.0
+Keras predict, batch 8192      32.0
+Keras predict, batch 32       418
+============================  =====  ===========
 
 Layers of odd widths cost OpenBLAS two to three times as much, ONNX Runtime nothing.
 """
