@@ -22,16 +22,16 @@ types:
 imports:
 	$(BIN)/lint-imports
 
-# Tests of one process beside those that need Spark, which leaves most of its cores idle.
+# Two streams of tests side by side: Spark leaves its cores idle often enough.
 pytest:
-	@echo "tests/unit beside tests/spark, tests/jobs and tests/cluster, each shown when it has ended"
+	@echo "tests/unit and tests/cluster beside tests/spark and tests/jobs, each shown when it has ended"
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target pytest-unit pytest-spark
 
 pytest-unit:
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit tests/cluster
 
 pytest-spark:
-	$(BIN)/python -m pytest tests/spark tests/jobs tests/cluster
+	$(BIN)/python -m pytest tests/spark tests/jobs
 
 # Ingest of bulk files against `gzip -dc` on the same files, two at a time, in one run.
 bench-ingest: install

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from stellarml.sky import healpix_29
 from stellarml.storage import (
     Tile,
     choose_tiles,
+    leaf_writer,
     storage_errors,
     write_atomically,
     write_parquet,
@@ -176,14 +178,40 @@ class TestAtomic:
     def test_a_leaf_is_whole_or_absent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "leaf.parquet"
 
-        def full(table: pa.Table, where: Path, **options: Any) -> None:
-            Path(where).write_bytes(b"PAR1")
+        def full(writer: pq.ParquetWriter, table: pa.Table, **options: Any) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(pq, "write_table", full)
+        monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
         with pytest.raises(StorageError, match="the disk is full"):
             write_parquet(path, stars(10), tiles())
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_disk_that_is_really_full(self, tmp_path: Path) -> None:
+        small = tmp_path / "small"
+        small.mkdir()
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], capture_output=True, check=False
+        )
+        if mounted.returncode:
+            pytest.skip("a small file system cannot be mounted here")
+        try:
+            with pytest.raises(StorageError, match="the disk is full"):
+                write_parquet(small / "leaf.parquet", stars(100_000), tiles())
+            assert list(small.iterdir()) == []
+        finally:
+            subprocess.run(["umount", str(small)], check=True)
+
+    @pytest.mark.parametrize("batch", [1, 7, 100, 101, 1000])
+    def test_bytes_do_not_depend_on_how_many_rows_come_at_once(self, tmp_path: Path, batch: int) -> None:
+        table = stars(300)
+        groups = tiles(row_group_rows=100)
+        write_parquet(tmp_path / "whole", table, groups)
+        with leaf_writer(tmp_path / "parts", table.schema, groups) as writer:
+            for start in range(0, 300, batch):
+                writer.write(table.slice(start, batch))
+        assert writer.rows == 300
+        assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+        assert pq.read_metadata(tmp_path / "parts").num_row_groups == 3
 
     def test_bytes_depend_on_the_rows_alone(self, tmp_path: Path) -> None:
         table = stars(1000)
