@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 STARS ?= 200000
 
-.PHONY: demo test lint types imports pytest pytest-unit pytest-spark mutants faults install install-test bench-ingest bench-simulate bench-match bench-tiling bench-model bench-label clean
+.PHONY: demo test lint types imports pytest mutants dist faults install install-test bench-ingest bench-simulate bench-match bench-tiling bench-model bench-label clean
 
 demo: install
 	$(BIN)/stellarml demo --out $(OUT) --stars $(STARS)
@@ -22,16 +22,9 @@ types:
 imports:
 	$(BIN)/lint-imports
 
-# Two streams of tests side by side: Spark leaves its cores idle often enough.
+# Two processes of tests side by side, a file at a time: Spark leaves its cores idle often enough.
 pytest:
-	@echo "tests/unit and tests/cluster beside tests/spark and tests/jobs, each shown when it has ended"
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target pytest-unit pytest-spark
-
-pytest-unit:
-	$(BIN)/python -m pytest tests/unit tests/cluster
-
-pytest-spark:
-	$(BIN)/python -m pytest tests/spark tests/jobs
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Ingest of bulk files against `gzip -dc` on the same files, two at a time, in one run.
 bench-ingest: install
@@ -60,9 +53,26 @@ bench-model: install
 bench-label: install
 	$(BIN)/python tests/bench/bench_label.py
 
-# Parts of a cluster killed at random moments while it labels, 24 times.
-faults: install-test
-	STELLARML_FAULTS=24 $(BIN)/python -m pytest tests/cluster
+# What a cluster needs, if its machines have Python 3.11 and Spark and nothing else: the package, and its dependencies
+# without TensorFlow, which only the driver of `train` needs, and without pyspark, which the cluster has.
+dist: dist/stellarml.zip dist/environment.tar.gz
+
+dist/stellarml.zip: $(VENV)/.installed $(shell find stellarml conf -type f -not -name '*.pyc')
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	mv dist/stellarml-*.whl $@
+
+dist/environment.tar.gz: pyproject.toml constraints.txt
+	rm -rf build/environment && $(PYTHON) -m venv build/environment
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+	  | grep -v -e ^tensorflow -e ^pyspark > build/environment/requirements.txt
+	build/environment/bin/python -m pip install --quiet --constraint constraints.txt --upgrade pip venv-pack2
+	build/environment/bin/python -m pip install --quiet --constraint constraints.txt --requirement build/environment/requirements.txt
+	mkdir -p dist
+	build/environment/bin/venv-pack --prefix build/environment --quiet --force --compress-level 1 --output $@
+
+# The whole chain on a cluster from what `dist` makes, then parts of it killed at random moments while it labels, 24 times.
+faults: install-test dist
+	STELLARML_DIST=dist STELLARML_FAULTS=24 $(BIN)/python -m pytest tests/cluster
 
 # Faults put into a copy of the cross-match, one by one: the tests must notice each.
 mutants: install-test

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from stellarml.config import Config, Tiles
-from stellarml.engine import RESULT_SCHEMA, collect_outcomes, guarded, outcome_batch
+from stellarml.engine import RESULT_SCHEMA, collect_outcomes, guarded, outcome_batch, refuse_units
 from stellarml.errors import StellarmlError
 from stellarml.fingerprint import code_identity
 from stellarml.flags import QualityFlag
@@ -58,6 +58,8 @@ from stellarml.versions import publish
 if TYPE_CHECKING:
     from pyspark import Broadcast
     from pyspark.sql import DataFrame, SparkSession
+
+    from stellarml.feature_file import FeatureFile
 
 RIGHT_CUTS_SHIFT = 32
 METRICS = "metrics.prom"
@@ -126,7 +128,7 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
             config.tiles,
             (code_identity()["digest"], json.dumps(relevant, sort_keys=True)),
         )
-        marks, kept = _label_pending(spark, config, run, task, lake / "matched")
+        marks, kept = _label_pending(spark, config, features, run, task)
         done = [marks[found.tile.name] for found in tiles if found.tile.name in marks]
         rows = sum(mark["rows"] for mark in done)
         finish_catalogue(
@@ -154,11 +156,9 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
 
 
 def _label_pending(
-    spark: SparkSession, config: Config, run: StageRun, task: _LabelTask, matched: Path
+    spark: SparkSession, config: Config, features: FeatureFile, run: StageRun, task: _LabelTask
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """Label what is new or has changed, remove what has vanished; return all marks, and how many there were before."""
-    from stellarml.features import check_features
-
     kept, pending = split_done(task.leaves, run.marks, task.common)
     removed = remove_vanished(run.out, task.leaves)
     get_logger().info("tiles", stage="label", to_do=len(pending), kept=len(kept), removed=removed)
@@ -167,11 +167,12 @@ def _label_pending(
         return kept, len(kept)
     for leaf in pending:
         mark_path(run.out, leaf.tile.name).unlink(missing_ok=True)
+    problems = {leaf.tile.name: leaf.problem for leaf in pending if leaf.problem}
+    if len(problems) == len(pending) or (problems and not task.keep_going):
+        refuse_units("label", problems)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(config.label.batch_rows))
-    found = [leaf for leaf in pending if not leaf.problem]
-    read = spark.read.options(**_TOLERANT).schema(_spark_schema(schema_of(matched, task.leaves)))
-    frame = read.parquet(*(str(leaf.path) for leaf in sorted(found, key=lambda leaf: -leaf.rows)))
-    check_features(frame, feature_file(config))
+    readable = sorted((leaf for leaf in pending if not leaf.problem), key=lambda leaf: -leaf.rows)
+    job = _labelling(_read(spark, config, readable), features, task)
 
     def lost(told: Collection[str]) -> dict[str, str]:
         without = [leaf for leaf in pending if leaf.tile.name not in told]
@@ -181,33 +182,35 @@ def _label_pending(
 
     try:
         rows = {leaf.tile.name: leaf.rows for leaf in pending}
-        job = _labelling(frame, task, config)
         done = collect_outcomes(job, "label", run.out, len(pending), lost=lost, rows=rows)
         return kept | done, len(kept)
     finally:
         (run.out / _STOPPED).unlink(missing_ok=True)
 
 
-def _spark_schema(schema: pa.Schema) -> Any:
+def _read(spark: SparkSession, config: Config, leaves: Sequence[InputTile]) -> DataFrame:
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    return from_arrow_schema(schema)
+    matched = config.path(config.paths.lake) / "matched"
+    schema = from_arrow_schema(schema_of(matched, leaves))
+    return spark.read.options(**_TOLERANT).schema(schema).parquet(*(str(leaf.path) for leaf in leaves))
 
 
-def _labelling(frame: DataFrame, task: _LabelTask, config: Config) -> DataFrame:
+def _labelling(frame: DataFrame, features: FeatureFile, task: _LabelTask) -> DataFrame:
     """Return the job: one task a leaf, features by Spark, labels and the leaf by `_label_leaf`."""
     from pyspark.sql import functions as sf
 
-    from stellarml.features import packed_features
+    from stellarml.features import check_features, packed_features
 
+    check_features(frame, features)
     failed = [name for name in frame.columns if name.startswith("cuts_failed_")]
     bits = sf.lit(0).cast("long")
     for shift, name in zip((0, RIGHT_CUTS_SHIFT), failed, strict=True):
         bits = bits.bitwiseOR(sf.shiftleft(sf.col(name), shift))
-    features = packed_features(feature_file(config), frame.columns).alias(_FEATURES)
+    packed = packed_features(features, frame.columns).alias(_FEATURES)
     names = [HEALPIX_COLUMN, SOURCE_ID, RA, DEC]
     passed = [sf.col(EBV).cast("float").alias(EBV)] if EBV in frame.columns else []
-    rows = frame.select(*names, bits.alias(CUTS_FAILED), *passed, features)
+    rows = frame.select(*names, bits.alias(CUTS_FAILED), *passed, packed)
 
     def label(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from _label_leaf(task, batches)

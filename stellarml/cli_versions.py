@@ -43,13 +43,13 @@ def models(
     for version in found:
         record = version.record
         rows, clean = record["rows"]["out"], record["rows"]["without_flag"]
-        preset = record.get("preset") or record["config"]["train"]["preset"]
+        preset = record.get("preset", "")
         inputs = ", ".join(f"{Path(r['path']).name} {r['fingerprint'][:8]}" for r in record["inputs"])
         share = f"{100 * clean / rows:.1f} %" if rows else "-"
         level = f"{record['config']['label']['level']} %"
         current = "yes" if version.current else ""
         table.add_row(version.id, current, preset, f"{rows:,}", share, level, str(record["units"]), inputs)
-    Console(width=None).print(table if found else "No version has been labelled yet: run  stellarml label.")
+    Console().print(table if found else "No version has been labelled yet: run  stellarml label.")
 
 
 def diff(

@@ -164,8 +164,7 @@ def collect_outcomes(
 
     with progress(stage, "units", total, done, stars if rows else None):
         told = {row["unit"]: json.loads(row["outcome"]) for row in frame.collect()}
-    for name, reason in (lost(told) if lost else {}).items():
-        told[name] = {"error": reason, "kind": errors.StellarmlError.__name__, "trace": ""}
+    told |= _failures(lost(told) if lost else {})
     failed = {name: outcome for name, outcome in told.items() if "error" in outcome}
     if failed:
         _raise_failed(stage, failed, len(told) - len(failed))
@@ -174,6 +173,22 @@ def collect_outcomes(
 
 def _names(folder: Path) -> set[str]:
     return {path.stem for path in folder.glob("*.json")} if folder.is_dir() else set()
+
+
+def refuse_units(stage: str, reasons: Mapping[str, str]) -> None:
+    """Raise as `collect_outcomes` does, for units that cannot be begun, with the reason of each.
+
+    Raises
+    ------
+    StellarmlError
+        Always.
+    """
+    _raise_failed(stage, _failures(reasons), 0)
+
+
+def _failures(reasons: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    kind = errors.StellarmlError.__name__
+    return {name: {"error": reason, "kind": kind, "trace": ""} for name, reason in reasons.items()}
 
 
 def _raise_failed(stage: str, failed: dict[str, dict[str, Any]], finished: int) -> None:

@@ -76,9 +76,9 @@ def graph_of(
     parts = _split_first(graph, networks, first, linear)
     sums: dict[Head, list[str]] = {}
     for folded, head, h in zip(networks, heads, parts, strict=True):
+        if len(folded.kernels) > 1:
+            h = graph.node("Cast", h, to=TensorProto.FLOAT)
         for kernel, bias in zip(folded.kernels[1:], folded.biases[1:], strict=True):
-            if h in parts:
-                h = graph.node("Cast", h, to=TensorProto.FLOAT)
             h = graph.dense(graph.activate(h, head), kernel, bias)
         name = graph.node("Cast", h, to=TensorProto.DOUBLE)
         sums.setdefault(Head("", 0.0, head.columns, head.scales), []).append(name)

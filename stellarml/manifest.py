@@ -60,6 +60,7 @@ class StageRun:
     siblings: tuple[Path, ...]
     config: Config
     key: str
+    settings: str
     origin: str
     inputs: list[dict[str, Any]]
     others: dict[str, list[str]] = field(default_factory=dict)
@@ -91,6 +92,7 @@ class StageRun:
             "peak_memory_bytes": self.memory.stop(),
             "versions": _versions(),
             "key": self.key,
+            "settings": self.settings,
             "origin": self.origin,
             "marks": len(_mark_files(self.out)),
             "made": {f.name: names_made(f, self.others.get(f.name, ())) for f in (*self.siblings, self.out)},
@@ -195,8 +197,8 @@ def stage_run(
     siblings
         Further output folders of the same stage, kept and removed with `out`.
     incremental
-        Where the configuration, the code or the inputs have changed, keep the output and its marks: the stage itself
-        finds out which units are still right. Only `overwrite` of an output from the same raw inputs clears it.
+        Where only the inputs have changed, keep the output and its marks: the stage itself finds out which units are
+        still right. Other settings, other code, or `overwrite` of an output from the same raw inputs clear it.
 
     Raises
     ------
@@ -209,21 +211,20 @@ def stage_run(
     """
     refuse_inputs_inside((out, *siblings), (*raw, *derived))
     inputs, origin = describe_inputs(raw, derived)
-    settings = json.dumps(relevant, sort_keys=True, default=str)
-    key = digest(
-        [stage, settings, code_identity()["digest"], *(f"{r['bytes']}:{r['fingerprint']}" for r in inputs)]
-    )
+    made_by = [stage, json.dumps(relevant, sort_keys=True, default=str), code_identity()["digest"]]
+    settings = digest(made_by)
+    key = digest([*made_by, *(f"{r['bytes']}:{r['fingerprint']}" for r in inputs)])
     refuse_foreign_folder(out)
     if not (out / "_state.json").exists():
         for folder in siblings:
             refuse_foreign_folder(folder)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    with storage_errors(out), _lock(out):
+    with storage_errors(out), held(out):
         for folder in siblings:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / ".lock").touch()
-        run = StageRun(stage, out, tuple(siblings), config, key, origin, inputs)
+        run = StageRun(stage, out, tuple(siblings), config, key, settings, origin, inputs)
         state = _state(out)
         refuse_other_stage(out, stage, state)
         run.others = {folder.name: names_of_others(folder, state) for folder in (out, *siblings)}
@@ -233,7 +234,8 @@ def stage_run(
                     f"{out}: was made from other inputs than those now named ({_difference(state, inputs)}). "
                     "Give another output folder, or --overwrite to make it anew."
                 )
-            if not (incremental and state["key"] and (state["origin"] != origin or not overwrite)):
+            asked_anew = overwrite and state["origin"] == origin
+            if asked_anew or not (incremental and state.get("settings") == settings):
                 _clear(run)
         run.marks = read_marks(out)
         if (out / "run.json").exists():
@@ -246,8 +248,8 @@ def stage_run(
                 (folder / "run.json").unlink(missing_ok=True)
                 for half in folder.rglob(".*.tmp"):
                     half.unlink()
-            told = {"stage": stage, "key": key, "origin": origin, "inputs": inputs, "others": run.others}
-            write_atomically(out / STATE, json.dumps(told))
+            told = {"stage": stage, "key": key, "settings": settings, "origin": origin, "inputs": inputs}
+            write_atomically(out / STATE, json.dumps({**told, "others": run.others}))
             run.memory.start()
         try:
             yield run
@@ -292,7 +294,9 @@ def _clear(run: StageRun) -> None:
 
     ``_state.json`` goes last: while it is there, a clearing that was killed is known as such and begun again.
     """
-    state = {k: v for k, v in _state(run.out).items() if k in ("stage", "key", "origin", "inputs")}
+    state = {
+        k: v for k, v in _state(run.out).items() if k in ("stage", "key", "settings", "origin", "inputs")
+    }
     if state["key"]:
         write_atomically(run.out / STATE, json.dumps({**state, "others": run.others}))
     for folder in (run.out, *run.siblings):
@@ -311,12 +315,6 @@ def held(out: Path) -> Iterator[None]:
     OutputBusyError
         If a living run holds it.
     """
-    with _lock(out):
-        yield
-
-
-@contextmanager
-def _lock(out: Path) -> Iterator[None]:
     with (out / ".lock").open("a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

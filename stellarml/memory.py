@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 _PERIOD_S = 1.0
@@ -43,20 +44,23 @@ class PeakMemory:
 
 def tree_memory_bytes() -> int:
     """Return the proportional set size of this process and its descendants, in bytes."""
+    return sum(proportional_bytes(pid) for pid in (os.getpid(), *descendants(os.getpid())))
+
+
+def descendants(pid: int, leave_out: Collection[int] = ()) -> list[int]:
+    """Return all processes that `pid` has started, children first; but none of `leave_out`, nor what those started."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        parents[int(entry.name)] = int(fields[1])
-    family = {os.getpid()}
-    while True:
-        children = {pid for pid, parent in parents.items() if parent in family} - family
-        if not children:
-            break
-        family |= children
-    return sum(proportional_bytes(pid) for pid in family)
+    found: list[int] = []
+    level = {pid}
+    while level:
+        level = {child for child, parent in parents.items() if parent in level} - {pid, *found, *leave_out}
+        found += sorted(level)
+    return found
 
 
 def proportional_bytes(pid: int) -> int:

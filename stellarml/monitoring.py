@@ -72,12 +72,12 @@ class Tally:
         drift = self.scaled / np.maximum(self.known, 1)
         return {
             "flags": {
-                str(flag.name): share(int(n), self.rows)
+                str(flag.name): _share(int(n), self.rows)
                 for flag, n in zip(QualityFlag, self.flags, strict=True)
             },
             "features": {
                 name: {
-                    "missing": share(self.rows - int(known), self.rows),
+                    "missing": _share(self.rows - int(known), self.rows),
                     "drift": float(f"{value:.6g}") if known else None,
                 }
                 for name, known, value in zip(names, self.known, drift, strict=True)
@@ -143,6 +143,6 @@ def total(parts: Iterable[Mapping[str, Any]]) -> Tally:
     return whole
 
 
-def share(count: int, of: int) -> float | None:
+def _share(count: int, of: int) -> float | None:
     """Return a fraction to six digits; None of nothing."""
     return round(count / of, 6) if of else None

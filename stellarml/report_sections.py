@@ -163,8 +163,9 @@ def _regression_tables(metrics: Mapping[str, Any], labels: Sequence[Label]) -> l
             "own noise puts part of the bias and slope into bins of the label; bins of the prediction are free of it"
         ).format(name)
         head = ("bins of", "bin", "median", "MAD", "slope", "stars")
-        tables.append(Table(caption, head, lines, lead=2, folded=label.name != "feh"))
-    return [table for table in tables if isinstance(table, Table) and table.rows]
+        if lines:
+            tables.append(Table(caption, head, lines, lead=2, folded=label.name != "feh"))
+    return tables
 
 
 def _bin_tables(metrics: Mapping[str, Any], labels: Sequence[Label]) -> list[Block]:

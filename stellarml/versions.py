@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stellarml.config import Config
-from stellarml.errors import InputError, StellarmlError, UserError, did_you_mean
+from stellarml.errors import InputError, UserError, did_you_mean
 from stellarml.evaluation import BIN_EDGES
 from stellarml.hats_layout import partition_list
 from stellarml.manifest import held, read_record
@@ -149,7 +149,7 @@ def compare(spark: SparkSession, first: Version, second: Version) -> Difference:
 
     Raises
     ------
-    StellarmlError
+    UserError
         If they share no label.
     """
     from pyspark.sql import functions as sf
@@ -157,7 +157,7 @@ def compare(spark: SparkSession, first: Version, second: Version) -> Difference:
     a, b = _rows(spark, first), _rows(spark, second)
     names = [n for n in a.columns if f"{n}_lo" in a.columns and f"{n}_lo" in b.columns]
     if not names:
-        raise StellarmlError(f"{first.id} and {second.id} share no label")
+        raise UserError(f"{first.id} and {second.id} share no label: there is nothing to compare.")
     ends = [f"{n}{end}" for n in names for end in ("", "_lo", "_hi")]
     left = a.select("source_id", "quality_flags", *ends)
     right = b.select(

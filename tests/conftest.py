@@ -1,7 +1,8 @@
-"""One SparkSession and one small simulated chain for the whole run."""
+"""A SparkSession for each process of tests, and one small simulated chain for all of them."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,31 @@ hypothesis.settings.load_profile("stellarml")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SMALL_STARS = 12_000
+# A file of tests goes to the next process that is free, in this order: the longest first, and files that need the small
+# chain after the first of them has had time to make it.
+FIRST = ("test_chain", "test_resume", "test_match_command", "test_jobs", "test_cluster", "test_label_stage")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+@pytest.fixture(scope="session")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of a run see."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def made_once(folder: Path, make: Callable[[], object]) -> None:
+    """Call `make` in one process of the run; the others wait until it has ended."""
+    with (folder.with_suffix(".lock")).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder.with_suffix(".done")
+        if not done.exists():
+            make()
+            done.touch()
 
 
 @pytest.fixture(scope="session")
@@ -42,23 +68,25 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_sky(common: Path) -> Path:
     """A simulated sky with its config.toml; tests copy or read it, none writes to it."""
     from stellarml.demo import make_sky
     from stellarml.simulate import SimulateSettings
 
-    out = tmp_path_factory.mktemp("sky") / "small"
-    make_sky(out, SimulateSettings(stars=SMALL_STARS, seed=3), lambda line: None)
+    out = common / "small_sky"
+    settings = SimulateSettings(stars=SMALL_STARS, seed=3)
+    made_once(out, lambda: make_sky(out, settings, lambda line: None))
     return out
 
 
 @pytest.fixture(scope="session")
-def small_chain(small_sky: Path, spark: object) -> Path:
+def small_chain(small_sky: Path, common: Path, spark: object) -> Path:
     """The same sky after the whole chain, with tiles of at most 3000 rows so that their borders matter."""
     from stellarml.chain import run_all
     from stellarml.config import load_config
 
-    run_all(spark, load_config(small_sky / "config.toml", overrides=SMALL_TILES, environment={}))  # type: ignore[arg-type]
+    config = load_config(small_sky / "config.toml", overrides=SMALL_TILES, environment={})
+    made_once(common / "small_chain", lambda: run_all(spark, config))  # type: ignore[arg-type]
     return small_sky
 
 

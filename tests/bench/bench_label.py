@@ -16,7 +16,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, sleep
@@ -27,9 +26,9 @@ import numpy.typing as npt
 from label_data import make_matched
 from match_data import default_folder
 from model_data import make_sky
+from peers.processes import Sampler, is_spark_jvm, is_spark_worker, resident_bytes
 
 from stellarml.config import Config, load_config
-from stellarml.memory import proportional_bytes
 
 SKY_STARS = 2_400_000
 ROWS = 2_000_000
@@ -40,7 +39,7 @@ TARGETS = {
     "not the kernel (us of a core per star)": "<= 9",
     "stars a second": ">= 70,000",
     "against the recipe": ">= 5",
-    "largest worker (MiB)": "<= 400",
+    "largest worker (MiB, resident)": "<= 400",
 }
 
 
@@ -258,48 +257,20 @@ def timed_stage(
     config = config_of(data, rows, model)
     spark = start_session(config.spark)
     seconds, found = [], 0
-    with Watch() as watch:
+    worker = Sampler(os.getpid(), is_spark_worker, size_of=resident_bytes)
+    jvm = Sampler(os.getpid(), is_spark_jvm)
+    with worker, jvm:
         for _ in range(runs + 1):
             shutil.rmtree(config.path(config.paths.labels), ignore_errors=True)
             record = label_catalogue(spark, config)
             seconds.append(record["seconds"])
             found = record["rows"]["out"]
     spark.stop()
-    return found, seconds[1:], watch.told()
-
-
-class Watch:
-    """Samples memory of the Python workers (resident) and of this process with its JVM (proportional), in MiB."""
-
-    def __init__(self) -> None:
-        self._stop = threading.Event()
-        self._worker = self._jvm = 0.0
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._stop.wait(0.5):
-            for entry in Path("/proc").glob("[0-9]*"):
-                try:
-                    command = (entry / "cmdline").read_bytes()
-                    size = int((entry / "statm").read_text().split()[1]) * 4096 / 2**20
-                except OSError:
-                    continue
-                if b"org.apache.spark" in command:
-                    self._jvm = max(self._jvm, proportional_bytes(int(entry.name)) / 2**20)
-                elif b"stellarml.worker_daemon" in command:
-                    self._worker = max(self._worker, size)
-
-    def told(self) -> dict[str, float]:
-        """Return the largest sizes."""
-        return {"largest worker (MiB)": self._worker, "JVM (MiB)": self._jvm}
+    memory = {
+        "largest worker (MiB, resident)": worker.worker_bytes / 2**20,
+        "JVM (MiB)": jvm.worker_bytes / 2**20,
+    }
+    return found, seconds[1:], memory
 
 
 def recipe_part(options: argparse.Namespace, sky: Path, told: dict[str, Any]) -> dict[str, Any]:

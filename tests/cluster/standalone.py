@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pyspark
 
+from stellarml.memory import descendants
+
 CHECKOUT = Path(__file__).parents[2]
 _ENVIRONMENT = ("PYTHONPATH", "PYTHONHOME", "SPARK_HOME", "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")
 
@@ -33,6 +35,20 @@ def shipped_package(folder: Path) -> Path:
             for file in sorted(p for p in source.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
                 archive.write(file, f"{inside}/{file.relative_to(source)}")
     return path
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What goes to the executors: the package, and the Python that they run, from an archive if there is one."""
+
+    package: Path
+    python: str
+    archive: Path | None = None
+
+    @classmethod
+    def of(cls, dist: Path) -> Shipment:
+        """What ``make dist`` has made."""
+        return cls(dist / "stellarml.zip", "./environment/bin/python", dist / "environment.tar.gz")
 
 
 @dataclass
@@ -86,13 +102,13 @@ class Cluster:
         own = {"JAVA_HOME": str(find_java().home), "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_HOME": str(home)}
         return kept | own
 
-    def submit_command(self, job: str, *options: str, package: Path, python: str) -> list[str]:
-        """Return the spark-submit command of a job, its package shipped, executors with a Python of their own."""
+    def submit_command(self, job: str, *options: str, shipment: Shipment) -> list[str]:
+        """Return the spark-submit command of a job."""
         configured = {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.pyspark.driver.python": sys.executable,
-            "spark.pyspark.python": python,
+            "spark.pyspark.python": shipment.python,
             "spark.executor.memory": "900m",
             "spark.executor.cores": "1",
             "spark.ui.enabled": "false",
@@ -103,7 +119,8 @@ class Cluster:
             str(Path(sys.executable).with_name("spark-submit")),
             *("--master", self.url, "--driver-memory", "1g"),
             *("--properties-file", str(CHECKOUT / "conf" / "spark-defaults.conf")),
-            *("--py-files", str(package)),
+            *("--py-files", str(shipment.package)),
+            *(("--archives", f"{shipment.archive}#environment") if shipment.archive else ()),
             *conf,
             str(CHECKOUT / "jobs" / f"{job}.py"),
             *options,
@@ -126,21 +143,6 @@ class Cluster:
             if time.monotonic() > end or self.processes[name].poll() is not None:
                 raise RuntimeError(f"{name} does not start:\n{log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.2)
-
-
-def descendants(pid: int) -> list[int]:
-    """Return all processes that `pid` has started, children first."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found, level = [], {pid}
-    while level:
-        level = {child for child, parent in parents.items() if parent in level}
-        found += sorted(level)
-    return found
 
 
 def command_of(pid: int) -> str:

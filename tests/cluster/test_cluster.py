@@ -1,8 +1,8 @@
 """The job label on a real cluster of processes, and what happens when parts of it are killed.
 
 Executors have a Python of their own, which sees the installed libraries but neither this checkout nor TensorFlow: the
-package comes by ``--py-files`` or not at all. ``STELLARML_FAULTS`` sets how many faults are tried (3; `make faults`
-tries 24).
+package comes by ``--py-files`` or not at all. `make faults` sends the environment as an archive, too
+(``STELLARML_DIST``), and sets how many faults are tried (``STELLARML_FAULTS``: 24 instead of 3).
 """
 
 from __future__ import annotations
@@ -17,22 +17,24 @@ import sys
 import time
 import venv
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from standalone import Cluster, command_of, descendants, kill, shipped_package
+from standalone import Cluster, Shipment, command_of, kill, shipped_package
 
 from stellarml.catalogue import label_catalogue
 from stellarml.config import Tiles
 from stellarml.hats_catalogue import write_catalogue
 from stellarml.label_tiles import input_tiles
+from stellarml.memory import descendants
 
 FAULTS = int(os.environ.get("STELLARML_FAULTS", "3"))
-KINDS = ("executor", "driver", "python worker", "worker leaves", "terminated", "leaf deleted")
-WINDOW_S = 12.0
+KINDS = ("executor", "driver", "python worker", "worker leaves", "terminated", "leaf deleted", "full disk")
+HIT: list[bool] = []
 TILES = ("tiles.max_rows=3000", "tiles.row_group_rows=1000", "train.max_epochs=30")
 
 
@@ -43,13 +45,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shipped_package(tmp_path_factory.mktemp("package"))
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter that finds the installed libraries, but no editable install, and no TensorFlow."""
+def shipment(tmp_path_factory: pytest.TempPathFactory) -> Shipment:
+    """What `make dist` has made; or an interpreter that finds the installed libraries and nothing else."""
+    if "STELLARML_DIST" in os.environ:
+        return Shipment.of(Path(os.environ["STELLARML_DIST"]).absolute())
     folder = tmp_path_factory.mktemp("python")
     venv.create(folder, with_pip=False, symlinks=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -67,7 +66,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert "No module named 'stellarml" in told.stderr, told.stderr
-    return folder / "bin" / "python"
+    return Shipment(shipped_package(tmp_path_factory.mktemp("package")), str(folder / "bin" / "python"))
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +81,13 @@ def sky(
     shutil.copy(small_chain / "config.toml", root / "config.toml")
     old, new = small_chain / "lake" / "matched", root / "lake" / "matched"
     table = pa.concat_tables(pq.read_table(found.path, partitioning=None) for found in input_tiles(old))
-    tiles = Tiles(max_rows=400, row_group_rows=1000, min_order=0, max_order=12, compression="zstd")
+    tiles = Tiles(max_rows=1000, row_group_rows=1000, min_order=0, max_order=12, compression="zstd")
     write_catalogue(new, table, tiles, name="matched", ra="ra", dec="dec", id_column="source_id")
     shutil.copy(old / "run.json", new / "run.json")
     config = load_config(root / "config.toml", overrides=TILES, environment={})
-    label_catalogue(spark, config)  # type: ignore[arg-type]
+    label_catalogue(spark, config)
     expected = leaves(root)
-    assert len(expected) > 30
+    assert len(expected) > 10
     shutil.rmtree(root / "labels")
     return root, expected
 
@@ -100,10 +99,10 @@ def leaves(root: Path) -> dict[str, bytes]:
 class Run:
     """One spark-submit of the job label; its log is read while it runs."""
 
-    def __init__(self, cluster: Cluster, root: Path, package: Path, python: Path) -> None:
+    def __init__(self, cluster: Cluster, root: Path, shipment: Shipment) -> None:
         options = [part for value in TILES for part in ("--set", value)]
         command = cluster.submit_command(
-            "label", "--config", str(root / "config.toml"), *options, package=package, python=str(python)
+            "label", "--config", str(root / "config.toml"), *options, shipment=shipment
         )
         self.log = root / "submit.log"
         self._stream = self.log.open("wb")
@@ -131,74 +130,116 @@ class Run:
         return {key: lines[-1][key] for key in ("to_do", "kept", "removed")}
 
 
-def test_a_cluster_makes_the_same_bytes(
-    cluster: Cluster, sky: tuple[Path, dict[str, bytes]], package: Path, python: Path
-) -> None:
+@pytest.fixture(scope="module")
+def undisturbed_s(cluster: Cluster, sky: tuple[Path, dict[str, bytes]], shipment: Shipment) -> float:
+    """The first run, its labels compared: seconds that it takes to label."""
     root, expected = sky
-    shutil.rmtree(root / "labels", ignore_errors=True)
-    run = Run(cluster, root, package, python)
+    run = Run(cluster, root, shipment)
+    run.wait_for('"event": "tiles"')
+    started = time.monotonic()
     assert run.end() == 0, run.text()[-3000:]
+    seconds = time.monotonic() - started
     assert leaves(root) == expected
     assert run.tiles_told() == {"to_do": len(expected), "kept": 0, "removed": 0}
+    return seconds
 
 
-def pick(cluster: Cluster, wanted: Callable[[str], bool], draw: random.Random) -> int | None:
-    """Choose one of the cluster's processes by its command line."""
-    every = [pid for process in cluster.processes.values() for pid in descendants(process.pid)]
-    found = [pid for pid in every if wanted(command_of(pid))]
-    return draw.choice(found) if found else None
+def test_a_cluster_makes_the_same_bytes(undisturbed_s: float) -> None:
+    assert undisturbed_s > 0
 
 
-def strike(kind: str, cluster: Cluster, run: Run, draw: random.Random) -> None:
-    """Do what the fault is, now."""
-    if kind == "driver":
-        for pid in (*descendants(run.process.pid), run.process.pid):
-            kill(pid)
-    elif kind == "terminated":
-        for pid in (*descendants(run.process.pid), run.process.pid):
-            kill(pid, signal.SIGTERM)
-    elif kind == "worker leaves":
+def pick(cluster: Cluster, run: Run, wanted: Callable[[str], bool], draw: random.Random) -> int | None:
+    """Choose one of the cluster's processes as soon as there is one; None if the run ends first."""
+    while run.process.poll() is None:
+        every = [pid for process in cluster.processes.values() for pid in descendants(process.pid)]
+        found = [pid for pid in every if wanted(command_of(pid))]
+        if found:
+            return draw.choice(found)
+        time.sleep(0.05)
+    return None
+
+
+def strike(kind: str, cluster: Cluster, run: Run, draw: random.Random) -> bool:
+    """Do what the fault is, now; return whether the run was still there to be hit."""
+    if run.process.poll() is not None:
+        return False
+    if kind in ("driver", "terminated"):
+        number = signal.SIGKILL if kind == "driver" else signal.SIGTERM
+        return sum(kill(pid, number) for pid in (*descendants(run.process.pid), run.process.pid)) > 0
+    if kind == "worker leaves":
         cluster.kill_worker(0)
         time.sleep(draw.uniform(0, 5))
         cluster.start_worker(0)
     elif kind in ("executor", "python worker"):
         name = "CoarseGrainedExecutorBackend" if kind == "executor" else "pyspark.daemon"
-        pid = pick(cluster, lambda command: name in command, draw)
-        if pid is not None:
-            kill(pid)
+        pid = pick(cluster, run, lambda command: name in command, draw)
+        return pid is not None and kill(pid)
+    return True
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Callable[[], object]]:
+    """Mount a file system of `size` bytes on `folder`; the function that is given makes it large enough."""
+    folder.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small file system can only be mounted by root")
+    larger = ["mount", "-o", "remount,size=1g", str(folder)]
+    try:
+        yield lambda: subprocess.run(larger, check=True)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("number", range(FAULTS))
 def test_killed_and_run_again(
-    cluster: Cluster, sky: tuple[Path, dict[str, bytes]], package: Path, python: Path, number: int
+    cluster: Cluster,
+    sky: tuple[Path, dict[str, bytes]],
+    shipment: Shipment,
+    undisturbed_s: float,
+    number: int,
 ) -> None:
     root, expected = sky
     kind, draw = KINDS[number % len(KINDS)], random.Random(number)
     shutil.rmtree(root / "labels", ignore_errors=True)
-    run = Run(cluster, root, package, python)
-    run.wait_for('"event": "tiles"')
-    time.sleep(draw.uniform(0, WINDOW_S))
-    strike(kind, cluster, run, draw)
-    status = run.end()
-    if kind == "leaf deleted":
-        assert status == 0
-        (root / draw.choice(sorted(expected))).unlink()
-    before = len(list((root / "labels").rglob("_done/*.json")))
-    if status != 0 or kind == "leaf deleted":
-        run = Run(cluster, root, package, python)
-        assert run.end() == 0, run.text()[-3000:]
-        if before < len(expected) or kind == "leaf deleted":
-            told = run.tiles_told()
-            assert told["kept"] + told["to_do"] == len(expected)
-            assert told["to_do"] == (1 if kind == "leaf deleted" else len(expected) - before)
+    with ExitStack() as stack:
+        enlarge = None
+        if kind == "full disk":
+            size = sum(len(content) for content in expected.values()) // 2
+            enlarge = stack.enter_context(small_disk(root / "labels", size))
+        run = Run(cluster, root, shipment)
+        run.wait_for('"event": "tiles"')
+        time.sleep(draw.uniform(0, undisturbed_s))
+        HIT.append(strike(kind, cluster, run, draw))
+        status = run.end()
+        if kind == "leaf deleted":
+            assert status == 0
+            (root / draw.choice(sorted(expected))).unlink()
+        if enlarge is not None:
+            assert status != 0 and "No space left" in run.text()
+            enlarge()
+        before = len(list((root / "labels").rglob("_done/*.json")))
+        if status != 0 or kind == "leaf deleted":
+            run = Run(cluster, root, shipment)
+            assert run.end() == 0, run.text()[-3000:]
+            if before < len(expected) or kind == "leaf deleted":
+                told = run.tiles_told()
+                assert told["kept"] + told["to_do"] == len(expected)
+                assert told["to_do"] == (1 if kind == "leaf deleted" else len(expected) - before)
+        whole(root, expected, kind)
+    if kind in ("executor", "python worker", "worker leaves"):
+        assert status == 0, "Spark does again what an executor did not finish"
+
+
+def whole(root: Path, expected: dict[str, bytes], kind: str) -> None:
+    """Check that the catalogue is complete, the same, and published, with nothing left over."""
     assert leaves(root) == expected, f"after: {kind}"
     assert not list((root / "labels").rglob("*.tmp"))
     pointed = json.loads((root / "labels" / "current.json").read_text())["model_id"]
-    record = json.loads((root / "labels" / pointed / "run.json").read_text())
-    assert (
-        record["rows"]["in"]
-        == record["rows"]["out"]
-        == sum(pq.read_metadata(root / name).num_rows for name in expected)
-    )
-    if kind in ("executor", "python worker", "worker leaves"):
-        assert status == 0, "Spark does again what an executor did not finish"
+    rows = json.loads((root / "labels" / pointed / "run.json").read_text())["rows"]
+    assert rows["in"] == rows["out"] == sum(pq.read_metadata(root / name).num_rows for name in expected)
+
+
+def test_the_faults_hit() -> None:
+    """A fault that comes when the run is over proves nothing: most of them must have met a living one."""
+    assert sum(HIT) >= len(HIT) * 0.7

@@ -97,11 +97,23 @@ def test_only_changed_tiles_are_labelled_again(labelled: Configured, spark: Any)
     assert len(lsdb.open_catalog(out)) == record["rows"]["out"]
 
 
-def test_another_level_labels_everything_again(labelled: Configured, spark: Any) -> None:
+def test_another_level_labels_everything_again(
+    labelled: Configured, spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = labelled("label.level=95")
-    before = stamps(out_of(config))
+    out = out_of(config)
+    before = stamps(out)
+    there: list[int] = []
+    true = catalogue.input_tiles
+
+    def looked(root: Path) -> Any:
+        there.append(len(stamps(out)))
+        return true(root)
+
+    monkeypatch.setattr(catalogue, "input_tiles", looked)
     label_catalogue(spark, config)
-    after = stamps(out_of(config))
+    assert there == [0], "leaves of another level must not lie beside the new ones"
+    after = stamps(out)
     assert set(before) == set(after) and not {n for n in before if before[n] == after[n]}
 
 
@@ -155,6 +167,8 @@ def test_a_damaged_tile_is_named_when_the_others_are_done(
     assert caught.value.exit_status == 1
     assert leaves(out) == {name: data for name, data in expected.items() if name != leaf.name}
     assert not (out / "run.json").exists()
+    with pytest.raises(StellarmlError, match=rf"1 of 1 units failed.*{leaf.name}"):
+        label_catalogue(spark, config)
     leaf.write_bytes(healthy)
     before = stamps(out)
     label_catalogue(spark, config)
@@ -202,6 +216,16 @@ def test_strict_begins_no_further_tile(
     assert len(list((out / "_done").glob("*.json"))) == 0
     label_catalogue(spark, config)
     assert leaves(out) == expected
+
+
+def test_strict_refuses_what_is_known_to_be_damaged(labelled: Configured, spark: Any) -> None:
+    config = labelled("label.keep_going=false")
+    shutil.rmtree(out_of(config))
+    damaged = matched_leaves(config)[1]
+    cut_off(damaged)
+    with pytest.raises(StellarmlError, match=damaged.name):
+        label_catalogue(spark, config)
+    assert not list(config.path(config.paths.labels).rglob("*.parquet"))
 
 
 def test_one_row_and_nothing_but_missing_bands(labelled: Configured, spark: Any) -> None:

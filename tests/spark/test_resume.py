@@ -232,7 +232,7 @@ def test_a_lock_left_behind_holds_nobody_up(copy: Path, spark: Any) -> None:
 def test_sigkill_in_the_middle(tmp_path: Path, spark: Any) -> None:
     """The one real kill: the process group of `stellarml ingest` dies; the next run ends with the same bytes."""
     write_surveys(tmp_path, 600)
-    rows = stars(20_000, seed=5)[["source_id", "ra", "dec", "flag", "g", "u"]]
+    rows = stars(9_000, seed=5)[["source_id", "ra", "dec", "flag", "g", "u"]]
     shutil.rmtree(tmp_path / "raw" / "left")
     for part in range(6):
         write_csv(tmp_path / "raw" / "left" / f"{part}.csv", rows.iloc[part::6])
@@ -266,4 +266,4 @@ def test_sigkill_in_the_middle(tmp_path: Path, spark: Any) -> None:
     fresh = config_of(tmp_path, *settings, "paths.lake=fresh")
     ingest(spark, fresh, f"{SURVEY}.toml")
     assert content(out) == content(tmp_path / "fresh" / SURVEY)
-    assert read_record(out)["rows"] == {"in": 20_000, "out": 20_000, "rejected": 0}
+    assert read_record(out)["rows"] == {"in": 9_000, "out": 9_000, "rejected": 0}

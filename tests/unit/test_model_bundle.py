@@ -128,7 +128,7 @@ def test_file_names_that_leave_the_folder_are_refused(bundle: Path, name: str) -
         load_bundle(bundle)
 
 
-@pytest.mark.parametrize("name", ["../../elsewhere", "/tmp/x", "a/b", "..", ""])
+@pytest.mark.parametrize("name", ["../../elsewhere", "/elsewhere", "a/b", "..", ""])
 def test_an_id_that_leaves_the_folder_of_labels_is_refused(bundle: Path, name: str) -> None:
     edit(bundle, lambda m: m.update({"id": name}))
     with pytest.raises(BundleError, match="unsafe file names"):

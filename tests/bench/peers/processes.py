@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 
-from stellarml.memory import proportional_bytes
+from stellarml.memory import descendants, proportional_bytes
 
 _PERIOD_S = 0.25
 
@@ -27,10 +27,19 @@ class Sampler:
         Whether a process, by its id, is a worker.
     leave_out
         Processes that do not count, nor do their descendants.
+    size_of
+        The memory of a process, in bytes.
     """
 
-    def __init__(self, root: int, is_worker: Callable[[int], bool], leave_out: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        root: int,
+        is_worker: Callable[[int], bool],
+        leave_out: Collection[int] = (),
+        size_of: Callable[[int], int] = proportional_bytes,
+    ) -> None:
         self._root, self._is_worker, self._leave_out = root, is_worker, frozenset(leave_out)
+        self._size_of = size_of
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self.total_bytes = 0
@@ -48,16 +57,19 @@ class Sampler:
 
     def _sample(self) -> None:
         while not self._stop.wait(_PERIOD_S):
-            sizes = {pid: proportional_bytes(pid) for pid in _family(self._root, self._leave_out)}
+            sizes = {pid: self._size_of(pid) for pid in self._family()}
             self.total_bytes = max(self.total_bytes, sum(sizes.values()))
             workers = [size for pid, size in sizes.items() if self._is_worker(pid)]
             self.worker_bytes = max(self.worker_bytes, max(workers, default=0))
+
+    def _family(self) -> list[int]:
+        return [self._root, *descendants(self._root, self._leave_out)]
 
 
 def core_seconds(root: int, leave_out: Collection[int] = ()) -> float:
     """Return the processor time that `root`, its descendants and their finished children have taken so far."""
     ticks = 0
-    for pid in _family(root, leave_out):
+    for pid in (root, *descendants(root, leave_out)):
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -67,24 +79,33 @@ def core_seconds(root: int, leave_out: Collection[int] = ()) -> float:
 
 
 def is_spark_worker(pid: int) -> bool:
-    """Whether a process is one of Spark's Python workers (or the daemon that they are forked from, a small one)."""
+    """Whether a process is one of Spark's Python workers (or the daemon that they are forked from, a small one).
+
+    The JVM is none, though the daemon's module is among its options.
+    """
+    words = _command(pid)
+    return "-m" in words[:-1] and words[words.index("-m") + 1] in (
+        "stellarml.worker_daemon",
+        "pyspark.daemon",
+    )
+
+
+def is_spark_jvm(pid: int) -> bool:
+    """Whether a process is Spark's JVM."""
+    return any(word.startswith("org.apache.spark.") for word in _command(pid))
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident set size of a process, shared pages counted in full; 0 where it has ended."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_text()
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except OSError:
-        return False
-    return "worker_daemon" in command or "pyspark.daemon" in command
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _family(root: int, leave_out: Collection[int]) -> set[int]:
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    family = {root}
-    while True:
-        more = {p for p, parent in parents.items() if parent in family and p not in leave_out} - family
-        if not more:
-            return family
-        family |= more
+def _command(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return []
