@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 STARS ?= 200000
 
-.PHONY: demo test lint types imports pytest mutants dist faults install install-test bench-ingest bench-simulate bench-match bench-tiling bench-model bench-label clean
+.PHONY: demo test lint types imports pytest mutants dist cluster faults install install-test bench-ingest bench-simulate bench-match bench-tiling bench-model bench-label clean
 
 demo: install
 	$(BIN)/stellarml demo --out $(OUT) --stars $(STARS)
@@ -70,9 +70,18 @@ dist/environment.tar.gz: pyproject.toml constraints.txt
 	mkdir -p dist
 	build/environment/bin/venv-pack --prefix build/environment --quiet --force --compress-level 1 --output $@
 
-# The whole chain on a cluster from what `dist` makes, then parts of it killed at random moments while it labels, 24 times.
-faults: install-test dist
-	STELLARML_DIST=dist STELLARML_FAULTS=24 $(BIN)/python -m pytest tests/cluster
+# The whole chain on a cluster from what `dist` makes, and the DAG run by Airflow. About 15 minutes.
+cluster: install-test dist .peers/airflow/bin/airflow
+	STELLARML_DIST=dist STELLARML_AIRFLOW=.peers/airflow/bin/python \
+	  $(BIN)/python -m pytest tests/cluster/test_chain_on_cluster.py tests/cluster/test_airflow.py
+
+# Parts of a cluster killed at random moments while it labels, 24 times. About 25 minutes.
+faults: install-test
+	STELLARML_FAULTS=24 $(BIN)/python -m pytest tests/cluster/test_cluster.py
+
+.peers/airflow/bin/airflow:
+	$(PYTHON) -m venv .peers/airflow
+	.peers/airflow/bin/python -m pip install --quiet 'apache-airflow>=3,<4' apache-airflow-providers-apache-spark
 
 # Faults put into a copy of the cross-match, one by one: the tests must notice each.
 mutants: install-test

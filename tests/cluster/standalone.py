@@ -17,6 +17,15 @@ import pyspark
 from stellarml.memory import descendants
 
 CHECKOUT = Path(__file__).parents[2]
+# What the small chain of the tests was made with: so a job under another profile leaves all of it as it is.
+SMALL_SETTINGS = """
+[tiles]
+max_rows = 3000
+row_group_rows = 1000
+[train]
+preset = "small"
+max_epochs = 30
+"""
 _ENVIRONMENT = ("PYTHONPATH", "PYTHONHOME", "SPARK_HOME", "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")
 
 

@@ -1,6 +1,6 @@
 """The whole chain, a spark-submit a stage, on a standalone cluster: package and environment come with the job.
 
-Long: it runs where ``STELLARML_DIST`` names the folder of ``make dist`` (`make faults` does that).
+Long: it runs where ``STELLARML_DIST`` names the folder of ``make dist`` (`make cluster` does that).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TILES = ("tiles.max_rows=3000", "tiles.row_group_rows=1000", "train.max_epochs=3
 @pytest.fixture(scope="module")
 def dist() -> Path:
     if "STELLARML_DIST" not in os.environ:
-        pytest.skip("STELLARML_DIST is not set: `make faults` builds the archives and runs this")
+        pytest.skip("STELLARML_DIST is not set: `make cluster` builds the archives and runs this")
     return Path(os.environ["STELLARML_DIST"]).absolute()
 
 

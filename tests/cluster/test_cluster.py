@@ -1,8 +1,8 @@
 """The job label on a real cluster of processes, and what happens when parts of it are killed.
 
 Executors have a Python of their own, which sees the installed libraries but neither this checkout nor TensorFlow: the
-package comes by ``--py-files`` or not at all. `make faults` sends the environment as an archive, too
-(``STELLARML_DIST``), and sets how many faults are tried (``STELLARML_FAULTS``: 24 instead of 3).
+package comes by ``--py-files`` or not at all. ``STELLARML_FAULTS`` sets how many faults are tried (3; `make faults`
+tries 24).
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def shipment(tmp_path_factory: pytest.TempPathFactory) -> Shipment:
-    """What `make dist` has made; or an interpreter that finds the installed libraries and nothing else."""
-    if "STELLARML_DIST" in os.environ:
-        return Shipment.of(Path(os.environ["STELLARML_DIST"]).absolute())
+    """The package, and an interpreter that finds the installed libraries and nothing else."""
     folder = tmp_path_factory.mktemp("python")
     venv.create(folder, with_pip=False, symlinks=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
