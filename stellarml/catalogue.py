@@ -4,7 +4,8 @@ Features are computed by Spark, fused with the read of the leaf; the task's one 
 come and writes the leaf itself, a row group at a time: a row crosses from the JVM to Python once and never goes back,
 and a worker holds no more than a row group. A leaf of ``matched`` is the unit of work and keeps its name. Spark is told
 to skip leaves that it cannot read, because it would end the job with them: a leaf that gave too few rows is missed
-here, and told by name when all others are done. No TensorFlow on executors.
+here, and told by name when all others are done. An older catalogue of the model stays as it is until the new one is
+whole. No TensorFlow on executors.
 """
 
 from __future__ import annotations
@@ -25,20 +26,24 @@ from stellarml.errors import StellarmlError
 from stellarml.fingerprint import code_identity
 from stellarml.flags import QualityFlag
 from stellarml.hats_catalogue import finish_catalogue
+from stellarml.hats_layout import PARTITION_LIST, PROPERTIES
 from stellarml.label_tiles import (
     InputTile,
     changed,
     input_tiles,
-    remove_vanished,
+    put_in_place,
     schema_of,
     split_done,
     tile_key,
+    vanished,
+    waiting,
     why_unreadable,
 )
 from stellarml.log import get_logger
-from stellarml.manifest import StageRun, mark_path, stage_run
+from stellarml.manifest import StageRun, mark_path, sizes_of, stage_run, write_mark
 from stellarml.model import LabelRange, load_bundle, pack_bundle
 from stellarml.monitoring import Tally, prometheus_text, total
+from stellarml.ownership import RECORD
 from stellarml.registry import chosen_model
 from stellarml.schema import (
     CUTS_FAILED,
@@ -53,7 +58,7 @@ from stellarml.schema import (
 )
 from stellarml.storage import leaf_writer, write_atomically
 from stellarml.training_set import feature_file
-from stellarml.versions import publish
+from stellarml.versions import current_model, publish
 
 if TYPE_CHECKING:
     from pyspark import Broadcast
@@ -65,6 +70,8 @@ RIGHT_CUTS_SHIFT = 32
 METRICS = "metrics.prom"
 _FEATURES = "features"
 _STOPPED = ".stopped"
+_CATALOGUE = "catalogue"
+_CATALOGUE_FILES = (PARTITION_LIST, *PROPERTIES, "_metadata", "_common_metadata")
 _TOLERANT = {"ignoreCorruptFiles": "true", "ignoreMissingFiles": "true"}
 
 
@@ -81,6 +88,7 @@ class _LabelTask:
     schema: pa.Schema
     tiles: Tiles
     common: tuple[str, ...]
+    gone: int
 
 
 def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = False) -> dict[str, Any]:
@@ -92,6 +100,7 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
         Naming every tile that could not be labelled, after all others are done (`label.keep_going`).
     """
     lake = config.path(config.paths.lake)
+    current_model(config)  # a damaged pointer is told before the work, not after it
     features = feature_file(config)
     model = chosen_model(config, features)
     manifest = load_bundle(model, features).manifest
@@ -100,7 +109,7 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
     if truth:
         manifest.check_truth()
     relevant: dict[str, Any] = {"level": config.label.level, "tiles": config.tiles.model_dump()}
-    relevant |= {"files": manifest.files, **({"truth_intervals": True} if truth else {})}
+    relevant |= {"model": manifest.behaviour(), **({"truth_intervals": True} if truth else {})}
     with stage_run(
         "label",
         out,
@@ -111,9 +120,10 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
         incremental=True,
     ) as run:
         if run.complete:
-            publish(config, manifest.id)
+            _publish(config, run.record)
             return run.record
         tiles = input_tiles(lake / "matched")
+        gone = vanished(out, tiles, run.marks)
         blob, sha256 = pack_bundle(model)
         task = _LabelTask(
             out,
@@ -127,8 +137,12 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
             output_schema(manifest.labels, truth),
             config.tiles,
             (code_identity()["digest"], json.dumps(relevant, sort_keys=True)),
+            len(gone),
         )
         marks, kept = _label_pending(spark, config, features, run, task)
+        for name in (mark_path(out, _CATALOGUE), out / RECORD):
+            name.unlink(missing_ok=True)
+        put_in_place(out, tiles, gone)
         done = [marks[found.tile.name] for found in tiles if found.tile.name in marks]
         rows = sum(mark["rows"] for mark in done)
         finish_catalogue(
@@ -141,6 +155,9 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
             schema=task.schema,
             max_rows=config.tiles.max_rows,
         )
+        files = [p.relative_to(out) for p in (*out.glob("*"), *out.glob("dataset/_*")) if p.is_file()]
+        made = [p for p in files if p.name in _CATALOGUE_FILES]
+        write_mark(out, _CATALOGUE, {"files": sizes_of(out, [*made, *(found.tile.path for found in tiles)])})
         tally = total(mark["tally"] for mark in done)
         record = run.finish(
             {"in": sum(found.rows for found in tiles), "out": rows, "without_flag": tally.without_flag},
@@ -150,18 +167,21 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
             preset=manifest.preset,
             label=tally.told(manifest),
         )
-        publish(config, manifest.id)
-        write_atomically(config.path(config.paths.labels) / METRICS, prometheus_text(record))
+        _publish(config, record)
         return record
+
+
+def _publish(config: Config, record: dict[str, Any]) -> None:
+    publish(config, record["model_id"])
+    write_atomically(config.path(config.paths.labels) / METRICS, prometheus_text(record))
 
 
 def _label_pending(
     spark: SparkSession, config: Config, features: FeatureFile, run: StageRun, task: _LabelTask
 ) -> tuple[dict[str, dict[str, Any]], int]:
-    """Label what is new or has changed, remove what has vanished; return all marks, and how many there were before."""
-    kept, pending = split_done(task.leaves, run.marks, task.common)
-    removed = remove_vanished(run.out, task.leaves)
-    get_logger().info("tiles", stage="label", to_do=len(pending), kept=len(kept), removed=removed)
+    """Label what is new or has changed; return all marks, and how many there were before."""
+    kept, pending = split_done(run.out, task.leaves, run.marks, task.common)
+    get_logger().info("tiles", stage="label", to_do=len(pending), kept=len(kept), removed=task.gone)
     (run.out / _STOPPED).unlink(missing_ok=True)
     if not pending:
         return kept, len(kept)
@@ -239,9 +259,10 @@ def _label_leaf(task: _LabelTask, batches: Iterator[pa.RecordBatch]) -> Iterator
 
 def _label_batches(task: _LabelTask, leaf: InputTile, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
     tally = Tally()
-    path = task.out / leaf.tile.path
+    path = waiting(task.out, leaf.tile)
     with leaf_writer(path, task.schema, task.tiles) as writer:
         for batch in batches:
+            _check_rows(leaf, batch)
             writer.write(label_rows(task, batch, tally))
         problem = changed(leaf)
         if problem or writer.rows != leaf.rows:
@@ -250,11 +271,23 @@ def _label_batches(task: _LabelTask, leaf: InputTile, batches: Iterator[pa.Recor
                 or f"{leaf.path}: holds {leaf.rows} rows, and {writer.rows} could be read: is it damaged?"
             )
     return {
-        "files": {str(leaf.tile.path): path.stat().st_size},
+        "bytes": path.stat().st_size,
         "rows": writer.rows,
         "key": tile_key(leaf, task.common),
         "tally": tally.to_json(),
     }
+
+
+def _check_rows(leaf: InputTile, batch: pa.RecordBatch) -> None:
+    names = [
+        name for name in (HEALPIX_COLUMN, SOURCE_ID, RA, DEC, CUTS_FAILED) if batch.column(name).null_count
+    ]
+    if names:
+        raise StellarmlError(f"{leaf.path}: has rows without {' and '.join(names)}: is it damaged?")
+    keys = batch.column(HEALPIX_COLUMN).to_numpy()
+    first, stop = leaf.tile.range
+    if keys[0] < first or keys[-1] >= stop or (np.diff(keys) < 0).any():
+        raise StellarmlError(f"{leaf.path}: its rows are not in the order of the sky, or of another tile.")
 
 
 def _leaf_of(leaves: Sequence[InputTile], index: int) -> InputTile:

@@ -231,13 +231,17 @@ def label(
     overwrite: Overwrite = False,
 ) -> None:
     """Label every matched star, or every row of a table, with intervals and flags."""
-    given = [f"label.level={level}"] if level else []
+    given = [] if level is None else [f"label.level={level}"]
     given += ["label.truth_intervals=true"] if truth_intervals else []
     given += [] if keep_going else ["label.keep_going=false"]
     settings = configured(config, profile, [*(overrides or []), *given])
     if table is None:
         if config is None:
             raise UserError("label: give --config FILE, or --table FILE with --model DIR and --out FILE")
+        if model is not None or out is not None:
+            raise UserError(
+                "label: --model and --out go with --table; a chain's model is label.model of its --config"
+            )
         _show_rows(_stage("label", settings, overwrite))
         return
     if model is None or out is None:

@@ -34,19 +34,20 @@ def models(
         for name in prune_versions(settings, prune):
             typer.echo(f"removed {name}")
     table = Table(title=str(settings.path(settings.paths.labels)), title_justify="left")
-    for name in ("model", "current", "preset"):
+    found = versions_of(settings)
+    table.add_column("model", no_wrap=True, min_width=max((len(version.id) for version in found), default=0))
+    for name in ("current", "preset"):
         table.add_column(name)
     for name in ("rows", "without a flag", "level", "tiles"):
         table.add_column(name, justify="right")
     table.add_column("made from")
-    found = versions_of(settings)
     for version in found:
         record = version.record
         rows, clean = record["rows"]["out"], record["rows"]["without_flag"]
         preset = record.get("preset", "")
         inputs = ", ".join(f"{Path(r['path']).name} {r['fingerprint'][:8]}" for r in record["inputs"])
         share = f"{100 * clean / rows:.1f} %" if rows else "-"
-        level = f"{record['config']['label']['level']} %"
+        level = f"{version.level} %"
         current = "yes" if version.current else ""
         table.add_row(version.id, current, preset, f"{rows:,}", share, level, str(record["units"]), inputs)
     Console().print(table if found else "No version has been labelled yet: run  stellarml label.")
@@ -76,6 +77,10 @@ def diff(
         f"{second}; quality_flags differ for {100 * found.flags_differ:.2f} %",
         soft_wrap=True,
     )
+    levels = {version.level for version in versions}
+    if len(levels) > 1:
+        told = " and ".join(f"{version.id}: {version.level} %" for version in versions)
+        console.print(f"Their intervals are of different levels, {told}.", soft_wrap=True)
     console.print(_table(found, first, second))
     if out is not None:
         write_atomically(

@@ -11,6 +11,7 @@ import hashlib
 import subprocess
 from collections.abc import Iterable, Sequence
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,19 @@ from stellarml.resources import package_folder
 
 _BLOCK = 65_536
 _SAMPLES = 16
+_PACKAGES = (
+    "pyspark",
+    "pyarrow",
+    "numpy",
+    "pandas",
+    "tensorflow",
+    "keras",
+    "healpy",
+    "astropy",
+    "hats",
+    "numba",
+    "onnxruntime",
+)
 
 
 def digest(parts: Iterable[str]) -> str:
@@ -87,3 +101,14 @@ def _commit(folder: Path) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the libraries that numbers depend on, where they are installed."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.errors import InputError
-from stellarml.storage import Tile
+from stellarml.storage import HEALPIX_ORDER, Tile
 
 PROPERTIES = ("hats.properties", "properties")
 COLLECTION = "collection.properties"
+PARTITION_LIST = "partition_info.csv"
 FOLDER_SUFFIX = "/"
 _LEAF = re.compile(r"Norder=(\d+)/(?:Dir=\d+/)?Npix=(\d+)([^/]*)")
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
@@ -156,8 +157,7 @@ def leaf_files(root: Path, suffix: str) -> list[tuple[Tile, tuple[Path, ...]]]:
     """
     found = {}
     for tile, path in _listed(root, suffix):
-        if tile.order > 29 or tile.pixel >= 12 * 4**tile.order:
-            raise InputError(f"{root}: names the tile {tile.name}, which is not on the sky.")
+        _check_tile(tile, root)
         found[tile] = path
     tiles = sorted(found, key=lambda tile: tile.range)
     for first, second in pairwise(tiles):
@@ -206,12 +206,20 @@ def partition_list(path: Path) -> list[Tile]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            return [Tile(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(stream)]
+            tiles = [Tile(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(stream)]
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(
             f"{path}: is not a partition list ({error!r}); expected columns Norder and Npix of integers. "
             "Without that file the tiles are taken from the names of the folders."
         ) from None
+    for tile in tiles:
+        _check_tile(tile, path)
+    return tiles
+
+
+def _check_tile(tile: Tile, source: Path) -> None:
+    if not (0 <= tile.order <= HEALPIX_ORDER and 0 <= tile.pixel < 12 << 2 * tile.order):
+        raise InputError(f"{source}: names the tile {tile.name}, which is not on the sky.")
 
 
 def _leaf_path(root: Path, tile: Tile, suffix: str) -> Path:

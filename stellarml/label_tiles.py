@@ -1,14 +1,20 @@
-"""Which tiles of the matched catalogue have to be labelled, and which labels are still right.
+"""Which tiles of the matched catalogue have to be labelled, which labels are still right, and when they are seen.
 
 A tile is known by the fingerprint of its leaf; a mark of the output carries the key that its leaf was made with: that
 fingerprint, the model, the settings and the code. So a run on a schedule labels what has changed, and nothing else. A
 leaf that is damaged or missing keeps no other from being labelled: the problem is told at the end, by name.
+
+New leaves wait in ``_work``, beside an older catalogue of the same model that stays as it is, and are renamed into its
+``dataset`` when all of them are there.
 """
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +22,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.errors import InputError
+from stellarml.errors import InputError, UserError
 from stellarml.fingerprint import digest, file_fingerprint
-from stellarml.hats_layout import parquet_metadata, partition_list, raw_schema
-from stellarml.manifest import mark_path
-from stellarml.storage import Tile
+from stellarml.hats_layout import PARTITION_LIST, parquet_metadata, partition_list, raw_schema
+from stellarml.manifest import mark_path, read_record
+from stellarml.storage import Tile, storage_errors
 
+WAITING = "_work"
 _THREADS = 8
+_MARK = re.compile(r"Norder=(\d+)_Npix=(\d+)")
 
 
 @dataclass(frozen=True)
@@ -37,27 +45,48 @@ class InputTile:
 
 
 def input_tiles(root: Path) -> list[InputTile]:
-    """Return every tile that a catalogue of ours lists, in the order of the sky.
+    """Return every tile with rows that a catalogue of ours lists, in the order of the sky.
 
     Raises
     ------
     InputError
-        If the list of tiles is missing or damaged.
+        If the list of tiles is missing or damaged, or the leaves do not hold as many rows as run.json says.
     """
-    path = root / "partition_info.csv"
+    path = root / PARTITION_LIST
     if not path.is_file():
         raise InputError(f"{path}: is missing, the list of the tiles. Run the stage crossmatch again.")
+    expected = _columns(raw_schema(root, ())) if (root / "dataset" / "_common_metadata").is_file() else None
 
     def look(tile: Tile) -> InputTile:
         leaf = root / tile.path
         try:
-            rows = parquet_metadata(leaf).num_rows
-            return InputTile(tile, leaf, rows, file_fingerprint(leaf)["fingerprint"])
+            footer = parquet_metadata(leaf)
+            problem = _other_columns(leaf, _columns(footer.schema.to_arrow_schema()), expected)
+            return InputTile(tile, leaf, footer.num_rows, file_fingerprint(leaf)["fingerprint"], problem)
         except InputError as error:
             return InputTile(tile, leaf, problem=str(error))
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return sorted(pool.map(look, partition_list(path)), key=lambda found: found.tile.range)
+        tiles = sorted(pool.map(look, partition_list(path)), key=lambda found: found.tile.range)
+    rows, told = sum(found.rows for found in tiles), read_record(root)["rows"]["out"]
+    if rows != told and not any(found.problem for found in tiles):
+        raise InputError(
+            f"{path}: its {len(tiles)} leaves hold {rows:,} rows, run.json beside it says {told:,}: one of them is "
+            "damaged. Run the stage crossmatch again with --overwrite."
+        )
+    return [found for found in tiles if found.rows or found.problem]
+
+
+def _columns(schema: pa.Schema) -> dict[str, str]:
+    return {field.name: str(field.type) for field in schema}
+
+
+def _other_columns(leaf: Path, found: Mapping[str, str], expected: Mapping[str, str] | None) -> str:
+    if expected is None or found == expected:
+        return ""
+    names = [name for name in (*expected, *found) if expected.get(name) != found.get(name)]
+    told = [f"{n} is {found.get(n, 'missing')}, not {expected.get(n, 'there')}" for n in dict.fromkeys(names)]
+    return f"{leaf}: its columns are not the catalogue's: {'; '.join(told[:3]) or 'their order differs'}."
 
 
 def schema_of(root: Path, tiles: Sequence[InputTile]) -> pa.Schema:
@@ -88,32 +117,72 @@ def tile_key(found: InputTile, common: Iterable[str]) -> str:
     return digest([found.fingerprint, *common])
 
 
+def waiting(out: Path, tile: Tile) -> Path:
+    """Return where a new leaf waits until all are there."""
+    return out / WAITING / tile.path
+
+
 def split_done(
-    tiles: Sequence[InputTile], marks: Mapping[str, Mapping[str, Any]], common: Sequence[str]
+    out: Path, tiles: Sequence[InputTile], marks: Mapping[str, Mapping[str, Any]], common: Sequence[str]
 ) -> tuple[dict[str, dict[str, Any]], list[InputTile]]:
-    """Return the marks that are still right by tile name, and the tiles that have to be labelled."""
+    """Return the marks that are still right by tile name, and the tiles that have to be labelled.
+
+    A mark tells the bytes of its leaf, which is waiting or in its place.
+    """
     kept: dict[str, dict[str, Any]] = {}
     pending = []
     for found in tiles:
-        mark = marks.get(found.tile.name)
-        if mark is not None and not found.problem and mark.get("key") == tile_key(found, common):
+        mark = marks.get(found.tile.name, {})
+        leaf = waiting(out, found.tile)
+        leaf = leaf if leaf.is_file() else out / found.tile.path
+        whole = leaf.is_file() and leaf.stat().st_size == mark.get("bytes")
+        if whole and not found.problem and mark.get("key") == tile_key(found, common):
             kept[found.tile.name] = dict(mark)
-        elif found.rows or found.problem:
+        else:
             pending.append(found)
     return kept, pending
 
 
-def remove_vanished(out: Path, tiles: Sequence[InputTile]) -> int:
-    """Remove leaves and marks of tiles that the input no longer has; return how many leaves there were.
+def vanished(out: Path, tiles: Sequence[InputTile], marks: Iterable[str]) -> list[Tile]:
+    """Return the tiles of an older catalogue in `out`, by its list and its marks, that the input no longer has.
 
-    The leaf goes first: a mark without its file is known for what it is.
+    Raises
+    ------
+    UserError
+        If ``dataset`` is a link, or holds leaves of no run: they would be taken for the catalogue's.
     """
-    leaves = {out / found.tile.path for found in tiles}
-    gone = [path for path in (out / "dataset").rglob("*.parquet") if path not in leaves]
-    for path in gone:
-        path.unlink()
-    marks = {mark_path(out, found.tile.name) for found in tiles}
-    for path in (out / "_done").glob("*.json"):
-        if path not in marks:
-            path.unlink()
-    return len(gone)
+    dataset = out / "dataset"
+    if dataset.is_symlink():
+        raise UserError(f"{dataset}: is a link; expected a folder that stellarml has made.")
+    now = {found.tile for found in tiles}
+    older = {_tile(found) for found in map(_MARK.fullmatch, marks) if found}
+    with suppress(InputError, FileNotFoundError):
+        older |= set(partition_list(out / PARTITION_LIST))
+    ours = {out / tile.path for tile in now | older}
+    foreign = sorted(path for path in dataset.rglob("*.parquet") if path not in ours)
+    if foreign:
+        raise UserError(
+            f"{foreign[0]}: was not made by stellarml ({len(foreign)} such files). Move it away, and run again."
+        )
+    return sorted(older - now, key=lambda tile: tile.name)
+
+
+def _tile(name: re.Match[str]) -> Tile:
+    return Tile(int(name[1]), int(name[2]))
+
+
+def put_in_place(out: Path, tiles: Sequence[InputTile], gone: Sequence[Tile]) -> None:
+    """Rename waiting leaves into the catalogue, remove those of tiles that are `gone`, then their marks.
+
+    Killed in between, the same call does the rest: a mark is as good for a waiting leaf as for one in its place.
+    """
+    with storage_errors(out):
+        for found in tiles:
+            leaf = waiting(out, found.tile)
+            if leaf.is_file():
+                (out / found.tile.path).parent.mkdir(parents=True, exist_ok=True)
+                leaf.replace(out / found.tile.path)
+        for tile in gone:
+            (out / tile.path).unlink(missing_ok=True)
+            mark_path(out, tile.name).unlink(missing_ok=True)
+        shutil.rmtree(out / WAITING, ignore_errors=True)

@@ -16,13 +16,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from stellarml.config import Config
 from stellarml.errors import InputError, OutputBusyError, StaleOutputError
-from stellarml.fingerprint import code_identity, digest, file_fingerprint, origin_of
+from stellarml.fingerprint import code_identity, digest, file_fingerprint, origin_of, package_versions
 from stellarml.memory import PeakMemory
 from stellarml.ownership import (
     RECORD,
@@ -36,20 +35,6 @@ from stellarml.ownership import (
 )
 from stellarml.storage import storage_errors, write_atomically
 
-_PACKAGES = (
-    "pyspark",
-    "pyarrow",
-    "numpy",
-    "pandas",
-    "tensorflow",
-    "keras",
-    "healpy",
-    "astropy",
-    "hats",
-    "numba",
-    "onnxruntime",
-)
-
 
 @dataclass
 class StageRun:
@@ -60,7 +45,6 @@ class StageRun:
     siblings: tuple[Path, ...]
     config: Config
     key: str
-    settings: str
     origin: str
     inputs: list[dict[str, Any]]
     others: dict[str, list[str]] = field(default_factory=dict)
@@ -70,15 +54,18 @@ class StageRun:
     started: float = field(default_factory=time.monotonic)
     memory: PeakMemory = field(default_factory=PeakMemory)
 
+    def forget(self) -> None:
+        """Forget the marks and the work of units."""
+        shutil.rmtree(self.out / "_done", ignore_errors=True)
+        shutil.rmtree(self.out / "_work", ignore_errors=True)
+
     def settle(self, files: Iterable[Path]) -> None:
         """Forget the marks and the work of intermediate units; note the output's `files`, paths below `out`.
 
         For stages whose output is not written unit by unit: a file deleted afterwards is then missed, and made again.
         """
-        shutil.rmtree(self.out / "_done", ignore_errors=True)
-        shutil.rmtree(self.out / "_work", ignore_errors=True)
-        sizes = {str(path): (self.out / path).stat().st_size for path in sorted(files)}
-        write_mark(self.out, "output", {"files": sizes})
+        self.forget()
+        write_mark(self.out, "output", {"files": sizes_of(self.out, files)})
 
     def finish(self, rows: Mapping[str, Any], **extra: Any) -> dict[str, Any]:
         """Write run.json in the output folder and its siblings: the output is whole."""
@@ -90,9 +77,8 @@ class StageRun:
             "rows": dict(rows),
             "seconds": round(time.monotonic() - self.started, 3),
             "peak_memory_bytes": self.memory.stop(),
-            "versions": _versions(),
+            "versions": package_versions(),
             "key": self.key,
-            "settings": self.settings,
             "origin": self.origin,
             "marks": len(_mark_files(self.out)),
             "made": {f.name: names_made(f, self.others.get(f.name, ())) for f in (*self.siblings, self.out)},
@@ -104,6 +90,11 @@ class StageRun:
         self.record = record
         self.complete = True
         return record
+
+
+def sizes_of(out: Path, files: Iterable[Path]) -> dict[str, int]:
+    """Return what a mark's ``files`` says of `files`, paths below `out`."""
+    return {str(path): (out / path).stat().st_size for path in sorted(files)}
 
 
 def mark_path(out: Path, unit: str) -> Path:
@@ -120,11 +111,8 @@ def read_marks(out: Path) -> dict[str, dict[str, Any]]:
     """Return the marks of all units whose files are still there, whole."""
     marks = {}
     for path in _mark_files(out):
-        try:
-            payload = json.loads(path.read_text())
-        except ValueError:
-            continue
-        if all(_same_size(out / name, size) for name, size in payload.get("files", {}).items()):
+        payload = _record(path)
+        if payload and all(_same_size(out / name, size) for name, size in payload.get("files", {}).items()):
             marks[path.stem] = payload
     return marks
 
@@ -148,16 +136,13 @@ def read_record(out: Path) -> dict[str, Any]:
     InputError
         If the stage has not finished there.
     """
-    try:
-        record: dict[str, Any] = json.loads((out / "run.json").read_text())
-    except FileNotFoundError:
+    if not (out / RECORD).exists():
         raise InputError(
             f"{out}: no run.json, so this stage's output is missing or unfinished. Run it first."
-        ) from None
-    except ValueError as error:
-        raise InputError(
-            f"{out / 'run.json'}: is damaged ({error}). Run the stage again with --overwrite."
-        ) from None
+        )
+    record = _record(out / RECORD)
+    if not record:
+        raise InputError(f"{out / RECORD}: is damaged. Run the stage again with --overwrite.")
     return record
 
 
@@ -197,8 +182,9 @@ def stage_run(
     siblings
         Further output folders of the same stage, kept and removed with `out`.
     incremental
-        Where only the inputs have changed, keep the output and its marks: the stage itself finds out which units are
-        still right. Other settings, other code, or `overwrite` of an output from the same raw inputs clear it.
+        Keep the output of an earlier run, its run.json and its marks: the stage itself finds out which units are still
+        right, and replaces what there is when the new output is whole. With `overwrite` of an output from the same raw
+        inputs the marks are forgotten.
 
     Raises
     ------
@@ -211,9 +197,10 @@ def stage_run(
     """
     refuse_inputs_inside((out, *siblings), (*raw, *derived))
     inputs, origin = describe_inputs(raw, derived)
-    made_by = [stage, json.dumps(relevant, sort_keys=True, default=str), code_identity()["digest"]]
-    settings = digest(made_by)
-    key = digest([*made_by, *(f"{r['bytes']}:{r['fingerprint']}" for r in inputs)])
+    settings = json.dumps(relevant, sort_keys=True, default=str)
+    key = digest(
+        [stage, settings, code_identity()["digest"], *(f"{r['bytes']}:{r['fingerprint']}" for r in inputs)]
+    )
     refuse_foreign_folder(out)
     if not (out / "_state.json").exists():
         for folder in siblings:
@@ -224,7 +211,7 @@ def stage_run(
         for folder in siblings:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / ".lock").touch()
-        run = StageRun(stage, out, tuple(siblings), config, key, settings, origin, inputs)
+        run = StageRun(stage, out, tuple(siblings), config, key, origin, inputs)
         state = _state(out)
         refuse_other_stage(out, stage, state)
         run.others = {folder.name: names_of_others(folder, state) for folder in (out, *siblings)}
@@ -234,22 +221,24 @@ def stage_run(
                     f"{out}: was made from other inputs than those now named ({_difference(state, inputs)}). "
                     "Give another output folder, or --overwrite to make it anew."
                 )
-            asked_anew = overwrite and state["origin"] == origin
-            if asked_anew or not (incremental and state.get("settings") == settings):
+            if not incremental:
                 _clear(run)
+            elif overwrite and state["origin"] == origin:
+                run.forget()
         run.marks = read_marks(out)
-        if (out / "run.json").exists():
-            run.record = read_record(out)
+        if (out / RECORD).exists():
+            run.record = {} if incremental and not _record(out / RECORD) else read_record(out)
             whole = len(run.marks) == len(_mark_files(out)) == run.record.get("marks")
-            same = state["key"] == key
-            run.complete = same and whole and all((s / "run.json").exists() for s in siblings)
+            same = state["key"] == key == run.record.get("key")
+            run.complete = same and whole and all((s / RECORD).exists() for s in siblings)
         if not run.complete:
             for folder in (*siblings, out):
-                (folder / "run.json").unlink(missing_ok=True)
+                if not incremental:
+                    (folder / RECORD).unlink(missing_ok=True)
                 for half in folder.rglob(".*.tmp"):
                     half.unlink()
-            told = {"stage": stage, "key": key, "settings": settings, "origin": origin, "inputs": inputs}
-            write_atomically(out / STATE, json.dumps({**told, "others": run.others}))
+            told = {"stage": stage, "key": key, "origin": origin, "inputs": inputs, "others": run.others}
+            write_atomically(out / STATE, json.dumps(told))
             run.memory.start()
         try:
             yield run
@@ -261,13 +250,19 @@ def _state(out: Path) -> dict[str, Any]:
     """Return what `out` was made from; where nothing tells, a key that no run has."""
     found: dict[str, Any] = {}
     for name in (STATE, RECORD):
-        try:
-            state: dict[str, Any] = json.loads((out / name).read_text())
-        except (FileNotFoundError, ValueError):
-            continue
+        state = _record(out / name)
         if {"key", "origin", "inputs"} <= set(state):
             found = {**state, **found}
     return found or {"key": "", "origin": "", "inputs": []}
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; nothing where there is none."""
+    try:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _has_output(out: Path) -> bool:
@@ -294,9 +289,7 @@ def _clear(run: StageRun) -> None:
 
     ``_state.json`` goes last: while it is there, a clearing that was killed is known as such and begun again.
     """
-    state = {
-        k: v for k, v in _state(run.out).items() if k in ("stage", "key", "settings", "origin", "inputs")
-    }
+    state = {k: v for k, v in _state(run.out).items() if k in ("stage", "key", "origin", "inputs")}
     if state["key"]:
         write_atomically(run.out / STATE, json.dumps({**state, "others": run.others}))
     for folder in (run.out, *run.siblings):
@@ -335,13 +328,3 @@ def _process() -> str:
     import socket
 
     return f"{os.getpid()} on {socket.gethostname()}"
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

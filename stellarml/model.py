@@ -1,8 +1,8 @@
 """What is in a model bundle, and whether it may be trusted.
 
-A folder: `bundle.json` says everything in words and numbers and carries the SHA-256 of every other file, `weights.npz`
-holds the folded matrices that labelling needs, one `.keras` a network holds what training made. No pickle anywhere.
-A bundle is written beside its place and renamed, so a half-written one is never seen; it is refused, with the
+A folder: `bundle.json` says everything in words and numbers and carries the SHA-256 of itself and of every other file,
+`weights.npz` holds the folded matrices that labelling needs, one `.keras` a network holds what training made. No pickle
+anywhere. A bundle is written beside its place and renamed, so a half-written one is never seen; it is refused, with the
 difference, when a byte, a feature or a unit is not what it was.
 """
 
@@ -33,7 +33,7 @@ from stellarml.truth_intervals import MIN_ROWS, TruthTable
 from stellarml.weights import arrays_of, inputs_from, is_plain, novelty_from, read_arrays
 
 FORMAT = "stellarml model bundle"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST, WEIGHTS = "bundle.json", "weights.npz"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # time stamp of every archive member: same model, same bytes
 
@@ -107,6 +107,21 @@ class Manifest(Section):
     versions: dict[str, str]
     provenance: dict[str, Any]
     files: dict[str, str]
+    sha256: str = ""
+
+    def behaviour(self) -> str:
+        """Return a digest of all that a prediction depends on: not of when and with what the model was made."""
+        told = {
+            "sha256",
+            "created_utc",
+            "settings",
+            "counts",
+            "metrics",
+            "warnings",
+            "versions",
+            "provenance",
+        }
+        return _sha256(self.model_dump_json(exclude=told).encode())
 
     def output_names(self, *, truth: bool = False) -> tuple[str, ...]:
         """Return the names of the columns that a prediction has, in order; with those of `truth` at the end."""
@@ -146,7 +161,7 @@ def save_bundle(
     Parameters
     ----------
     manifest
-        All fields of `Manifest` but `format`, `format_version` and `files`.
+        All fields of `Manifest` but `format`, `format_version`, `files` and `sha256`.
     bundle
         Whose arrays are written.
     models
@@ -172,7 +187,7 @@ def save_bundle(
             (fresh / name).write_text(text, encoding="utf-8")
         files = {p.name: _sha256(p.read_bytes()) for p in sorted(fresh.iterdir())}
         whole = Manifest(format=FORMAT, format_version=FORMAT_VERSION, files=files, **manifest)
-        text = json.dumps(whole.model_dump(mode="json"), indent=1, allow_nan=False)
+        text = json.dumps(signed(whole.model_dump(mode="json")), indent=1, allow_nan=False)
         (fresh / MANIFEST).write_text(text + "\n", encoding="utf-8")
         if folder.exists():
             folder.rename(old)
@@ -187,6 +202,12 @@ def save_bundle(
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def signed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of bundle.json with its own SHA-256, of all the rest with sorted keys."""
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    return {**rest, "sha256": _sha256(json.dumps(rest, sort_keys=True).encode())}
 
 
 def load_bundle(folder: Path, features: FeatureFile | None = None) -> Bundle:
@@ -265,6 +286,8 @@ def parse_manifest(raw: bytes, source: str) -> Manifest:
             f"{source}: format version {data.get('format_version')!r}, this stellarml reads {FORMAT_VERSION}: "
             "train again or install the version named under 'versions'"
         )
+    if data != signed(data):
+        raise BundleError(f"{source}: is not the file that was written: its content differs from its SHA-256")
     try:
         manifest = Manifest(**data)
     except ValidationError as error:

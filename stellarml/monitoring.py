@@ -122,7 +122,7 @@ def prometheus_text(record: Mapping[str, Any]) -> str:
         for labels, value in samples:
             if value is not None:
                 inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-                lines.append(f"stellarml_label_{name}{{{inside}}} {value:.9g}")
+                lines.append(f"stellarml_label_{name}{{{inside}}} {value!r}")
     return "\n".join(lines) + "\n"
 
 

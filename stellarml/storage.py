@@ -63,7 +63,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise StorageError(
                 f"{path}: the disk is full. What was finished is kept; free some space and run the same command again."
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             raise StorageError(f"{path}: cannot write here ({error.strerror}).") from error
         raise
 

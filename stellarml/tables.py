@@ -8,13 +8,17 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from stellarml.config import Config
 from stellarml.errors import InputError, UserError
 from stellarml.feature_file import load_feature_file
 from stellarml.fingerprint import file_fingerprint
+from stellarml.hats_layout import is_catalogue
+from stellarml.hats_reading import open_catalogue
 from stellarml.model import load_bundle, pack_bundle
+from stellarml.schema import arrow_schema, label_columns
 from stellarml.single_file import Format, write_file
 from stellarml.split import split_column
 
@@ -27,7 +31,7 @@ _ASTRONOMY = {".fits": "fits", ".fit": "fits", ".vot": "votable", ".xml": "votab
 
 
 def read_table(spark: SparkSession, path: Path) -> DataFrame:
-    """Read a table by its suffix: Parquet (file or folder), CSV, TSV, FITS, VOTable or ECSV.
+    """Read a table by its suffix: Parquet (file or folder), HATS catalogue, CSV, TSV, FITS, VOTable or ECSV.
 
     Raises
     ------
@@ -37,16 +41,29 @@ def read_table(spark: SparkSession, path: Path) -> DataFrame:
     if not path.exists():
         raise InputError(f"{path}: no such file")
     suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    if path.is_dir() and is_catalogue(path):
+        leaves = [str(file) for leaf in open_catalogue(path).leaves for file in leaf.paths]
+        return _spark_read(path, lambda: spark.read.parquet(*leaves))
     if path.is_dir() or suffix == ".parquet":
         return _spark_read(path, lambda: spark.read.parquet(str(path)))
     if suffix in _TEXT:
         delimiter = "\t" if ".tsv" in suffix else ","
         reader = spark.read.option("header", "true").option("inferSchema", "true").option("nanValue", "nan")
-        return _spark_read(path, lambda: reader.option("sep", delimiter).csv(str(path)))
+        return _empty_as_numbers(_spark_read(path, lambda: reader.option("sep", delimiter).csv(str(path))))
     if suffix in _ASTRONOMY:
         return spark.createDataFrame(_read_astropy(path, _ASTRONOMY[suffix]))
     known = ", ".join((".parquet", *_TEXT, *_ASTRONOMY))
     raise InputError(f"{path}: unknown format '{suffix}'; expected one of {known}")
+
+
+def _empty_as_numbers(frame: DataFrame) -> DataFrame:
+    """Take columns of text without any value, as Spark reads them, for missing numbers."""
+    from pyspark.sql import functions as sf
+
+    words = [name for name, kind in frame.dtypes if kind == "string"]
+    row = frame.agg(*(sf.count(sf.col(f"`{name}`")) for name in words)).first() if words else None
+    empty = [name for name, count in zip(words, row or (), strict=True) if count == 0]
+    return frame.withColumns({name: sf.lit(None).cast("double") for name in empty}) if empty else frame
 
 
 def _spark_read(path: Path, read: Callable[[], DataFrame]) -> DataFrame:
@@ -88,7 +105,8 @@ def train_on_table(
     """
     from pyspark.sql import functions as sf
 
-    from stellarml.features import check_features, feature_columns, label_columns
+    from stellarml.features import check_features, feature_columns
+    from stellarml.features import label_columns as labels_of
     from stellarml.training import train
 
     spec = load_feature_file(features)
@@ -99,7 +117,7 @@ def train_on_table(
     columns = [
         sf.col(f"`{spec.id}`"),
         *feature_columns(spec, frame.columns),
-        *label_columns(spec, frame.columns),
+        *labels_of(spec, frame.columns),
     ]
     rows = frame.select(*columns, split_column(spec.id, config.split).alias("split")).toArrow()
     provenance = {"table": file_fingerprint(table)} if table.is_file() else {"table": str(table)}
@@ -120,12 +138,14 @@ def train_on_table(
 
 
 def label_table(spark: SparkSession, config: Config, table: Path, model: Path, out: Path) -> int:
-    """Label every row of `table`, in its order; write id, labels, intervals and flags to `out`; return the rows.
+    """Label every row of `table`, in a file's order; write id, labels, intervals and flags to `out`; return the rows.
 
     Raises
     ------
     InputError, BundleError
         If the table lacks a column that a feature names, or the bundle is damaged.
+    UserError
+        If `out` is the table itself, a folder, or of an unknown format.
     """
     from pyspark.sql import functions as sf
 
@@ -134,14 +154,19 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
 
     if out.suffix not in _FORMATS:
         raise UserError(f"{out}: unknown format '{out.suffix}'; expected one of {', '.join(_FORMATS)}")
-    spec = load_bundle(model).manifest.features
+    if out.is_dir() or out.resolve().is_relative_to(table.resolve()):
+        what = "a folder" if out.is_dir() else "the table that is to be labelled, or inside it"
+        raise UserError(f"{out}: is {what}; --out names a file to write.")
+    manifest = load_bundle(model).manifest
+    spec = manifest.features
     frame = read_table(spark, table)
     check_features(frame, spec)
     if spec.id.lower() not in {name.lower() for name in frame.columns}:
         raise InputError(f"{table}: has no column '{spec.id}', the id that the model's feature file names")
     blob, sha256 = pack_bundle(model)
     names = [f.name for f in spec.features]
-    passed = [sf.col(REDDENING)] if REDDENING in frame.columns and REDDENING not in names else []
+    known = {name.lower(): name for name in frame.columns}
+    passed = [sf.col(REDDENING).alias(REDDENING)] if REDDENING in known and REDDENING not in names else []
     inputs = frame.select(sf.col(f"`{spec.id}`"), *passed, *feature_columns(spec, frame.columns))
     labelled = label_frame(
         inputs,
@@ -152,4 +177,13 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
         level=config.label.level,
         truth=config.label.truth_intervals,
     ).toArrow()
-    return write_file([labelled], labelled.schema, out, _FORMATS[out.suffix], config.tiles)
+    units = [(label.name, label.unit) for label in manifest.labels]
+    described = arrow_schema(label_columns(units, config.label.truth_intervals))
+    schema = pa.schema(
+        [
+            f if described.get_field_index(f.name) < 0 else described.field(f.name).with_type(f.type)
+            for f in labelled.schema
+        ]
+    )
+    labelled = pa.Table.from_arrays(labelled.columns, schema=schema)
+    return write_file([labelled], schema, out, _FORMATS[out.suffix], config.tiles)

@@ -7,7 +7,6 @@ stay until they are pruned, so a catalogue can be compared with the one before, 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +17,9 @@ from stellarml.config import Config
 from stellarml.errors import InputError, UserError, did_you_mean
 from stellarml.evaluation import BIN_EDGES
 from stellarml.hats_layout import partition_list
+from stellarml.log import get_logger
 from stellarml.manifest import held, read_record
+from stellarml.ownership import LOCK, RECORD, STATE, clear, names_of_others
 from stellarml.registry import plain_id
 from stellarml.storage import storage_errors, write_atomically
 
@@ -37,6 +38,11 @@ class Version:
     folder: Path
     record: dict[str, Any]
     current: bool
+
+    @property
+    def level(self) -> int:
+        """Per cent inside the intervals."""
+        return int(self.record["config"]["label"]["level"])
 
 
 @dataclass(frozen=True)
@@ -94,13 +100,17 @@ def current_model(config: Config) -> str | None:
 
 
 def versions_of(config: Config) -> list[Version]:
-    """Return every finished version, oldest first."""
+    """Return every finished version, oldest first; one whose run.json is damaged is none."""
     root = config.path(config.paths.labels)
     current = current_model(config)
-    paths = [path for path in root.glob("*/run.json") if not path.parent.is_symlink()]
+    paths = [path for path in root.glob(f"*/{RECORD}") if not path.parent.is_symlink()]
     found = []
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.parent.name)):
-        record = read_record(path.parent)
+        try:
+            record = read_record(path.parent)
+        except InputError as error:
+            get_logger().warning("damaged version", reason=str(error))
+            continue
         if record.get("stage") == "label":
             found.append(Version(path.parent.name, path.parent, record, path.parent.name == current))
     return found
@@ -124,7 +134,9 @@ def version_named(config: Config, name: str) -> Version:
 
 
 def prune(config: Config, keep: int) -> list[str]:
-    """Remove all but the `keep` newest versions; the published one stays. Return the ids that were removed.
+    """Remove all but the `keep` newest versions; the published one stays, and so does a user's file among them.
+
+    Return the ids that were removed.
 
     Raises
     ------
@@ -139,8 +151,13 @@ def prune(config: Config, keep: int) -> list[str]:
     gone = [version for version in versions[:-keep] if not version.current]
     for version in gone:
         with held(version.folder), storage_errors(version.folder):
-            (version.folder / "run.json").unlink()  # first: what is left of a killed removal is no version
-            shutil.rmtree(version.folder)
+            others = names_of_others(version.folder, version.record)
+            (version.folder / RECORD).unlink()  # first: what is left of a killed removal is no version
+            clear(version.folder, others)
+            for name in (STATE, LOCK):
+                (version.folder / name).unlink(missing_ok=True)
+            if not others:
+                version.folder.rmdir()
     return [version.id for version in gone]
 
 

@@ -59,6 +59,7 @@ def make_matched(sky: Path, root: Path, rows: int, once: int = 2_000_000) -> Pat
     lines = ["Norder,Npix", *(f"{tile.order},{tile.pixel}" for tile in chosen)]
     (out / "partition_info.csv").write_text("\n".join(lines) + "\n")
     record = json.loads((source / "run.json").read_text())
-    record |= {"key": f"{record['key']}-{rows}"}
+    rows_made = sum(pq.read_metadata(out / tile.path).num_rows for tile in chosen)
+    record |= {"key": f"{record['key']}-{rows}", "rows": {**record["rows"], "out": rows_made}}
     (out / "run.json").write_text(json.dumps(record))
     return root

@@ -169,3 +169,9 @@ def kill(pid: int, number: int = signal.SIGKILL) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def label_leaves(root: Path) -> dict[str, bytes]:
+    """Return the leaves of all labelled catalogues below `root` by their path."""
+    found = sorted((root / "labels").rglob("dataset/**/*.parquet"))
+    return {str(path.relative_to(root)): path.read_bytes() for path in found}

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from standalone import CHECKOUT, SMALL_SETTINGS, Cluster
+from standalone import CHECKOUT, SMALL_SETTINGS, Cluster, label_leaves
 
 
 def test_the_dag_labels(small_chain: Path, tmp_path: Path) -> None:
@@ -48,5 +48,5 @@ def test_the_dag_labels(small_chain: Path, tmp_path: Path) -> None:
         )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     assert "stellarml_label: success" in done.stdout
-    labels = {p.name: p.read_bytes() for p in (tmp_path / "labels").rglob("*.parquet")}
-    assert labels == {p.name: p.read_bytes() for p in (small_chain / "labels").rglob("*.parquet")}
+    assert len(label_leaves(tmp_path)) > 3
+    assert label_leaves(tmp_path) == label_leaves(small_chain)

@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from standalone import Cluster, Shipment, command_of, kill, shipped_package
+from standalone import Cluster, Shipment, command_of, kill, label_leaves, shipped_package
 
 from stellarml.catalogue import label_catalogue
 from stellarml.config import Tiles
@@ -84,14 +84,10 @@ def sky(
     shutil.copy(old / "run.json", new / "run.json")
     config = load_config(root / "config.toml", overrides=TILES, environment={})
     label_catalogue(spark, config)
-    expected = leaves(root)
+    expected = label_leaves(root)
     assert len(expected) > 10
     shutil.rmtree(root / "labels")
     return root, expected
-
-
-def leaves(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted((root / "labels").rglob("*.parquet"))}
 
 
 class Run:
@@ -137,7 +133,7 @@ def undisturbed_s(cluster: Cluster, sky: tuple[Path, dict[str, bytes]], shipment
     started = time.monotonic()
     assert run.end() == 0, run.text()[-3000:]
     seconds = time.monotonic() - started
-    assert leaves(root) == expected
+    assert label_leaves(root) == expected
     assert run.tiles_told() == {"to_do": len(expected), "kept": 0, "removed": 0}
     return seconds
 
@@ -208,22 +204,25 @@ def test_killed_and_run_again(
         run = Run(cluster, root, shipment)
         run.wait_for('"event": "tiles"')
         time.sleep(draw.uniform(0, undisturbed_s))
-        HIT.append(strike(kind, cluster, run, draw))
+        struck = strike(kind, cluster, run, draw)
+        if kind not in ("leaf deleted", "full disk"):
+            HIT.append(struck)
         status = run.end()
         if kind == "leaf deleted":
             assert status == 0
             (root / draw.choice(sorted(expected))).unlink()
         if enlarge is not None:
-            assert status != 0 and "No space left" in run.text()
+            assert status != 0 and "the disk is full" in run.text()
             enlarge()
-        before = len(list((root / "labels").rglob("_done/*.json")))
+        before = len(list((root / "labels").rglob("_done/Norder=*.json")))
         if status != 0 or kind == "leaf deleted":
             run = Run(cluster, root, shipment)
             assert run.end() == 0, run.text()[-3000:]
             if before < len(expected) or kind == "leaf deleted":
                 told = run.tiles_told()
                 assert told["kept"] + told["to_do"] == len(expected)
-                assert told["to_do"] == (1 if kind == "leaf deleted" else len(expected) - before)
+                # an executor may end the leaf that it is at after its driver has died
+                assert 1 <= told["to_do"] <= (1 if kind == "leaf deleted" else len(expected) - before)
         whole(root, expected, kind)
     if kind in ("executor", "python worker", "worker leaves"):
         assert status == 0, "Spark does again what an executor did not finish"
@@ -231,7 +230,7 @@ def test_killed_and_run_again(
 
 def whole(root: Path, expected: dict[str, bytes], kind: str) -> None:
     """Check that the catalogue is complete, the same, and published, with nothing left over."""
-    assert leaves(root) == expected, f"after: {kind}"
+    assert label_leaves(root) == expected, f"after: {kind}"
     assert not list((root / "labels").rglob("*.tmp"))
     pointed = json.loads((root / "labels" / "current.json").read_text())["model_id"]
     rows = json.loads((root / "labels" / pointed / "run.json").read_text())["rows"]
@@ -240,4 +239,4 @@ def whole(root: Path, expected: dict[str, bytes], kind: str) -> None:
 
 def test_the_faults_hit() -> None:
     """A fault that comes when the run is over proves nothing: most of them must have met a living one."""
-    assert sum(HIT) >= len(HIT) * 0.7
+    assert HIT and sum(HIT) >= len(HIT) * 0.7

@@ -1,60 +1,30 @@
-"""The stage label on changed, damaged and odd tiles: what is labelled again, what is told, the same bytes always."""
+"""The stage label on changed and odd tiles: what is labelled again, the same bytes always, what is told."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from label_leaves import (
+    Configured,
+    crossmatch_ran_again,
+    leaves,
+    matched_leaves,
+    out_of,
+    read_leaf,
+    rewrite,
+    stamps,
+    waiting,
+)
 
 from stellarml import catalogue
 from stellarml.catalogue import label_catalogue
-from stellarml.config import Config
-from stellarml.errors import StellarmlError
 from stellarml.flags import QualityFlag
-from stellarml.label_tiles import input_tiles
 from stellarml.manifest import read_record
-
-Configured = Callable[..., Config]
-
-
-def out_of(config: Config) -> Path:
-    labels = config.path(config.paths.labels)
-    return Path(labels / json.loads((labels / "current.json").read_text())["model_id"])
-
-
-def leaves(root: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted((root / "dataset").rglob("*.parquet"))}
-
-
-def stamps(root: Path) -> dict[str, int]:
-    return {p.name: p.stat().st_mtime_ns for p in (root / "dataset").rglob("*.parquet")}
-
-
-def matched_leaves(config: Config) -> list[Path]:
-    return [found.path for found in input_tiles(config.path(config.paths.lake) / "matched")]
-
-
-def crossmatch_ran_again(config: Config) -> None:
-    """Give matched another key, as a run of the stage crossmatch with other inputs would."""
-    path = config.path(config.paths.lake) / "matched" / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"key": hashlib.sha256(b"x").hexdigest()}))
-
-
-def rewrite(path: Path, table: pa.Table) -> None:
-    pq.write_table(table, path, compression="zstd")
-
-
-def read_leaf(path: Path) -> pa.Table:
-    return pq.read_table(path, partitioning=None)
 
 
 @pytest.mark.parametrize("batch", [1, 37, 1000, 100_000])
@@ -103,16 +73,16 @@ def test_another_level_labels_everything_again(
     config = labelled("label.level=95")
     out = out_of(config)
     before = stamps(out)
-    there: list[int] = []
-    true = catalogue.input_tiles
+    seen = []
+    true = catalogue.put_in_place
 
-    def looked(root: Path) -> Any:
-        there.append(len(stamps(out)))
-        return true(root)
+    def looked(*given: Any) -> None:
+        seen.append((stamps(out), len(waiting(out))))
+        true(*given)
 
-    monkeypatch.setattr(catalogue, "input_tiles", looked)
+    monkeypatch.setattr(catalogue, "put_in_place", looked)
     label_catalogue(spark, config)
-    assert there == [0], "leaves of another level must not lie beside the new ones"
+    assert seen == [(before, len(before))], "the older catalogue stays until the new one is whole"
     after = stamps(out)
     assert set(before) == set(after) and not {n for n in before if before[n] == after[n]}
 
@@ -135,97 +105,6 @@ def test_from_other_raw_files_it_refuses_and_overwrite_goes_tile_by_tile(
     assert not set(stamps(out_of(config)).values()) & set(before.values()), (
         "asked again, everything is made anew"
     )
-
-
-def cut_off(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def garble(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle - 2000 : middle] = bytes(2000)
-    path.write_bytes(content)
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-@pytest.mark.parametrize("damage", [cut_off, garble, empty, Path.unlink])
-def test_a_damaged_tile_is_named_when_the_others_are_done(
-    labelled: Configured, spark: Any, damage: Callable[[Path], None]
-) -> None:
-    config = labelled()
-    out, leaf = out_of(config), matched_leaves(config)[1]
-    expected = leaves(out)
-    shutil.rmtree(out)
-    healthy = leaf.read_bytes()
-    damage(leaf)
-    with pytest.raises(StellarmlError, match=rf"1 of {len(expected)} units failed.*{leaf.name}") as caught:
-        label_catalogue(spark, config)
-    assert caught.value.exit_status == 1
-    assert leaves(out) == {name: data for name, data in expected.items() if name != leaf.name}
-    assert not (out / "run.json").exists()
-    with pytest.raises(StellarmlError, match=rf"1 of 1 units failed.*{leaf.name}"):
-        label_catalogue(spark, config)
-    leaf.write_bytes(healthy)
-    before = stamps(out)
-    label_catalogue(spark, config)
-    assert leaves(out) == expected
-    assert {name: stamps(out)[name] for name in before} == before, "what was done is not done again"
-    assert not [p for p in out.rglob(".*") if p.name != ".lock"]
-
-
-def test_a_tile_that_changes_under_the_job(
-    labelled: Configured, spark: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = labelled()
-    out = out_of(config)
-    expected = leaves(out)
-    shutil.rmtree(out)
-    true = catalogue.input_tiles
-
-    def before_the_change(root: Path) -> list[Any]:
-        first, *rest = true(root)
-        return [replace(first, fingerprint="0" * 64), *rest]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(catalogue, "input_tiles", before_the_change)
-        with pytest.raises(StellarmlError, match="has changed while it was being labelled"):
-            label_catalogue(spark, config)
-    assert len(leaves(out)) == len(expected) - 1
-    label_catalogue(spark, config)
-    assert leaves(out) == expected
-
-
-def test_strict_begins_no_further_tile(
-    labelled: Configured, spark: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = labelled("label.keep_going=false")
-    out = out_of(config)
-    expected = leaves(out)
-    shutil.rmtree(out)
-    true = catalogue.input_tiles
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            catalogue, "input_tiles", lambda root: [replace(f, fingerprint="0" * 64) for f in true(root)]
-        )
-        with pytest.raises(StellarmlError, match="has changed"):
-            label_catalogue(spark, config)
-    assert len(list((out / "_done").glob("*.json"))) == 0
-    label_catalogue(spark, config)
-    assert leaves(out) == expected
-
-
-def test_strict_refuses_what_is_known_to_be_damaged(labelled: Configured, spark: Any) -> None:
-    config = labelled("label.keep_going=false")
-    shutil.rmtree(out_of(config))
-    damaged = matched_leaves(config)[1]
-    cut_off(damaged)
-    with pytest.raises(StellarmlError, match=damaged.name):
-        label_catalogue(spark, config)
-    assert not list(config.path(config.paths.labels).rglob("*.parquet"))
 
 
 def test_one_row_and_nothing_but_missing_bands(labelled: Configured, spark: Any) -> None:

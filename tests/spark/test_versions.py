@@ -73,6 +73,14 @@ def test_versions_are_listed_compared_and_pruned(two: Config, spark: Any, tmp_pa
     assert prune(two, 1) == []
 
 
+def test_pruning_leaves_what_a_user_has_put_there(two: Config) -> None:
+    first, _ = versions_of(two)
+    mine = first.folder / "mine.txt"
+    mine.write_text("mine")
+    assert prune(two, 1) == [first.id]
+    assert list(first.folder.iterdir()) == [mine]
+
+
 def test_the_published_version_is_never_pruned(two: Config) -> None:
     first, second = versions_of(two)
     pointer = two.path(two.paths.labels) / "current.json"
@@ -95,6 +103,8 @@ def test_unknown_unfinished_and_damaged(two: Config) -> None:
     with pytest.raises(UserError, match=rf"no finished version '{first.id}x'. Did you mean '{first.id}'"):
         version_named(two, first.id + "x")
     (first.folder / "run.json").unlink()
+    assert len(versions_of(two)) == 1
+    (first.folder / "run.json").write_text("{")
     assert len(versions_of(two)) == 1
     (two.path(two.paths.labels) / "current.json").write_text("{")
     with pytest.raises(InputError, match=r"current.json: is damaged"):

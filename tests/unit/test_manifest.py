@@ -281,7 +281,7 @@ def test_settled_files_are_missed_when_they_go(raw: Path, out: Path) -> None:
 def test_a_damaged_record(raw: Path, out: Path) -> None:
     made(out, raw)
     (out / "run.json").write_text('{"stage": ')
-    with pytest.raises(InputError, match=r"run.json: is damaged .*--overwrite"):
+    with pytest.raises(InputError, match=r"run.json: is damaged.*--overwrite"):
         read_record(out)
 
 

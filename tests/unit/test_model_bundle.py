@@ -17,7 +17,7 @@ import pytest
 from model_tables import FEATURES, tiny_bundle
 
 from stellarml.errors import BundleError, StorageError
-from stellarml.model import MANIFEST, WEIGHTS, load_bundle, pack_bundle, save_bundle, unpack_bundle
+from stellarml.model import MANIFEST, WEIGHTS, load_bundle, pack_bundle, save_bundle, signed, unpack_bundle
 from stellarml.model_card import CARD
 
 
@@ -27,9 +27,10 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def edit(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change bundle.json and sign it anew: what only a closer look can refuse."""
     data = json.loads((bundle / MANIFEST).read_text())
     change(data)
-    (bundle / MANIFEST).write_text(json.dumps(data))
+    (bundle / MANIFEST).write_text(json.dumps(signed(data)))
 
 
 def replace_weights(bundle: Path, content: bytes) -> None:
@@ -72,6 +73,15 @@ def test_a_changed_byte_is_refused(bundle: Path) -> None:
     assert "01_feh.keras is not the file" in str(told.value)
     with pytest.raises(BundleError):
         pack_bundle(bundle)
+
+
+def test_a_changed_number_of_the_manifest_is_refused(bundle: Path) -> None:
+    text = (bundle / MANIFEST).read_text()
+    mean = json.loads(text)["labels"][0]["mean"]
+    assert text.count(f'"mean": {mean}') >= 1
+    (bundle / MANIFEST).write_text(text.replace(f'"mean": {mean}', f'"mean": {mean + 1}', 1))
+    with pytest.raises(BundleError, match="its content differs from its SHA-256"):
+        load_bundle(bundle)
 
 
 def test_a_missing_file_is_refused(bundle: Path) -> None:

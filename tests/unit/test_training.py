@@ -42,7 +42,7 @@ def words(bundle: Path, *without: str) -> dict[str, object]:
     """The manifest without what may differ; the card repeats its metrics."""
     data = json.loads((bundle / MANIFEST).read_text())
     del data["files"][CARD]
-    return {k: v for k, v in data.items() if k not in ("created_utc", *without)}
+    return {k: v for k, v in data.items() if k not in ("created_utc", "sha256", *without)}
 
 
 def refused(columns: dict[str, np.ndarray], tmp_path: Path, kind: type[Exception] = TrainingError) -> str:
