@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Collection
 from pathlib import Path
 
 _PERIOD_S = 1.0
+_LARGEST_SHARE = 0.005  # of a core; the kernel walks all pages of a process to tell its share of them
 
 
 class PeakMemory:
@@ -38,8 +40,11 @@ class PeakMemory:
         return self.peak_bytes
 
     def _sample(self) -> None:
-        while not self._stop.wait(_PERIOD_S):
+        pause = _PERIOD_S
+        while not self._stop.wait(pause):
+            started = time.thread_time()
             self.peak_bytes = max(self.peak_bytes, tree_memory_bytes())
+            pause = max(_PERIOD_S, (time.thread_time() - started) / _LARGEST_SHARE)
 
 
 def tree_memory_bytes() -> int:

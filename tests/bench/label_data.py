@@ -20,6 +20,7 @@ from stellarml.schema import HEALPIX_COLUMN
 from stellarml.storage import choose_tiles, write_parquet
 
 CELL_ORDER = 4
+LEAST_ORDER = 3
 SHIFT = 2 * (29 - CELL_ORDER)
 
 
@@ -44,12 +45,14 @@ def make_matched(sky: Path, root: Path, rows: int, once: int = 2_000_000) -> Pat
     column = table.schema.get_field_index(HEALPIX_COLUMN)
     tiles: Tiles = load_config().tiles
     chosen = []
+    whole = 1 << 2 * (CELL_ORDER - LEAST_ORDER)
+    stride = -(-len(cells) // whole) * whole  # a copy begins where a tile of the least order does
     for copy in range(max(1, round(rows / held))):
-        moved = ((rank + copy * len(cells)).astype(np.int64) << SHIFT) | inside
+        moved = ((rank + copy * stride).astype(np.int64) << SHIFT) | inside
         pixels, counts = np.unique(moved >> 2 * (29 - tiles.max_order), return_counts=True)
         now = table.set_column(column, HEALPIX_COLUMN, pa.array(moved))
         for tile, _ in choose_tiles(
-            pixels, counts, tiles.max_order, tiles.model_copy(update={"min_order": 3})
+            pixels, counts, tiles.max_order, tiles.model_copy(update={"min_order": LEAST_ORDER})
         ):
             first, last = np.searchsorted(moved, tile.range)
             while (out / tile.path).exists():
