@@ -70,10 +70,11 @@ dist/environment.tar.gz: pyproject.toml constraints.txt
 	mkdir -p dist
 	build/environment/bin/venv-pack --prefix build/environment --quiet --force --compress-level 1 --output $@
 
-# The whole chain on a cluster from what `dist` makes, and the DAG run by Airflow. About 15 minutes.
+# The whole chain on a cluster from what `dist` makes, the DAG run by Airflow, the services of the compose file. About 15
+# minutes.
 cluster: install-test dist .peers/airflow/bin/airflow
 	STELLARML_DIST=dist STELLARML_AIRFLOW=.peers/airflow/bin/python \
-	  $(BIN)/python -m pytest tests/cluster/test_chain_on_cluster.py tests/cluster/test_airflow.py
+	  $(BIN)/python -m pytest tests/cluster/test_chain_on_cluster.py tests/cluster/test_airflow.py tests/cluster/test_compose.py
 
 # Parts of a cluster killed at random moments while it labels, 24 times. About 25 minutes.
 faults: install-test

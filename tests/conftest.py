@@ -19,7 +19,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 SMALL_STARS = 12_000
 # A file of tests goes to the next process that is free, in this order: the longest first, and files that need the small
 # chain after the first of them has had time to make it.
-FIRST = ("test_chain", "test_resume", "test_match_command", "test_jobs", "test_cluster", "test_label_stage")
+FIRST = ("test_chain", "test_resume", "test_match_command", "test_jobs", "test_cluster", "test_label_damage")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,8 +1,12 @@
-"""The commands of docker/compose.yaml, run natively on loopback: master, two workers, history server, the job."""
+"""The commands of docker/compose.yaml, run natively on loopback: master, two workers, history server, the job.
+
+Long: it runs where ``STELLARML_DIST`` is set (`make cluster`).
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import yaml
 from standalone import CHECKOUT, SMALL_SETTINGS, Cluster, free_port, kill, label_leaves
 
@@ -75,6 +80,7 @@ def until(met: Callable[[], object], what: Path, seconds: float = 90) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.skipif("STELLARML_DIST" not in os.environ, reason="a minute and a half: `make cluster` runs it")
 def test_every_service_runs(small_chain: Path, tmp_path: Path) -> None:
     for name in ("raw", "lake", "models"):
         shutil.copytree(small_chain / name, tmp_path / name)
