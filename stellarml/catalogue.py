@@ -40,7 +40,7 @@ from stellarml.label_tiles import (
     why_unreadable,
 )
 from stellarml.log import get_logger
-from stellarml.manifest import StageRun, mark_path, sizes_of, stage_run, write_mark
+from stellarml.manifest import mark_path, sizes_of, stage_run, write_mark
 from stellarml.model import LabelRange, load_bundle, pack_bundle
 from stellarml.monitoring import Tally, prometheus_text, total
 from stellarml.ownership import RECORD
@@ -56,7 +56,7 @@ from stellarml.schema import (
     arrow_schema,
     label_columns,
 )
-from stellarml.storage import leaf_writer, write_atomically
+from stellarml.storage import Tile, leaf_writer, write_atomically
 from stellarml.training_set import feature_file
 from stellarml.versions import current_model, publish
 
@@ -71,7 +71,7 @@ METRICS = "metrics.prom"
 _FEATURES = "features"
 _STOPPED = ".stopped"
 _CATALOGUE = "catalogue"
-_CATALOGUE_FILES = (PARTITION_LIST, *PROPERTIES, "_metadata", "_common_metadata")
+_CATALOGUE_FILES = (PARTITION_LIST, *PROPERTIES, "dataset/_metadata", "dataset/_common_metadata")
 _TOLERANT = {"ignoreCorruptFiles": "true", "ignoreMissingFiles": "true"}
 
 
@@ -88,7 +88,6 @@ class _LabelTask:
     schema: pa.Schema
     tiles: Tiles
     common: tuple[str, ...]
-    gone: int
 
 
 def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = False) -> dict[str, Any]:
@@ -137,32 +136,17 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
             output_schema(manifest.labels, truth),
             config.tiles,
             (code_identity()["digest"], json.dumps(relevant, sort_keys=True)),
-            len(gone),
         )
-        marks, kept = _label_pending(spark, config, features, run, task)
-        for name in (mark_path(out, _CATALOGUE), out / RECORD):
-            name.unlink(missing_ok=True)
-        put_in_place(out, tiles, gone)
-        done = [marks[found.tile.name] for found in tiles if found.tile.name in marks]
-        rows = sum(mark["rows"] for mark in done)
-        finish_catalogue(
-            out,
-            name=f"labels_{manifest.id}",
-            tiles=[found.tile for found in tiles if found.tile.name in marks],
-            rows=rows,
-            ra=RA,
-            dec=DEC,
-            schema=task.schema,
-            max_rows=config.tiles.max_rows,
-        )
-        files = [p.relative_to(out) for p in (*out.glob("*"), *out.glob("dataset/_*")) if p.is_file()]
-        made = [p for p in files if p.name in _CATALOGUE_FILES]
-        write_mark(out, _CATALOGUE, {"files": sizes_of(out, [*made, *(found.tile.path for found in tiles)])})
-        tally = total(mark["tally"] for mark in done)
+        kept, pending = split_done(out, tiles, run.marks, task.common)
+        get_logger().info("tiles", stage="label", to_do=len(pending), kept=len(kept), removed=len(gone))
+        marks = kept | _label_pending(spark, config, features, task, pending)
+        rows = sum(mark["rows"] for mark in marks.values())
+        _replace_catalogue(task, gone, rows)
+        tally = total(mark["tally"] for mark in marks.values())
         record = run.finish(
             {"in": sum(found.rows for found in tiles), "out": rows, "without_flag": tally.without_flag},
-            units=len(done),
-            units_done=len(done) - kept,
+            units=len(tiles),
+            units_done=len(pending),
             model_id=manifest.id,
             preset=manifest.preset,
             label=tally.told(manifest),
@@ -171,22 +155,41 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
         return record
 
 
+def _replace_catalogue(task: _LabelTask, gone: Sequence[Tile], rows: int) -> None:
+    """Put the new leaves into the catalogue, take those `gone` out of it, and write its lists anew."""
+    out, leaves = task.out, [leaf.tile for leaf in task.leaves]
+    for path in (mark_path(out, _CATALOGUE), out / RECORD):
+        path.unlink(missing_ok=True)
+    put_in_place(out, leaves, gone)
+    finish_catalogue(
+        out,
+        name=f"labels_{task.model_id}",
+        tiles=leaves,
+        rows=rows,
+        ra=RA,
+        dec=DEC,
+        schema=task.schema,
+        max_rows=task.tiles.max_rows,
+    )
+    lists = [Path(name) for name in _CATALOGUE_FILES if (out / name).is_file()]
+    write_mark(out, _CATALOGUE, {"files": sizes_of(out, [*lists, *(leaf.path for leaf in leaves)])})
+
+
 def _publish(config: Config, record: dict[str, Any]) -> None:
     publish(config, record["model_id"])
     write_atomically(config.path(config.paths.labels) / METRICS, prometheus_text(record))
 
 
 def _label_pending(
-    spark: SparkSession, config: Config, features: FeatureFile, run: StageRun, task: _LabelTask
-) -> tuple[dict[str, dict[str, Any]], int]:
-    """Label what is new or has changed; return all marks, and how many there were before."""
-    kept, pending = split_done(run.out, task.leaves, run.marks, task.common)
-    get_logger().info("tiles", stage="label", to_do=len(pending), kept=len(kept), removed=task.gone)
-    (run.out / _STOPPED).unlink(missing_ok=True)
+    spark: SparkSession, config: Config, features: FeatureFile, task: _LabelTask, pending: Sequence[InputTile]
+) -> dict[str, dict[str, Any]]:
+    """Label what is new or has changed; return the marks of its tiles."""
+    stopped = task.out / _STOPPED
+    stopped.unlink(missing_ok=True)
     if not pending:
-        return kept, len(kept)
+        return {}
     for leaf in pending:
-        mark_path(run.out, leaf.tile.name).unlink(missing_ok=True)
+        mark_path(task.out, leaf.tile.name).unlink(missing_ok=True)
     problems = {leaf.tile.name: leaf.problem for leaf in pending if leaf.problem}
     if len(problems) == len(pending) or (problems and not task.keep_going):
         refuse_units("label", problems)
@@ -196,16 +199,15 @@ def _label_pending(
 
     def lost(told: Collection[str]) -> dict[str, str]:
         without = [leaf for leaf in pending if leaf.tile.name not in told]
-        if not task.keep_going and (run.out / _STOPPED).exists():
+        if not task.keep_going and stopped.exists():
             return {}
         return {leaf.tile.name: leaf.problem or why_unreadable(leaf) for leaf in without}
 
     try:
         rows = {leaf.tile.name: leaf.rows for leaf in pending}
-        done = collect_outcomes(job, "label", run.out, len(pending), lost=lost, rows=rows)
-        return kept | done, len(kept)
+        return collect_outcomes(job, "label", task.out, len(pending), lost=lost, rows=rows)
     finally:
-        (run.out / _STOPPED).unlink(missing_ok=True)
+        stopped.unlink(missing_ok=True)
 
 
 def _read(spark: SparkSession, config: Config, leaves: Sequence[InputTile]) -> DataFrame:

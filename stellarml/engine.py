@@ -20,6 +20,7 @@ import pyarrow as pa
 from stellarml import errors
 from stellarml.log import get_logger, progress
 from stellarml.manifest import StageRun, mark_path, write_mark
+from stellarml.ownership import DONE
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -153,7 +154,7 @@ def collect_outcomes(
     StellarmlError
         Telling every unit that failed.
     """
-    marks = out / "_done"
+    marks = out / DONE
     before = _names(marks)
 
     def done() -> int:

@@ -16,6 +16,7 @@ from stellarml.fingerprint import code_identity, digest
 from stellarml.log import get_logger
 from stellarml.manifest import read_record, stage_run
 from stellarml.model import MANIFEST, load_bundle
+from stellarml.ownership import WORK
 from stellarml.training_set import feature_file, read_target, read_training
 
 _DIGITS = 10
@@ -47,7 +48,7 @@ def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
         if run.complete:
             return run.record
         log = get_logger()
-        work, checkpoints = out / "_work", out / "_checkpoints"
+        work, checkpoints = out / WORK, out / "_checkpoints"
         shutil.rmtree(work, ignore_errors=True)
         table = read_training(lake / "training")
         fresh = train(

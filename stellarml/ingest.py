@@ -24,7 +24,8 @@ from stellarml.engine import RESULT_SCHEMA, Unit, collect_outcomes, run_units
 from stellarml.errors import InputError, StellarmlError
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.log import get_logger
-from stellarml.manifest import StageRun, stage_run, write_mark
+from stellarml.manifest import StageRun, mark_path, stage_run, write_mark
+from stellarml.ownership import WORK
 from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.selection import chosen_cuts, cut_flow, merge_counts, repair_and_cut, sentinels
 from stellarml.sources.columns import Header, ddl, resolve
@@ -33,7 +34,6 @@ from stellarml.sources.files import SourceFile, find_files
 from stellarml.sources.shards import (
     FILE,
     LINE,
-    WORK,
     ReadTask,
     TileTask,
     overlapping,
@@ -171,7 +171,7 @@ def _sharding(spark: SparkSession, task: ReadTask, cuts: Sequence[Cut], pending:
 def _mark_of(task: ReadTask, index: int) -> dict[str, Any]:
     """Return the mark of one file; a file without rows has sent none to the writer, so it is marked here."""
     name = task.names[index]
-    path = task.out / "_done" / f"read-{name}.json"
+    path = mark_path(task.out, f"read-{name}")
     if not path.exists():
         told = json.loads(read_summary(task.out, name).read_text())
         if "error" in told:
@@ -310,5 +310,5 @@ def _order_pixel(task: TileTask) -> tuple[int, int]:
 def _forget_shards(task: ReadTask) -> None:
     """Remove the shards and their marks once all tiles are whole."""
     for name in task.names:
-        (task.out / "_done" / f"read-{name}.json").unlink(missing_ok=True)
+        mark_path(task.out, f"read-{name}").unlink(missing_ok=True)
     shutil.rmtree(task.out / WORK, ignore_errors=True)

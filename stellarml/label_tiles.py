@@ -26,9 +26,9 @@ from stellarml.errors import InputError, UserError
 from stellarml.fingerprint import digest, file_fingerprint
 from stellarml.hats_layout import PARTITION_LIST, parquet_metadata, partition_list, raw_schema
 from stellarml.manifest import mark_path, read_record
+from stellarml.ownership import WORK
 from stellarml.storage import Tile, storage_errors
 
-WAITING = "_work"
 _THREADS = 8
 _MARK = re.compile(r"Norder=(\d+)_Npix=(\d+)")
 
@@ -119,7 +119,7 @@ def tile_key(found: InputTile, common: Iterable[str]) -> str:
 
 def waiting(out: Path, tile: Tile) -> Path:
     """Return where a new leaf waits until all are there."""
-    return out / WAITING / tile.path
+    return out / WORK / tile.path
 
 
 def split_done(
@@ -171,18 +171,18 @@ def _tile(name: re.Match[str]) -> Tile:
     return Tile(int(name[1]), int(name[2]))
 
 
-def put_in_place(out: Path, tiles: Sequence[InputTile], gone: Sequence[Tile]) -> None:
+def put_in_place(out: Path, tiles: Sequence[Tile], gone: Sequence[Tile]) -> None:
     """Rename waiting leaves into the catalogue, remove those of tiles that are `gone`, then their marks.
 
     Killed in between, the same call does the rest: a mark is as good for a waiting leaf as for one in its place.
     """
     with storage_errors(out):
-        for found in tiles:
-            leaf = waiting(out, found.tile)
+        for tile in tiles:
+            leaf = waiting(out, tile)
             if leaf.is_file():
-                (out / found.tile.path).parent.mkdir(parents=True, exist_ok=True)
-                leaf.replace(out / found.tile.path)
+                (out / tile.path).parent.mkdir(parents=True, exist_ok=True)
+                leaf.replace(out / tile.path)
         for tile in gone:
             (out / tile.path).unlink(missing_ok=True)
             mark_path(out, tile.name).unlink(missing_ok=True)
-        shutil.rmtree(out / WAITING, ignore_errors=True)
+        shutil.rmtree(out / WORK, ignore_errors=True)

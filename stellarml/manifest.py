@@ -24,8 +24,10 @@ from stellarml.errors import InputError, OutputBusyError, StaleOutputError
 from stellarml.fingerprint import code_identity, digest, file_fingerprint, origin_of, package_versions
 from stellarml.memory import PeakMemory
 from stellarml.ownership import (
+    DONE,
     RECORD,
     STATE,
+    WORK,
     clear,
     names_made,
     names_of_others,
@@ -56,8 +58,8 @@ class StageRun:
 
     def forget(self) -> None:
         """Forget the marks and the work of units."""
-        shutil.rmtree(self.out / "_done", ignore_errors=True)
-        shutil.rmtree(self.out / "_work", ignore_errors=True)
+        for name in (DONE, WORK):
+            shutil.rmtree(self.out / name, ignore_errors=True)
 
     def settle(self, files: Iterable[Path]) -> None:
         """Forget the marks and the work of intermediate units; note the output's `files`, paths below `out`.
@@ -86,7 +88,7 @@ class StageRun:
         }
         text = json.dumps(record, indent=2, default=str) + "\n"
         for folder in (*self.siblings, self.out):
-            write_atomically(folder / "run.json", text)
+            write_atomically(folder / RECORD, text)
         self.record = record
         self.complete = True
         return record
@@ -99,7 +101,7 @@ def sizes_of(out: Path, files: Iterable[Path]) -> dict[str, int]:
 
 def mark_path(out: Path, unit: str) -> Path:
     """Return where the mark of `unit` is."""
-    return out / "_done" / f"{unit}.json"
+    return out / DONE / f"{unit}.json"
 
 
 def write_mark(out: Path, unit: str, payload: Mapping[str, Any]) -> None:
@@ -118,7 +120,7 @@ def read_marks(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def _mark_files(out: Path) -> list[Path]:
-    return sorted((out / "_done").glob("*.json"))
+    return sorted((out / DONE).glob("*.json"))
 
 
 def _same_size(path: Path, size: int) -> bool:
@@ -227,7 +229,7 @@ def stage_run(
                 run.forget()
         run.marks = read_marks(out)
         if (out / RECORD).exists():
-            run.record = {} if incremental and not _record(out / RECORD) else read_record(out)
+            run.record = _record(out / RECORD) if incremental else read_record(out)
             whole = len(run.marks) == len(_mark_files(out)) == run.record.get("marks")
             same = state["key"] == key == run.record.get("key")
             run.complete = same and whole and all((s / RECORD).exists() for s in siblings)
@@ -266,7 +268,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _has_output(out: Path) -> bool:
-    return (out / "run.json").exists() or bool(_mark_files(out))
+    return (out / RECORD).exists() or bool(_mark_files(out))
 
 
 def _difference(state: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> str:

@@ -28,6 +28,7 @@ from stellarml.hats_reading import Catalogue, Leaf, open_catalogue
 from stellarml.ingest import ingest
 from stellarml.log import get_logger
 from stellarml.manifest import StageRun, read_record, stage_run
+from stellarml.ownership import WORK
 from stellarml.single_file import read_parts, write_file
 from stellarml.sources.descriptor import Descriptor, load_descriptor
 from stellarml.sources.files import find_files
@@ -200,7 +201,7 @@ def _match_tiles(
 def _part(leaf: Leaf, options: MatchOptions) -> Path:
     if options.format == "hats":
         return Path(TABLE) / leaf.tile.path
-    return Path("_work", f"{leaf.tile.name}.parquet")
+    return Path(WORK, f"{leaf.tile.name}.parquet")
 
 
 def _match_leaf(task: _Task) -> dict[str, Any]:

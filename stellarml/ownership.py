@@ -14,8 +14,8 @@ from typing import Any
 from stellarml.errors import UserError
 
 STATE, RECORD, LOCK = "_state.json", "run.json", ".lock"
-DONE = "_done"
-_KEPT_BY_RUNS = frozenset({STATE, RECORD, LOCK, DONE, "_work", "_inputs", "_rejected", "_checkpoints"})
+DONE, WORK = "_done", "_work"
+_KEPT_BY_RUNS = frozenset({STATE, RECORD, LOCK, DONE, WORK, "_inputs", "_rejected", "_checkpoints"})
 
 
 def refuse_foreign_folder(root: Path) -> None:

@@ -27,6 +27,7 @@ from stellarml.errors import ConfigError, did_you_mean
 from stellarml.feature_file import FeatureFile
 from stellarml.hats_reading import Leaf, open_catalogue
 from stellarml.manifest import StageRun
+from stellarml.ownership import WORK
 from stellarml.schema import CUTS_FAILED
 from stellarml.sources.descriptor import Descriptor, load_descriptor
 from stellarml.storage import write_parquet
@@ -177,7 +178,7 @@ def _by_position(spark: SparkSession, config: Config, run: StageRun, table: Desc
     for leaf in left.leaves:
         name = f"{table.name}-{leaf.tile.name}"
         units.append(
-            Unit(name, leaf.rows, _PositionTask(plan, leaf, Path("_work", f"{name}.parquet"), config.tiles))
+            Unit(name, leaf.rows, _PositionTask(plan, leaf, Path(WORK, f"{name}.parquet"), config.tiles))
         )
     marks = run_units(spark, run, units, _match_labels)
     return [str(run.out / path) for mark in marks for path in mark["files"]]

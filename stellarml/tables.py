@@ -161,12 +161,12 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     spec = manifest.features
     frame = read_table(spark, table)
     check_features(frame, spec)
-    if spec.id.lower() not in {name.lower() for name in frame.columns}:
+    known = {name.lower() for name in frame.columns}
+    if spec.id.lower() not in known:
         raise InputError(f"{table}: has no column '{spec.id}', the id that the model's feature file names")
     blob, sha256 = pack_bundle(model)
     names = [f.name for f in spec.features]
-    known = {name.lower(): name for name in frame.columns}
-    passed = [sf.col(REDDENING).alias(REDDENING)] if REDDENING in known and REDDENING not in names else []
+    passed = [sf.col(REDDENING).alias(REDDENING)] if REDDENING in known - set(names) else []
     inputs = frame.select(sf.col(f"`{spec.id}`"), *passed, *feature_columns(spec, frame.columns))
     labelled = label_frame(
         inputs,

@@ -11,6 +11,8 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Every Java of the tests lives for a minute: the optimising compiler costs it more than it gives.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 # The same examples in every run, and no deadline: a shared machine is slow at times, and CI must not depend on luck.
 hypothesis.settings.register_profile("stellarml", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("stellarml")

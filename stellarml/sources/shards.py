@@ -25,6 +25,7 @@ from stellarml import errors, sky
 from stellarml.config import Tiles
 from stellarml.engine import failure, guarded, outcome_batch
 from stellarml.errors import StellarmlError
+from stellarml.ownership import WORK
 from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.sources.columns import Header, Resolved, valid_positions
 from stellarml.sources.descriptor import Descriptor
@@ -35,7 +36,6 @@ from stellarml.storage import storage_errors, write_atomically, write_parquet
 
 FILE, LINE = "_file", "_line"
 ROW_NUMBER = "row_number"
-WORK = "_work"
 _SHARD_ROWS = 1_000_000
 _GROUP_ROWS = 32_768
 REJECT_SCHEMA = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string())])
