@@ -26,6 +26,7 @@ row_group_rows = 1000
 preset = "small"
 max_epochs = 30
 """
+_REGISTERED = "Successfully registered with master"
 _ENVIRONMENT = ("PYTHONPATH", "PYTHONHOME", "SPARK_HOME", "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON")
 
 
@@ -74,7 +75,9 @@ class Cluster:
         self._start("master", "org.apache.spark.deploy.master.Master", "--port", str(self.port))
         self._wait("master", "I have been elected leader")
         for n in range(self.workers):
-            self.start_worker(n)
+            self._start_worker(n)
+        for n in range(self.workers):
+            self._wait(f"worker-{n}", _REGISTERED)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,11 +92,13 @@ class Cluster:
 
     def start_worker(self, number: int) -> None:
         """Start a worker of one core, and wait until the master knows it."""
+        self._start_worker(number)
+        self._wait(f"worker-{number}", _REGISTERED)
+
+    def _start_worker(self, number: int) -> None:
         work = self.folder / f"work-{number}"
-        name = f"worker-{number}"
         options = ["--cores", "1", "--memory", self.memory, "--work-dir", str(work), self.url]
-        self._start(name, "org.apache.spark.deploy.worker.Worker", *options)
-        self._wait(name, "Successfully registered with master")
+        self._start(f"worker-{number}", "org.apache.spark.deploy.worker.Worker", *options)
 
     def kill_worker(self, number: int) -> None:
         """Kill a worker, and what it has started."""

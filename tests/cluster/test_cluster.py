@@ -124,16 +124,6 @@ class Run:
         return {key: lines[-1][key] for key in ("to_do", "kept", "removed")}
 
 
-def test_a_cluster_makes_the_same_bytes(
-    cluster: Cluster, sky: tuple[Path, dict[str, bytes]], shipment: Shipment
-) -> None:
-    root, expected = sky
-    run = Run(cluster, root, shipment)
-    assert run.end() == 0, run.text()[-3000:]
-    assert label_leaves(root) == expected
-    assert run.tiles_told() == {"to_do": len(expected), "kept": 0, "removed": 0}
-
-
 def pick(cluster: Cluster, run: Run, wanted: Callable[[str], bool], draw: random.Random) -> int | None:
     """Choose one of the cluster's processes as soon as there is one; None if the run ends first."""
     while run.process.poll() is None:
@@ -194,6 +184,7 @@ def test_killed_and_run_again(
             enlarge = stack.enter_context(small_disk(root / "labels", size))
         run = Run(cluster, root, shipment)
         run.wait_for('"event": "tiles"')
+        assert run.tiles_told() == {"to_do": len(expected), "kept": 0, "removed": 0}
         wanted = draw.randrange(len(expected) * 3 // 4)
         while marks_of(root) < wanted and run.process.poll() is None:
             time.sleep(0.02)
