@@ -1,8 +1,10 @@
 """What a star would look like with less: training stars with columns taken away.
 
 A network that has only seen complete stars answers badly to one without u, whatever fills the gap. Copies of training
-stars get the gaps of other stars, drawn at random, so that patterns occur as often together as they do; or lack one or
-two columns of the table, with every feature that is computed from them, so that any band may be missing.
+stars get the gaps of stars that have some, drawn at random from those to be labelled, so that patterns are learnt as
+often as they are met; or lack any columns of the table, with every feature that is computed from them, so that any band
+may be missing. A column takes its error along: the error of a magnitude tells the magnitude, and a network that kept it
+would rely on it.
 """
 
 from __future__ import annotations
@@ -13,22 +15,34 @@ from numpy.typing import NDArray
 from stellarml.expressions import words_of
 from stellarml.feature_file import FeatureFile
 
-OF_OTHER_STARS = 0.4  # of the copies; the others lack columns
-SECOND_COLUMN = 0.3  # of those that lack columns
+OF_OTHER_STARS = 0.9  # of the copies; the others lack columns
+MOST_COLUMNS = 0.6  # the share of the columns that a copy lacks is drawn between 0 and this
+OF_MANY = 0.25  # a column that others' features depend on, such as the distance, is lacked so much less often
+ERRORS = ("e_{}", "err_{}", "sigma_{}", "{}_err", "{}_error")  # how catalogues name the error of a column
 
 
 def column_groups(features: FeatureFile) -> NDArray[np.bool_]:
-    """Return the features that each column of the table takes part in, (n_groups, n_features); equal ones once.
+    """Return the features that each column and its error take part in, (n_groups, n_features); equal ones once.
 
     A column in which all features share is left out: without it nothing is left.
     """
     words = [frozenset(word.lower() for word in words_of(f.expression)) for f in features.features]
-    groups = {tuple(word in mentioned for mentioned in words): None for word in sorted(set().union(*words))}
+    every = frozenset().union(*words)
+    with_errors = {word: {word, *(error.format(word) for error in ERRORS)} & every for word in every}
+    errors = frozenset().union(*(both - {word} for word, both in with_errors.items()))
+    groups = {
+        tuple(bool(with_errors[word] & mentioned) for mentioned in words): None
+        for word in sorted(every - errors)
+    }
     return np.array([group for group in groups if not all(group)], dtype=bool).reshape(-1, len(words))
 
 
 def with_gaps(
-    features: NDArray[np.float32], groups: NDArray[np.bool_], copies: float, seed: int
+    features: NDArray[np.float32],
+    groups: NDArray[np.bool_],
+    others: NDArray[np.float32],
+    copies: float,
+    seed: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return copies of stars with more features missing, and the rows that they are copies of.
 
@@ -38,26 +52,41 @@ def with_gaps(
         Shape (n, n_features), NaN for missing.
     groups
         From `column_groups`.
+    others
+        Stars whose gaps are copied, (m, n_features); their order does not matter.
     copies
         How many copies of each star, on average.
 
     Returns
     -------
-    Features (m, n_features) and rows (m,); copies that lack nothing more, or everything, are left out.
+    Features (k, n_features) and rows (k,); copies that lack nothing more, or everything, are left out.
     """
     rng = np.random.default_rng(seed)
     n = len(features)
     rows = np.sort(rng.permutation(np.repeat(np.arange(n), int(np.ceil(copies))))[: round(copies * n)])
-    missing = ~np.isfinite(features)
-    like_another = rng.random(len(rows)) < OF_OTHER_STARS
-    gone = missing[rng.integers(0, n, len(rows))]
-    if len(groups):
-        taken = groups[rng.integers(0, len(groups), len(rows))]
-        second = rng.random(len(rows)) < SECOND_COLUMN
-        taken[second] |= groups[rng.integers(0, len(groups), int(second.sum()))]
-        gone = np.where(like_another[:, None], gone, taken)
-    before = missing[rows]
-    useful = (gone & ~before).any(axis=1) & ~(gone | before).all(axis=1)
+    gone = _without_columns(groups, len(rows), features.shape[1], rng)
+    patterns, counts = np.unique(~np.isfinite(others), axis=0, return_counts=True)
+    some = patterns.any(axis=1)
+    if some.any():
+        share = counts[some] / counts[some].sum()
+        like_another = rng.random(len(rows)) < OF_OTHER_STARS
+        drawn = rng.choice(int(some.sum()), int(like_another.sum()), p=share)
+        gone[like_another] = patterns[some][drawn]
+    missing = ~np.isfinite(features[rows])
+    useful = (gone & ~missing).any(axis=1) & ~(gone | missing).all(axis=1)
     thinned = features[rows[useful]].copy()
     thinned[gone[useful]] = np.nan
     return thinned, rows[useful]
+
+
+def _without_columns(
+    groups: NDArray[np.bool_], n: int, n_features: int, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Return which features are gone where columns are taken away, (n, n_features)."""
+    if not len(groups):
+        return np.zeros((n, n_features), dtype=bool)
+    holds_another = [sum(bool((other <= group).all()) for other in groups) > 1 for group in groups]
+    chance = rng.uniform(0.0, MOST_COLUMNS, (n, 1)) * np.where(holds_another, OF_MANY, 1.0)
+    taken = rng.random((n, len(groups))) < chance
+    gone: NDArray[np.bool_] = (taken.astype(np.float32) @ groups.astype(np.float32)) > 0
+    return gone

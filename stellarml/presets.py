@@ -98,6 +98,6 @@ PRESETS: dict[str, Preset] = {
         members=4,
         scales=True,
         weight_decay=0.3,
-        gaps=0.5,
+        gaps=2.0,
     ),
 }

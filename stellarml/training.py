@@ -116,8 +116,8 @@ def train(
         A folder for the state of each network after each epoch, from which a killed training goes on, to the same
         bits; the caller removes it.
     target
-        A sample of the stars that are to be labelled, with the features by name, which the intervals are made for;
-        without it they are made for stars like the labelled ones.
+        A sample of the stars that are to be labelled, with the features by name: the intervals are made for them, and
+        what they lack is what the networks learn to do without. Without it, stars like the labelled ones.
     logs
         A folder for TensorBoard's event files, one folder a network; None for none.
 
@@ -135,9 +135,10 @@ def train(
     warnings = warnings_of(stars, features)
     for warning in warnings:
         progress(f"warning: {warning}")
-    prepared = prepare(stars, chosen, features, settings.seed)
+    unlabelled = read_features(target, features) if target is not None and target.num_rows else None
+    prepared = prepare(stars, chosen, features, settings.seed, unlabelled)
     keras(settings.threads)
-    kept = _checkpoints(checkpoints, chosen, settings, features, stars) if checkpoints else None
+    kept = _checkpoints(checkpoints, chosen, settings, features, prepared) if checkpoints else None
     trained = _fit_all(chosen, settings, features, prepared, progress, kept, logs)
     for warning in _doubts(trained, features, prepared):
         progress(f"warning: {warning}")
@@ -152,8 +153,8 @@ def train(
         len(names),
     )
     wanted = None
-    if target is not None and target.num_rows:
-        wanted = design(read_features(target, features), prepared.scaler, prepared.maps.gaussian)
+    if unlabelled is not None:
+        wanted = design(unlabelled, prepared.scaler, prepared.maps.gaussian)
     held_out = learn_from_held_out(forward, prepared.stars, prepared.inputs, names, wanted)
     files = [_file_name(n, t, names) for n, t in enumerate(trained)]
     train_stars = prepared.stars[TRAIN]
@@ -191,12 +192,19 @@ def train(
     return save_bundle(out / model_id, record, bundle, models, {CARD: card})
 
 
-def prepare(stars: Stars, preset: Preset, features: FeatureFile, seed: int) -> Prepared:
-    """Fit the scaler, the input maps and the labels' scale to the training part, and scale every part."""
+def prepare(
+    stars: Stars, preset: Preset, features: FeatureFile, seed: int, unlabelled: NDArray[np.float32] | None
+) -> Prepared:
+    """Fit the scaler, the input maps and the labels' scale to the training part, and scale every part.
+
+    The training part gets copies with the gaps of `unlabelled` stars, (m, n_features), or of its own.
+    """
     parts = {part: stars.of(part) for part in PARTS}
-    thinned, gap_rows = with_gaps(parts[TRAIN].features, column_groups(features), preset.gaps, seed)
-    scaler = fit_scaler(parts[TRAIN].features, thinned)
-    gaussian = fit_imputation(parts[TRAIN].features, scaler) if preset.imputation == "gaussian" else None
+    own = parts[TRAIN].features
+    others = own if unlabelled is None else unlabelled
+    thinned, gap_rows = with_gaps(own, column_groups(features), others, preset.gaps, seed)
+    scaler = fit_scaler(own, thinned)
+    gaussian = fit_imputation(own, scaler) if preset.imputation == "gaussian" else None
     inputs = {part: design(s.features, scaler, gaussian) for part, s in parts.items()}
     n_features = stars.features.shape[1]
     rotation = fit_rotation(inputs[TRAIN][:, :n_features]) if preset.rotate != "no" else None
@@ -265,12 +273,13 @@ def _to_all(*tellers: OnEpoch) -> OnEpoch:
 
 
 def _checkpoints(
-    folder: Path, preset: Preset, settings: Train, features: FeatureFile, stars: Stars
+    folder: Path, preset: Preset, settings: Train, features: FeatureFile, prepared: Prepared
 ) -> Callable[[int], Checkpoint]:
     """Return the checkpoint of each network; they are known by all that the weights depend on."""
     chosen = settings.model_dump(exclude={"threads", "tensorboard"})
     content = hashlib.sha256(repr((preset, chosen, features, versions())).encode())
-    for array in (stars.features, stars.labels, stars.part == TRAIN, stars.part == VALIDATION):
+    parts = [prepared.stars[part] for part in (TRAIN, VALIDATION)]
+    for array in (*(stars.features for stars in parts), *(stars.labels for stars in parts), prepared.gaps):
         content.update(np.ascontiguousarray(array).tobytes())
     key = content.hexdigest()
     return lambda n: Checkpoint(folder / f"network{n:02d}.npz", key)

@@ -2,9 +2,9 @@
 
 ``main``: 200,000 training stars, 20,000 validation, 60,000 calibration; everything below is measured on a million
 others, drawn like the labelled stars, unless another sample is named. ``coverage``: intervals for labels and for true
-parameters, overall and in cells. ``weighted``: the same networks, intervals made for all stars that pass the cuts, new
+parameters, overall and in cells. ``weighted``: the model that the chain makes, for all stars that pass the cuts, new
 measurements of them simulated. ``flags``: what is injected (`sky_data`), how well it is told from clean stars.
-``learners``: other learners on the same rows. ``missing``: bands taken away, against a model trained without them.
+``learners``: other learners on the same rows. ``missing``: bands taken away from the chain's model, against one trained without them.
 ``limit``: a million labels, and two million noiseless ones. ``posterior``: the best that could be done with all that
 was measured of single stars. ``blocks``: split by blocks of the sky. ``zero points``: offsets of SkyMapper's u and v
 left in. ``cost``: seconds of the presets for 624,410 rows.
@@ -67,9 +67,7 @@ def main() -> None:
 def main_part(sky: Sky, folder: Path, preset: str) -> Found:
     """Fit, predict the test part, keep the predictions; errors against labels and truth, with and without weights."""
     rows, part = places()
-    predictor = Predictor(
-        load_bundle(fit(sky, folder, "bundle-main", preset, rows, part, checkpoints=folder / "checkpoints"))
-    )
+    predictor = Predictor(load_bundle(fit(sky, folder, "bundle-main", preset, rows, part)))
     test = sky.labelled.take(tested())
     ebv = test.more["ebmv_sfd"].to_numpy()
     arrays: dict[str, npt.NDArray[Any]] = {}
@@ -141,10 +139,8 @@ def weighted_part(sky: Sky, folder: Path, preset: str) -> Found:
     g = sky.target.more["phot_g_mean_mag"].to_numpy()
     bins = np.searchsorted(np.array([14.0, 15.0, 16.0, 17.0, 18.0]), g)
     for kind, target in (("unweighted", None), ("weighted", sky.target_table())):
-        bundle = fit(
-            sky, folder, f"bundle-{'main' if target is None else kind}", preset, rows, part,
-            checkpoints=folder / "checkpoints", target=target,
-        )  # fmt: skip
+        name = "bundle-main" if target is None else "bundle-weighted"
+        bundle = fit(sky, folder, name, preset, rows, part, target=target)
         found = Predictor(load_bundle(bundle)).label(
             sky.target.features, 68, sky.target.more["ebmv_sfd"].to_numpy()
         )
@@ -210,7 +206,8 @@ def flags_part(sky: Sky, folder: Path, preset: str) -> Found:
 def missing_part(sky: Sky, folder: Path, preset: str) -> Found:
     """MAD without a band, of the one model and of a model that was trained for exactly that pattern."""
     rows, part = places()
-    general = Predictor(load_bundle(folder / "bundle-main"))
+    target = sky.target_table()
+    general = Predictor(load_bundle(fit(sky, folder, "bundle-weighted", preset, rows, part, target=target)))
     test, label = sky.labelled.take(tested(200_000)), sky.labels[tested(200_000)]
     told: Found = {}
     for bands in ("uv", *BANDS):
