@@ -4,10 +4,10 @@
 others, drawn like the labelled stars, unless another sample is named. ``coverage``: intervals for labels and for true
 parameters, overall and in cells. ``weighted``: the model that the chain makes, for all stars that pass the cuts, new
 measurements of them simulated. ``flags``: what is injected (`sky_data`), how well it is told from clean stars.
-``learners``: other learners on the same rows. ``missing``: bands taken away from the chain's model, against one trained without them.
-``limit``: a million labels, and two million noiseless ones. ``posterior``: the best that could be done with all that
-was measured of single stars. ``blocks``: split by blocks of the sky. ``zero points``: offsets of SkyMapper's u and v
-left in. ``cost``: seconds of the presets for 624,410 rows.
+``learners``: other learners on the same rows. ``missing``: bands taken away from the chain's model, against a model
+trained without them. ``limit``: a million labels, and two million noiseless ones. ``posterior``: the best that could be
+done with all that was measured of single stars. ``blocks``: split by blocks of the sky. ``zero points``: offsets of
+SkyMapper's u and v left in. ``cost``: seconds of the presets for 624,410 rows.
 """
 
 from __future__ import annotations
