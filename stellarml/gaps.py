@@ -65,18 +65,23 @@ def with_gaps(
     n = len(features)
     rows = np.sort(rng.permutation(np.repeat(np.arange(n), int(np.ceil(copies))))[: round(copies * n)])
     gone = _without_columns(groups, len(rows), features.shape[1], rng)
-    patterns, counts = np.unique(~np.isfinite(others), axis=0, return_counts=True)
-    some = patterns.any(axis=1)
-    if some.any():
-        share = counts[some] / counts[some].sum()
-        like_another = rng.random(len(rows)) < OF_OTHER_STARS
-        drawn = rng.choice(int(some.sum()), int(like_another.sum()), p=share)
-        gone[like_another] = patterns[some][drawn]
+    like_another = rng.random(len(rows)) < OF_OTHER_STARS
+    gone[like_another] = _of_others(others, int(like_another.sum()), rng)
     missing = ~np.isfinite(features[rows])
     useful = (gone & ~missing).any(axis=1) & ~(gone | missing).all(axis=1)
     thinned = features[rows[useful]].copy()
     thinned[gone[useful]] = np.nan
     return thinned, rows[useful]
+
+
+def _of_others(others: NDArray[np.float32], n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return what `n` stars lack, drawn from those of `others` that lack something; nothing where none does."""
+    patterns, counts = np.unique(~np.isfinite(others), axis=0, return_counts=True)
+    counts[~patterns.any(axis=1)] = 0
+    if not counts.any():
+        return np.zeros((n, others.shape[1]), dtype=bool)
+    drawn: NDArray[np.bool_] = patterns[rng.choice(len(patterns), n, p=counts / counts.sum())]
+    return drawn
 
 
 def _without_columns(

@@ -56,6 +56,13 @@ def test_copies_lack_what_the_stars_to_be_labelled_lack() -> None:
     assert np.array_equal(thinned, shuffled, equal_nan=True), "whatever their order"
 
 
+def test_where_no_star_lacks_anything_few_copies_do() -> None:
+    features = np.random.default_rng(0).normal(size=(20_000, 5)).astype(np.float32)
+    thinned, rows = with_gaps(features, column_groups(FEATURES), features, 1.0, 1)
+    assert 0 < len(rows) <= 1.02 * (1 - OF_OTHER_STARS) * 20_000
+    assert not np.isfinite(thinned).all(axis=1).any()
+
+
 def test_the_same_seed_gives_the_same_copies() -> None:
     features = np.random.default_rng(2).normal(size=(300, 5)).astype(np.float32)
     groups = column_groups(FEATURES)
