@@ -16,6 +16,7 @@ from stellarml.expressions import words_of
 from stellarml.feature_file import FeatureFile
 
 OF_OTHER_STARS = 0.9  # of the copies; the others lack columns
+MORE_OFTEN = 4.0  # copies with gaps of others, than others have gaps: rare patterns have to be learnt, too
 MOST_COLUMNS = 0.6  # the share of the columns that a copy lacks is drawn between 0 and this
 OF_MANY = 0.25  # a column that others' features depend on, such as the distance, is lacked so much less often
 ERRORS = ("e_{}", "err_{}", "sigma_{}", "{}_err", "{}_error")  # how catalogues name the error of a column
@@ -75,12 +76,13 @@ def with_gaps(
 
 
 def _of_others(others: NDArray[np.float32], n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return what `n` stars lack, drawn from those of `others` that lack something; nothing where none does."""
+    """Return what `n` stars lack, drawn from `others`, but `MORE_OFTEN` something; (n, n_features)."""
     patterns, counts = np.unique(~np.isfinite(others), axis=0, return_counts=True)
-    counts[~patterns.any(axis=1)] = 0
-    if not counts.any():
-        return np.zeros((n, others.shape[1]), dtype=bool)
-    drawn: NDArray[np.bool_] = patterns[rng.choice(len(patterns), n, p=counts / counts.sum())]
+    lacking = patterns.any(axis=1)
+    share = counts / counts.sum()
+    share[lacking] *= min(MORE_OFTEN, 1.0 / max(share[lacking].sum(), 1e-300))
+    share[~lacking] = max(0.0, 1.0 - share[lacking].sum())
+    drawn: NDArray[np.bool_] = patterns[rng.choice(len(patterns), n, p=share / share.sum())]
     return drawn
 
 

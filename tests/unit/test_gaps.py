@@ -6,7 +6,7 @@ import numpy as np
 from model_tables import FEATURES
 
 from stellarml.feature_file import load_feature_file
-from stellarml.gaps import OF_OTHER_STARS, column_groups, with_gaps
+from stellarml.gaps import MORE_OFTEN, OF_OTHER_STARS, column_groups, with_gaps
 
 
 def test_features_of_one_column_go_together() -> None:
@@ -56,11 +56,16 @@ def test_copies_lack_what_the_stars_to_be_labelled_lack() -> None:
     assert np.array_equal(thinned, shuffled, equal_nan=True), "whatever their order"
 
 
-def test_where_no_star_lacks_anything_few_copies_do() -> None:
+def test_where_few_stars_lack_anything_few_copies_do() -> None:
     features = np.random.default_rng(0).normal(size=(20_000, 5)).astype(np.float32)
-    thinned, rows = with_gaps(features, column_groups(FEATURES), features, 1.0, 1)
-    assert 0 < len(rows) <= 1.02 * (1 - OF_OTHER_STARS) * 20_000
-    assert not np.isfinite(thinned).all(axis=1).any()
+    others = np.ones((1000, 5), np.float32)
+    for incomplete in (0, 50):
+        others[:incomplete, [0, 3]] = np.nan
+        thinned, _ = with_gaps(features, column_groups(FEATURES), others, 1.0, 1)
+        lacks = [tuple(np.flatnonzero(~h)) for h in np.isfinite(thinned)]
+        expected = MORE_OFTEN * incomplete / 1000 * OF_OTHER_STARS * 20_000
+        assert abs(lacks.count((0, 3)) - expected) < 4 * np.sqrt(expected + 1)
+        assert len(lacks) - lacks.count((0, 3)) <= 1.02 * (1 - OF_OTHER_STARS) * 20_000
 
 
 def test_the_same_seed_gives_the_same_copies() -> None:
