@@ -23,6 +23,7 @@ from stellarml.layers import Section
 MIN_ROWS = 500
 MAX_BINS = (4, 5)  # of the predicted label, and of the width within each
 WIDTH_FLOOR = 0.3  # a truth's interval is not narrower than this share of the label's
+ALIKE = 0.15  # of the factors' logarithms: how far cells scatter about all stars (0.1 where residuals tell it well)
 _SCALES = np.geomspace(0.02, 30.0, 60)
 _WIDTHS = np.geomspace(0.05, 4.0, 61)  # of the truth's distribution, in units of the star's own width
 _TAILS = (3.0, 4.0, 6.0, 12.0, 0.0)  # its nu; 0 for a Gaussian
@@ -73,7 +74,12 @@ def fit_truth(
     blurs = scales / mean
     cells = split_into_cells(prediction, mean, MAX_BINS, MIN_ROWS)
     blurs = blurs * _most_likely_scale(noise, [c for row in cells.rows for c in row], scores, blurs, each)
-    shares = [[deconvolved(scores[c], blurs[c], each[c], noise.nu)[0] for c in row] for row in cells.rows]
+    some = slice(None, None, max(1, -(-len(scores) // _PROFILED)))
+    _, _, usual_factor = deconvolved(scores[some], blurs[some], each[some], noise.nu)
+    shares = [
+        [deconvolved(scores[c], blurs[c], each[c], noise.nu, usual_factor)[0] for c in row]
+        for row in cells.rows
+    ]
     table = CellClass(
         pattern=POOLED,
         label_edges=cells.label_edges,
@@ -135,9 +141,13 @@ def widths_without(widths: NDArray[np.float64], usual_error: float) -> NDArray[n
 
 
 def deconvolved(
-    scores: NDArray[np.float64], blurs: NDArray[np.float64], weights: NDArray[np.float64], nu: float
-) -> tuple[NDArray[np.float64], float]:
-    """Return the shares of the scales that make the blurred scores most likely, (n_scales,), and their log likelihood.
+    scores: NDArray[np.float64],
+    blurs: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    nu: float,
+    usual_factor: float | None = None,
+) -> tuple[NDArray[np.float64], float, float]:
+    """Return what makes the blurred scores most likely: shares of the scales, (n_scales,), log likelihood, width.
 
     Parameters
     ----------
@@ -145,6 +155,9 @@ def deconvolved(
         Shape (n,): residuals, the scales of their labels' errors, and what each row counts.
     nu
         Of the errors' Student-t distribution; 0 for a Gaussian.
+    usual_factor
+        The width that is likely before the scores are looked at, within a factor of `ALIKE`; None for none. Where the
+        errors of labels are larger than the network's, a cell's scores alone hardly tell a width.
     """
     parts, shares_of_parts = gaussians(nu)
     likelihood = np.zeros((len(scores), len(_SCALES)))
@@ -152,20 +165,23 @@ def deconvolved(
         variance = _SCALES**2 + (part * blurs[:, None]) ** 2
         likelihood += share * np.exp(-0.5 * scores[:, None] ** 2 / variance) / np.sqrt(variance)
     wrong = np.exp(-0.5 * (scores / _WRONG_SCALE) ** 2) / _WRONG_SCALE
-    families = _families()
+    families, factors_of_families = _families()
+    prior = np.zeros(len(families))
+    if usual_factor is not None:
+        prior = -0.5 * (np.log(factors_of_families / usual_factor) / ALIKE) ** 2
     right = likelihood @ families.T
-    best, found = -np.inf, families[0]
+    best, found = -np.inf, 0
     for chance in _WRONG_SHARES:
-        told = weights @ np.log((1 - chance) * right + (chance * wrong + 1e-300)[:, None])
+        told = prior + weights @ np.log((1 - chance) * right + (chance * wrong + 1e-300)[:, None])
         family = int(told.argmax())
         if told[family] > best:
-            best, found = float(told[family]), families[family]
-    return found, best
+            best, found = float(told[family]), family
+    return families[found], best, float(factors_of_families[found])
 
 
 @cache
-def _families() -> NDArray[np.float64]:
-    """Return the shares of the grid's scales that make Student-t distributions, (n_families, n_scales)."""
+def _families() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the shares of the grid's scales that make Student-t distributions, (n_families, n_scales), and widths."""
     families = []
     place = np.log(_SCALES)
     for nu in _TAILS:
@@ -179,4 +195,4 @@ def _families() -> NDArray[np.float64]:
             np.add.at(shares, low, weights * (1 - (at - low)))
             np.add.at(shares, low + 1, weights * (at - low))
             families.append(shares)
-    return np.array(families)
+    return np.array(families), np.tile(_WIDTHS, len(_TAILS))

@@ -85,6 +85,22 @@ def test_coverage_of_the_truth(nu: float) -> None:
         assert np.mean(half) < with_noise, "narrower than for a new measurement"
 
 
+def test_cells_whose_residuals_tell_little_are_like_the_others() -> None:
+    rng = np.random.default_rng(5)
+    n = 20_000
+    prediction = rng.uniform(4500, 7000, n)
+    truth = prediction + 20 * rng.normal(size=n)
+    label = truth + 60 * student(rng, 3.0, n)
+    twice = 60 * np.stack([student(rng, 3.0, 5000), student(rng, 3.0, 5000)])
+    noise = fit_label_noise("teff", twice[0] - twice[1], np.full(5000, 60 * np.sqrt(2)))
+    widths = rng.uniform(0.8, 1.2, (n, 1)).repeat(2, axis=1) * np.quantile(np.abs(label - prediction), 0.68)
+    table = fit_truth(noise, prediction, label, np.full(n, 60.0), widths)
+    assert table is not None
+    factors = np.array(table.cells.quantiles["68"])
+    assert factors.shape == (4, 5)
+    assert factors.std() < 0.25 * factors.mean()
+
+
 def test_labels_of_other_stars_do_not_widen_the_truth() -> None:
     rng = np.random.default_rng(4)
     n = 6000
