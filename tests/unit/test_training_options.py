@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from stellarml.errors import InputError
 from stellarml.flags import QualityFlag
 from stellarml.model import load_bundle
 from stellarml.predictor import Predictor
-from stellarml.training import train
+from stellarml.presets import Preset
+from stellarml.training import prepare, train
+from stellarml.training_table import read_stars
 
 
 def faint(n: int) -> dict[str, np.ndarray]:
@@ -23,7 +26,13 @@ def faint(n: int) -> dict[str, np.ndarray]:
     return columns
 
 
-def fit(out: Path, target: pa.Table | None = None, logs: Path | None = None, rows: int = 1500) -> Path:
+def fit(
+    out: Path,
+    target: pa.Table | None = None,
+    logs: Path | None = None,
+    rows: int = 1500,
+    preset: Preset = TINY_SCALES,
+) -> Path:
     return train(
         table_of(stars(rows)),
         FEATURES,
@@ -33,7 +42,7 @@ def fit(out: Path, target: pa.Table | None = None, logs: Path | None = None, row
         model_id="m",
         provenance={},
         progress=lambda _: None,
-        preset=TINY_SCALES,
+        preset=preset,
         target=target,
         logs=logs,
     )
@@ -41,8 +50,9 @@ def fit(out: Path, target: pa.Table | None = None, logs: Path | None = None, row
 
 def test_stars_unlike_the_labelled_ones_are_told_that_nobody_speaks_for_them(tmp_path: Path) -> None:
     target = pa.table({name: faint(1500)[name] for name in FEATURES.feature_names})
-    weighted = Predictor(load_bundle(fit(tmp_path / "weighted", target, rows=12_000)))
-    plain = Predictor(load_bundle(fit(tmp_path / "plain", rows=12_000)))
+    no_gaps = replace(TINY_SCALES, gaps=0.0)
+    weighted = Predictor(load_bundle(fit(tmp_path / "weighted", target, rows=12_000, preset=no_gaps)))
+    plain = Predictor(load_bundle(fit(tmp_path / "plain", rows=12_000, preset=no_gaps)))
     assert plain.manifest.calibration.shift is None
     bright, dim = matrix_of(stars(2000, seed=9)), matrix_of(faint(2000))
     thin = [
@@ -51,6 +61,18 @@ def test_stars_unlike_the_labelled_ones_are_told_that_nobody_speaks_for_them(tmp
     assert thin[1] > thin[0] + 0.3
     same = [p.label(bright)["teff"] for p in (weighted, plain)]
     assert np.array_equal(*same), "the target changes intervals and flags, not labels"
+
+
+def test_networks_learn_to_do_without_what_the_stars_to_be_labelled_lack() -> None:
+    labelled = read_stars(table_of(stars(3000)), FEATURES, 0, SPLIT.salt)
+    unlabelled = np.ones((100, len(FEATURES.features)), np.float32)
+    unlabelled[:, [1, 3]] = np.nan
+    prepared = prepare(labelled, TINY_SCALES, FEATURES, 0, unlabelled)
+    masks = prepared.gaps[:, len(FEATURES.features) :]
+    assert len(masks) == len(prepared.gap_rows) > 500
+    assert (masks.sum(axis=1) >= 2).mean() > 0.9
+    alone = prepare(labelled, TINY_SCALES, FEATURES, 0, None)
+    assert len(alone.gaps) != len(prepared.gaps)
 
 
 def test_a_target_without_a_feature_is_refused(tmp_path: Path) -> None:
