@@ -1,10 +1,10 @@
 """What a star would look like with less: training stars with columns taken away.
 
 A network that has only seen complete stars answers badly to one without u, whatever fills the gap. Copies of training
-stars get the gaps of stars that have some, drawn at random from those to be labelled, so that patterns are learnt as
-often as they are met; or lack any columns of the table, with every feature that is computed from them, so that any band
-may be missing. A column takes its error along: the error of a magnitude tells the magnitude, and a network that kept it
-would rely on it.
+stars get the gaps of stars that are to be labelled, drawn at random but more often than they are met, so that rare
+patterns are learnt, too; or lack any columns of the table, with every feature that is computed from them, so that any
+band may be missing. A column takes its error along: the error of a magnitude tells the magnitude, and a network that
+kept it would rely on it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stellarml.expressions import words_of
 from stellarml.feature_file import FeatureFile
 
 OF_OTHER_STARS = 0.9  # of the copies; the others lack columns
-MORE_OFTEN = 4.0  # copies with gaps of others, than others have gaps: rare patterns have to be learnt, too
+MORE_OFTEN = 4.0  # copies like others have gaps than others themselves
 MOST_COLUMNS = 0.6  # the share of the columns that a copy lacks is drawn between 0 and this
 OF_MANY = 0.25  # a column that others' features depend on, such as the distance, is lacked so much less often
 ERRORS = ("e_{}", "err_{}", "sigma_{}", "{}_err", "{}_error")  # how catalogues name the error of a column
@@ -56,7 +56,7 @@ def with_gaps(
     others
         Stars whose gaps are copied, (m, n_features); their order does not matter.
     copies
-        How many copies of each star, on average.
+        How many copies of each star, on average, at most.
 
     Returns
     -------
@@ -77,6 +77,8 @@ def with_gaps(
 
 def _of_others(others: NDArray[np.float32], n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Return what `n` stars lack, drawn from `others`, but `MORE_OFTEN` something; (n, n_features)."""
+    if not n:
+        return np.zeros((0, others.shape[1]), dtype=bool)
     patterns, counts = np.unique(~np.isfinite(others), axis=0, return_counts=True)
     lacking = patterns.any(axis=1)
     share = counts / counts.sum()

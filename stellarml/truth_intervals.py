@@ -3,9 +3,9 @@
 Label minus prediction is truth minus prediction plus the error of the label. What is known of that error
 (`label_noise`) is taken away cell by cell: the truth's part is a Student-t distribution about the prediction, whose
 width and tails, and a small share of labels that belong to other stars, make the calibration residuals most likely
-once each is blurred with its own label's error. (Free shares of many scales, Kiefer & Wolfowitz 1956, were tried: where
-label errors are larger than the network's they fell apart into spikes, and 68 % intervals held 51 %.) Unlike the
-conformal intervals for labels this rests on a model of the errors.
+once each is blurred with its own label's error; a cell is drawn towards all stars together. (Free shares of many
+scales, Kiefer & Wolfowitz 1956, were tried: where label errors are larger than the network's they fell apart into
+spikes, and 68 % intervals held 51 %.) Unlike the conformal intervals for labels this rests on a model of the errors.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ def deconvolved(
     nu
         Of the errors' Student-t distribution; 0 for a Gaussian.
     usual_factor
-        The width that is likely before the scores are looked at, within a factor of `ALIKE`; None for none. Where the
-        errors of labels are larger than the network's, a cell's scores alone hardly tell a width.
+        The middle of the log-normal distribution, `ALIKE` wide, of the width before the scores are looked at; None for
+        none. Where the errors of labels are larger than the network's, a cell's scores alone hardly tell a width.
     """
     parts, shares_of_parts = gaussians(nu)
     likelihood = np.zeros((len(scores), len(_SCALES)))
