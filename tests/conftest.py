@@ -56,8 +56,8 @@ def spark() -> Iterator[object]:
         overrides=["spark.master='local[2]'", "spark.driver_memory='2g'"], environment={}
     ).spark
     session = start_session(settings)
-    # A test's job has few rows: Spark interprets its expressions sooner than it compiles them. What runs in processes of
-    # its own (the chain, the jobs, clusters) is compiled, as with users.
+    # A test's job has few rows: Spark interprets its expressions sooner than it compiles them. What runs in processes
+    # of its own (the chain, the jobs, clusters) is compiled, as with users.
     session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
     session.conf.set("spark.sql.codegen.wholeStage", "false")
     yield session
