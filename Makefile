@@ -74,7 +74,8 @@ dist/environment.tar.gz: pyproject.toml constraints.txt
 # minutes.
 cluster: install-test dist .peers/airflow/bin/airflow
 	STELLARML_DIST=dist STELLARML_AIRFLOW=.peers/airflow/bin/python \
-	  $(BIN)/python -m pytest tests/cluster/test_chain_on_cluster.py tests/cluster/test_airflow.py tests/cluster/test_compose.py
+	  $(BIN)/python -m pytest tests/cluster/test_chain_on_cluster.py tests/cluster/test_airflow.py tests/cluster/test_compose.py \
+	  tests/jobs/test_jre.py
 
 # Parts of a cluster killed at random moments while it labels, 24 times. About 25 minutes.
 faults: install-test

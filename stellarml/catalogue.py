@@ -4,8 +4,8 @@ Features are computed by Spark, fused with the read of the leaf; the task's one 
 come and writes the leaf itself, a row group at a time: a row crosses from the JVM to Python once and never goes back,
 and a worker holds no more than a row group. A leaf of ``matched`` is the unit of work and keeps its name. Spark is told
 to skip leaves that it cannot read, because it would end the job with them: a leaf that gave too few rows is missed
-here, and told by name when all others are done. An older catalogue of the model stays as it is until the new one is
-whole. No TensorFlow on executors.
+here, and told by name when all others are done; with `label.keep_going` off, Spark is to end the job with it. An older
+catalogue of the model stays as it is until the new one is whole. No TensorFlow on executors.
 """
 
 from __future__ import annotations
@@ -72,7 +72,6 @@ _FEATURES = "features"
 _STOPPED = ".stopped"
 _CATALOGUE = "catalogue"
 _CATALOGUE_FILES = (PARTITION_LIST, *PROPERTIES, "dataset/_metadata", "dataset/_common_metadata")
-_TOLERANT = {"ignoreCorruptFiles": "true", "ignoreMissingFiles": "true"}
 
 
 @dataclass(frozen=True)
@@ -184,6 +183,9 @@ def _label_pending(
     spark: SparkSession, config: Config, features: FeatureFile, task: _LabelTask, pending: Sequence[InputTile]
 ) -> dict[str, dict[str, Any]]:
     """Label what is new or has changed; return the marks of its tiles."""
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import PySparkException
+
     stopped = task.out / _STOPPED
     stopped.unlink(missing_ok=True)
     if not pending:
@@ -206,6 +208,12 @@ def _label_pending(
     try:
         rows = {leaf.tile.name: leaf.rows for leaf in pending}
         return collect_outcomes(job, "label", task.out, len(pending), lost=lost, rows=rows)
+    except (PySparkException, Py4JJavaError) as error:
+        told = str(error)
+        named = {leaf.tile.name: leaf for leaf in readable if leaf.tile.path.as_posix() in told}
+        if not task.keep_going and named:
+            refuse_units("label", {name: why_unreadable(leaf) for name, leaf in named.items()})
+        raise
     finally:
         stopped.unlink(missing_ok=True)
 
@@ -215,7 +223,9 @@ def _read(spark: SparkSession, config: Config, leaves: Sequence[InputTile]) -> D
 
     matched = config.path(config.paths.lake) / "matched"
     schema = from_arrow_schema(schema_of(matched, leaves))
-    return spark.read.options(**_TOLERANT).schema(schema).parquet(*(str(leaf.path) for leaf in leaves))
+    tolerant = str(config.label.keep_going).lower()
+    options = dict.fromkeys(("ignoreCorruptFiles", "ignoreMissingFiles"), tolerant)
+    return spark.read.options(**options).schema(schema).parquet(*(str(leaf.path) for leaf in leaves))
 
 
 def _labelling(frame: DataFrame, features: FeatureFile, task: _LabelTask) -> DataFrame:

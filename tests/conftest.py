@@ -99,7 +99,7 @@ def small_chain(small_sky: Path, common: Path, spark: object) -> Path:
 SMALL_TILES = ("tiles.max_rows=3000", "tiles.row_group_rows=1000", "train.max_epochs=30")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_config(small_chain: Path) -> Callable[..., object]:
     """Load the configuration of the finished small chain, with further overrides."""
     from stellarml.config import load_config
@@ -109,14 +109,25 @@ def small_config(small_chain: Path) -> Callable[..., object]:
     )
 
 
-@pytest.fixture
-def labelled(small_chain: Path, small_config: Callable[..., object], tmp_path: Path) -> Callable[..., object]:
-    """Own copies of matched, model and labels of the finished chain; returns their configuration with overrides."""
+@pytest.fixture(scope="session")
+def labelled_in(small_chain: Path, small_config: Callable[..., object]) -> Callable[..., object]:
+    """Copy matched, models and labels of the finished chain, or of a folder like it; returns their configuration."""
     import shutil
 
-    for name in ("matched", "training"):
-        shutil.copytree(small_chain / "lake" / name, tmp_path / "lake" / name)
-    for name in ("models", "labels"):
-        shutil.copytree(small_chain / name, tmp_path / name)
+    def copied(folder: Path, *overrides: str, of: Path = small_chain) -> object:
+        for name in ("lake/matched", "lake/training", "models", "labels"):
+            shutil.copytree(of / name, folder / name)
+        own = [f"paths.{name}={folder / name}" for name in ("lake", "models", "labels")]
+        return small_config(*own, *overrides)
+
+    return copied
+
+
+@pytest.fixture
+def labelled(
+    labelled_in: Callable[..., object], small_config: Callable[..., object], tmp_path: Path
+) -> Callable[..., object]:
+    """Own copies of matched, model and labels of the finished chain; returns their configuration with overrides."""
+    labelled_in(tmp_path)
     own = [f"paths.{name}={tmp_path / name}" for name in ("lake", "models", "labels")]
     return lambda *more: small_config(*own, *more)

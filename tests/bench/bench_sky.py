@@ -24,10 +24,11 @@ import numpy as np
 import numpy.typing as npt
 from match_data import default_folder
 from model_data import make_sky
+from sky_cost import cost_part
 from sky_data import BANDS, LABELS, Sky, load_sky, new_measurement
 from sky_fits import Found, auroc, by_cells, fit, metal_poor, places, share_of, summary, tested
 from sky_learners import learners_part
-from sky_limits import blocks_part, cost_part, limit_part, posterior_part, zero_points_part
+from sky_limits import blocks_part, limit_part, posterior_part, zero_points_part
 
 from stellarml.flags import QualityFlag
 from stellarml.model import load_bundle

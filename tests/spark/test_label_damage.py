@@ -118,6 +118,23 @@ def test_strict_refuses_what_is_known_to_be_damaged(labelled: Configured, spark:
     assert not list(config.path(config.paths.labels).rglob("*.parquet"))
 
 
+def test_strict_ends_with_pages_that_cannot_be_read(labelled: Configured, spark: Any) -> None:
+    config = labelled("label.keep_going=false")
+    out = out_of(config)
+    expected = leaves(out)
+    shutil.rmtree(out)
+    damaged = matched_leaves(config)[1]
+    healthy = damaged.read_bytes()
+    garble(damaged)
+    with pytest.raises(StellarmlError, match=rf"1 of 1 units failed.*{damaged.name}.*cannot be read"):
+        label_catalogue(spark, config)
+    assert not (out / "run.json").exists() and not leaves(out)
+    damaged.write_bytes(healthy)
+    label_catalogue(spark, config)
+    assert leaves(out) == expected
+    assert not [p for p in out.rglob(".*") if p.name != ".lock"]
+
+
 def test_a_failed_rerun_leaves_the_published_catalogue(labelled: Configured, spark: Any) -> None:
     config = labelled("label.level=90")
     out = out_of(config)
