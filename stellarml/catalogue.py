@@ -11,7 +11,8 @@ catalogue of the model stays as it is until the new one is whole. No TensorFlow 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,7 +23,7 @@ import pyarrow as pa
 
 from stellarml.config import Config, Tiles
 from stellarml.engine import RESULT_SCHEMA, collect_outcomes, guarded, outcome_batch, refuse_units
-from stellarml.errors import StellarmlError
+from stellarml.errors import StellarmlError, cause_of
 from stellarml.fingerprint import code_identity
 from stellarml.flags import QualityFlag
 from stellarml.hats_catalogue import finish_catalogue
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
 RIGHT_CUTS_SHIFT = 32
 METRICS = "metrics.prom"
 _FEATURES = "features"
-_STOPPED = ".stopped"
+_STOP = ".stop"
 _CATALOGUE = "catalogue"
 _CATALOGUE_FILES = (PARTITION_LIST, *PROPERTIES, "dataset/_metadata", "dataset/_common_metadata")
 
@@ -82,8 +83,9 @@ class _LabelTask:
     sha256: str
     level: int
     truth: bool
-    keep_going: bool
+    stop: Path | None
     model_id: str
+    features: FeatureFile
     schema: pa.Schema
     tiles: Tiles
     common: tuple[str, ...]
@@ -99,9 +101,8 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
     """
     lake = config.path(config.paths.lake)
     current_model(config)  # a damaged pointer is told before the work, not after it
-    features = feature_file(config)
-    model = chosen_model(config, features)
-    manifest = load_bundle(model, features).manifest
+    model = chosen_model(config, feature_file(config))
+    manifest = load_bundle(model).manifest
     out = config.path(config.paths.labels) / manifest.id
     truth = config.label.truth_intervals
     if truth:
@@ -130,15 +131,16 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
             sha256,
             config.label.level,
             truth,
-            config.label.keep_going,
+            None if config.label.keep_going else out / f"{_STOP}.{secrets.token_hex(4)}.tmp",
             manifest.id,
+            manifest.features,
             output_schema(manifest.labels, truth),
             config.tiles,
             (code_identity()["digest"], json.dumps(relevant, sort_keys=True)),
         )
         kept, pending = split_done(out, tiles, run.marks, task.common)
         get_logger().info("tiles", stage="label", to_do=len(pending), kept=len(kept), removed=len(gone))
-        marks = kept | _label_pending(spark, config, features, task, pending)
+        marks = kept | _label_pending(spark, config, task, pending)
         rows = sum(mark["rows"] for mark in marks.values())
         _replace_catalogue(task, gone, rows)
         tally = total(mark["tally"] for mark in marks.values())
@@ -180,42 +182,43 @@ def _publish(config: Config, record: dict[str, Any]) -> None:
 
 
 def _label_pending(
-    spark: SparkSession, config: Config, features: FeatureFile, task: _LabelTask, pending: Sequence[InputTile]
+    spark: SparkSession, config: Config, task: _LabelTask, pending: Sequence[InputTile]
 ) -> dict[str, dict[str, Any]]:
     """Label what is new or has changed; return the marks of its tiles."""
     from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
 
-    stopped = task.out / _STOPPED
-    stopped.unlink(missing_ok=True)
     if not pending:
         return {}
     for leaf in pending:
         mark_path(task.out, leaf.tile.name).unlink(missing_ok=True)
     problems = {leaf.tile.name: leaf.problem for leaf in pending if leaf.problem}
-    if len(problems) == len(pending) or (problems and not task.keep_going):
-        refuse_units("label", problems)
+    if len(problems) == len(pending) or (problems and task.stop):
+        refuse_units("label", problems, len(pending))
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(config.label.batch_rows))
-    readable = sorted((leaf for leaf in pending if not leaf.problem), key=lambda leaf: -leaf.rows)
-    job = _labelling(_read(spark, config, readable), features, task)
+    readable = [leaf for leaf in pending if not leaf.problem]
 
-    def lost(told: Collection[str]) -> dict[str, str]:
+    def lost(told: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        if task.stop and task.stop.exists():
+            first = json.loads(task.stop.read_text())
+            return {} if "error" in told.get(first["unit"], {}) else {first["unit"]: first["error"]}
         without = [leaf for leaf in pending if leaf.tile.name not in told]
-        if not task.keep_going and stopped.exists():
-            return {}
         return {leaf.tile.name: leaf.problem or why_unreadable(leaf) for leaf in without}
 
     try:
+        job = _labelling(_read(spark, config, readable), task)
         rows = {leaf.tile.name: leaf.rows for leaf in pending}
         return collect_outcomes(job, "label", task.out, len(pending), lost=lost, rows=rows)
     except (PySparkException, Py4JJavaError) as error:
         told = str(error)
-        named = {leaf.tile.name: leaf for leaf in readable if leaf.tile.path.as_posix() in told}
-        if not task.keep_going and named:
-            refuse_units("label", {name: why_unreadable(leaf) for name, leaf in named.items()})
+        named = [leaf for leaf in readable if leaf.tile.path.as_posix() in told or not leaf.path.is_file()]
+        if named:
+            reasons = {leaf.tile.name: f"{leaf.path}: cannot be read ({cause_of(error)})." for leaf in named}
+            refuse_units("label", reasons, len(pending))
         raise
     finally:
-        stopped.unlink(missing_ok=True)
+        if task.stop:
+            task.stop.unlink(missing_ok=True)
 
 
 def _read(spark: SparkSession, config: Config, leaves: Sequence[InputTile]) -> DataFrame:
@@ -228,18 +231,21 @@ def _read(spark: SparkSession, config: Config, leaves: Sequence[InputTile]) -> D
     return spark.read.options(**options).schema(schema).parquet(*(str(leaf.path) for leaf in leaves))
 
 
-def _labelling(frame: DataFrame, features: FeatureFile, task: _LabelTask) -> DataFrame:
-    """Return the job: one task a leaf, features by Spark, labels and the leaf by `_label_leaf`."""
+def _labelling(frame: DataFrame, task: _LabelTask) -> DataFrame:
+    """Return the job: one task a leaf, features by Spark, labels and the leaf by `_label_leaf`.
+
+    The features are in the order of the model, which may not be that of the configuration's file.
+    """
     from pyspark.sql import functions as sf
 
     from stellarml.features import check_features, packed_features
 
-    check_features(frame, features)
+    check_features(frame, task.features)
     failed = [name for name in frame.columns if name.startswith("cuts_failed_")]
     bits = sf.lit(0).cast("long")
     for shift, name in zip((0, RIGHT_CUTS_SHIFT), failed, strict=True):
         bits = bits.bitwiseOR(sf.shiftleft(sf.col(name), shift))
-    packed = packed_features(features, frame.columns).alias(_FEATURES)
+    packed = packed_features(task.features, frame.columns).alias(_FEATURES)
     names = [HEALPIX_COLUMN, SOURCE_ID, RA, DEC]
     passed = [sf.col(EBV).cast("float").alias(EBV)] if EBV in frame.columns else []
     rows = frame.select(*names, bits.alias(CUTS_FAILED), *passed, packed)
@@ -256,14 +262,14 @@ def _label_leaf(task: _LabelTask, batches: Iterator[pa.RecordBatch]) -> Iterator
     first = next(filled, None)
     if first is None:
         return
-    if not task.keep_going and (task.out / _STOPPED).exists():
+    if task.stop and task.stop.exists():
         for _ in filled:
             pass
         return
     leaf = _leaf_of(task.leaves, first.column(0)[0].as_py())
     outcome = guarded(task.out, leaf.tile.name, lambda: _label_batches(task, leaf, chain([first], filled)))
-    if "error" in outcome and not task.keep_going:
-        (task.out / _STOPPED).touch()
+    if "error" in outcome and task.stop:
+        write_atomically(task.stop, json.dumps({"unit": leaf.tile.name, "error": outcome["error"]}))
     for _ in filled:
         pass
     yield outcome_batch(leaf.tile.name, outcome)

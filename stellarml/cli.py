@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,10 +22,9 @@ from stellarml.cli_options import (
 )
 from stellarml.cli_versions import diff, models
 from stellarml.config import Config, load_config
-from stellarml.errors import StellarmlError, UserError
+from stellarml.ending import run_to_the_end
+from stellarml.errors import UserError
 from stellarml.log import configure_logging, get_logger
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="stellarml",
@@ -194,6 +189,11 @@ def train(
     if table is None:
         if config is None:
             raise UserError("train: give --config FILE, or --table FILE with --features TOML and --out DIR")
+        if features is not None or out is not None:
+            raise UserError(
+                "train: --features and --out go with --table; the chain's are features.file and paths.models of its "
+                "--config"
+            )
         record = _stage("train", settings, overwrite)
         _show_rows(record)
         typer.echo(f"model: {settings.path(settings.paths.models) / record['model_id']}")
@@ -223,9 +223,13 @@ def label(
         typer.Option("--truth-intervals", help="Intervals of the true parameters, too (NAME_true_lo, _hi)."),
     ] = False,
     keep_going: Annotated[
-        bool,
-        typer.Option("--keep-going/--strict", help="After a tile that failed: do all others, or stop."),
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--keep-going/--strict",
+            help="After a tile that failed: do all others (label.keep_going, the default), or stop.",
+            show_default=False,
+        ),
+    ] = None,
     profile: Profile = None,
     overrides: Overrides = None,
     overwrite: Overwrite = False,
@@ -233,7 +237,7 @@ def label(
     """Label every matched star, or every row of a table, with intervals and flags."""
     given = [] if level is None else [f"label.level={level}"]
     given += ["label.truth_intervals=true"] if truth_intervals else []
-    given += [] if keep_going else ["label.keep_going=false"]
+    given += [] if keep_going is None else [f"label.keep_going={str(keep_going).lower()}"]
     settings = configured(config, profile, [*(overrides or []), *given])
     if table is None:
         if config is None:
@@ -246,6 +250,10 @@ def label(
         return
     if model is None or out is None:
         raise UserError("label: --table needs --model DIR and --out FILE")
+    if keep_going is not None:
+        raise UserError(
+            "label: --keep-going and --strict are about the chain's tiles; a --table is labelled whole"
+        )
     from stellarml.session import start_session
     from stellarml.tables import label_table
 
@@ -292,36 +300,7 @@ def doctor(config: MaybeConfigFile = None, profile: Profile = None, overrides: O
 
 def main() -> None:
     """Run the command line and end with the contract's exit status."""
-    try:
-        app(prog_name="stellarml")
-    except StellarmlError as error:
-        _end(str(error), error.exit_status)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            _end("interrupted; what was finished is kept, the same command goes on from there", INTERRUPTED)
-        raise
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        _end(
-            "the disk is full; what was finished is kept, free some space and run again"
-            if full
-            else str(error),
-            1,
-        )
-    except Exception as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        if os.environ.get("STELLARML_LOG__LEVEL") == "debug":
-            traceback.print_exc()
-        _end(
-            f"unexpected {type(error).__name__}: {first}\nFinished parts are kept. With STELLARML_LOG__LEVEL=debug the "
-            "same command shows the traceback; please report it.",
-            1,
-        )
-
-
-def _end(message: str, status: int) -> None:
-    sys.stderr.write(f"stellarml: {message}\n")
-    sys.exit(status)
+    run_to_the_end(lambda: app(prog_name="stellarml"))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from stellarml.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.layers import Section, environment_layer, merge, parse_override, problems_of, read_toml
 from stellarml.resources import package_folder
 
-_SECRET = re.compile(r"secret|passw|token|credential|access\.?key|private", re.IGNORECASE)
+_SECRET = re.compile(r"secret|passw|token|credential|(access|account)\.?key|private", re.IGNORECASE)
 PROFILES = ("laptop", "cluster", "paper", "demo")
 
 
@@ -185,7 +185,9 @@ class Config(Section):
         """Return the configuration for a record: values of Spark options that look like secrets are left out."""
         found: dict[str, Any] = self.model_dump(mode="json", exclude={"root"})
         options = found["spark"]["options"]
-        found["spark"]["options"] = {k: "***" if _SECRET.search(k) else v for k, v in options.items()}
+        found["spark"]["options"] = {
+            k: "***" if _SECRET.search(f"{k}={v}") else v for k, v in options.items()
+        }
         return found
 
     def path(self, relative: Path | str) -> Path:

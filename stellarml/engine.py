@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from stellarml.ownership import DONE
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+_SHOWN = 20  # failures in the message that ends a run
 RESULT_SCHEMA = "unit string, outcome string"
 _ARROW_RESULT = pa.schema([("unit", pa.string()), ("outcome", pa.string())])
 
@@ -137,7 +138,7 @@ def collect_outcomes(
     out: Path,
     total: int,
     *,
-    lost: Callable[[Collection[str]], dict[str, str]] | None = None,
+    lost: Callable[[Mapping[str, Mapping[str, Any]]], dict[str, str]] | None = None,
     rows: Mapping[str, int] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Run the job, with progress, and return the payload of each unit.
@@ -145,7 +146,7 @@ def collect_outcomes(
     Parameters
     ----------
     lost
-        Given the units that have an outcome, tells those that have none, and why: they have failed.
+        Given the outcomes by unit, tells units that have failed without one, and why.
     rows
         Stars of each unit, for a rate of stars a second in the progress.
 
@@ -168,7 +169,7 @@ def collect_outcomes(
     told |= _failures(lost(told) if lost else {})
     failed = {name: outcome for name, outcome in told.items() if "error" in outcome}
     if failed:
-        _raise_failed(stage, failed, len(told) - len(failed))
+        _raise_failed(stage, failed, total)
     return {name: outcome["payload"] for name, outcome in told.items()}
 
 
@@ -176,15 +177,15 @@ def _names(folder: Path) -> set[str]:
     return {path.stem for path in folder.glob("*.json")} if folder.is_dir() else set()
 
 
-def refuse_units(stage: str, reasons: Mapping[str, str]) -> None:
-    """Raise as `collect_outcomes` does, for units that cannot be begun, with the reason of each.
+def refuse_units(stage: str, reasons: Mapping[str, str], total: int) -> None:
+    """Raise as `collect_outcomes` does, for units that have no outcome, of `total`, with the reason of each.
 
     Raises
     ------
     StellarmlError
         Always.
     """
-    _raise_failed(stage, _failures(reasons), 0)
+    _raise_failed(stage, _failures(reasons), total)
 
 
 def _failures(reasons: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -192,12 +193,15 @@ def _failures(reasons: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     return {name: {"error": reason, "kind": kind, "trace": ""} for name, reason in reasons.items()}
 
 
-def _raise_failed(stage: str, failed: dict[str, dict[str, Any]], finished: int) -> None:
+def _raise_failed(stage: str, failed: dict[str, dict[str, Any]], total: int) -> None:
     for name, outcome in sorted(failed.items()):
         if outcome["trace"]:
             get_logger().debug("unit failed", stage=stage, unit=name, trace=outcome["trace"])
+        if len(failed) > _SHOWN:
+            get_logger().error("unit failed", stage=stage, unit=name, reason=outcome["error"])
     kinds = {outcome["kind"] for outcome in failed.values()}
     single = getattr(errors, kinds.pop(), errors.StellarmlError) if len(kinds) == 1 else errors.StellarmlError
     messages = sorted({outcome["error"] for outcome in failed.values()})
-    title = f"{stage}: {len(failed)} of {len(failed) + finished} units failed; the others are kept"
-    errors.raise_gathered(single, title, messages[:20])
+    more = [f"and {len(messages) - _SHOWN:,} more: see the log"] if len(messages) > _SHOWN else []
+    title = f"{stage}: {len(failed)} of {total} units failed; what is finished is kept"
+    errors.raise_gathered(single, title, [*messages[:_SHOWN], *more])

@@ -64,6 +64,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{by_lower[near[0]]}'?" if near else ""
 
 
+def cause_of(error: BaseException) -> str:
+    """Return the line of an exception's text that says most: of Java's, the innermost cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    told = [
+        line.removeprefix(": ") for line in lines if not line.startswith("An error occurred while calling")
+    ]
+    return (causes[-1:] or told[:1] or [type(error).__name__])[0]
+
+
 def raise_gathered(kind: type[StellarmlError], title: str, problems: Sequence[str]) -> None:
     """Raise one `kind` that tells all `problems`; do nothing when there are none."""
     if not problems:

@@ -38,7 +38,8 @@ DESCRIPTIONS: dict[QualityFlag, str] = {
     ),
     QualityFlag.REDDENING_BEYOND: "E(B-V) exceeds the 99.9 percentile of the training stars",
     QualityFlag.THIN_CALIBRATION: (
-        "too few calibration stars share this star's pattern of missing features to promise the interval's level"
+        "too few calibration stars are like this one to promise the interval's level: its pattern of missing features "
+        "is rare among them, its cell holds few, or hardly any labelled star looks like it (as faint, for example)"
     ),
     QualityFlag.CUT_FAILED: "the star fails a selection cut; `cuts_failed` tells which",
     QualityFlag.ALL_MISSING: "every feature is missing: the labels are the training medians",

@@ -122,12 +122,12 @@ class Forward:
     ) -> None:
         x, missing = centred(features, self._scaler)
         self._imputer.fill(x, missing)
-        k, masked = x.shape[1], list(self._scaler.masked)
+        k, masks = x.shape[1], missing[:, list(self._scaler.masked)]
         for start in range(0, len(x), TILE_ROWS):
             rows = slice(start, min(start + TILE_ROWS, len(x)))
             size = rows.stop - start
             self._inputs[:size, :k] = x[rows]
-            self._inputs[:size, k:] = missing[rows][:, masked]
+            self._inputs[:size, k:] = masks[rows]
             self._inputs[size:] = 0.0
             told = self._session.run(self._names, {INPUTS: self._inputs})
             for columns, sums in zip(self._columns, told, strict=False):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.patterns import patterns_of
+from stellarml.patterns import any_in_row, patterns_of
 
 EM_STEPS = 50
 EM_SOLUTIONS = 20_000  # bounds the steps where patterns are many: one linear system a pattern and step
@@ -97,7 +97,7 @@ class Imputer:
         """Fill in place. `x`: centred features (n, k), 0 where `missing`."""
         if self._gaussian is None:
             return
-        incomplete = np.flatnonzero(missing.any(axis=1))
+        incomplete = np.flatnonzero(any_in_row(missing))
         if not len(incomplete):
             return
         kinds, index = patterns_of(missing[incomplete])

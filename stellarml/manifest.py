@@ -193,7 +193,8 @@ def stage_run(
     OutputBusyError
         If another run holds the output.
     StaleOutputError
-        If the output was made from other raw inputs and `overwrite` is not set.
+        If the output was made from other raw inputs and `overwrite` is not set (`incremental` stages know by
+        the keys of their units what is still right, and go on).
     UserError
         If a folder holds files that stellarml did not make, an input of this run, or the output of another stage.
     """
@@ -218,7 +219,7 @@ def stage_run(
         refuse_other_stage(out, stage, state)
         run.others = {folder.name: names_of_others(folder, state) for folder in (out, *siblings)}
         if overwrite or state["key"] != key:
-            if not overwrite and state["origin"] != origin and _has_output(out):
+            if not (overwrite or incremental) and state["origin"] != origin and _has_output(out):
                 raise StaleOutputError(
                     f"{out}: was made from other inputs than those now named ({_difference(state, inputs)}). "
                     "Give another output folder, or --overwrite to make it anew."
@@ -237,8 +238,11 @@ def stage_run(
             for folder in (*siblings, out):
                 if not incremental:
                     (folder / RECORD).unlink(missing_ok=True)
-                for half in folder.rglob(".*.tmp"):
-                    half.unlink()
+                for half in list(folder.rglob(".*.tmp")):
+                    if half.is_dir():
+                        shutil.rmtree(half, ignore_errors=True)
+                    else:
+                        half.unlink(missing_ok=True)
             told = {"stage": stage, "key": key, "origin": origin, "inputs": inputs, "others": run.others}
             write_atomically(out / STATE, json.dumps(told))
             run.memory.start()

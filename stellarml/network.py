@@ -246,6 +246,8 @@ class Trainer:
             best = Epoch(**kept.told["best"])
             weights = kept.part("best")
             phase_now = plan[len(curve) - 1][0]
+            if kept.told.get("late"):
+                stopped, plan = "max_seconds", plan[: len(curve)]
             self._smape.assign(float(phase_now.loss == "smape"))
             self._restore(kept.part("state"))
         done = len(curve)
@@ -267,14 +269,15 @@ class Trainer:
             curve.append(epoch)
             if best is None or val_mae < best.val_mae:
                 best, weights = epoch, self._model.get_weights()
-            if checkpoint:
-                told = {"curve": [asdict(e) for e in curve], "best": asdict(best)}
-                checkpoint.write(told, {"state": self._state(), "best": weights})
             now = time.monotonic()
+            late = now > deadline and number < len(plan)
+            if checkpoint:
+                told = {"curve": [asdict(e) for e in curve], "best": asdict(best), "late": late}
+                checkpoint.write(told, {"state": self._state(), "best": weights})
             left = (now - started) / (number - done) * (len(plan) - number)
             if on_epoch:
                 on_epoch(epoch, best, len(plan), min(left, max(0.0, deadline - now)))
-            if now > deadline and number < len(plan):
+            if late:
                 stopped = "max_seconds"
                 break
         if best is None:

@@ -6,6 +6,7 @@ the labels themselves, flagged. Everything needed comes from a verified bundle.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from stellarml.forward import Answer, Forward
 from stellarml.graph import Head
 from stellarml.model import Bundle, LabelRange, Manifest, unpack_bundle
 from stellarml.novelty import novelty_scores
-from stellarml.patterns import patterns_of
+from stellarml.patterns import any_in_row, gaps_of, patterns_of
 from stellarml.truth_intervals import truth_half_widths
 
 
@@ -92,13 +93,12 @@ class Predictor:
                 f"{', '.join(self.feature_names)}"
             )
         answer = self._forward.run(x)
-        missing: NDArray[np.bool_] = ~np.isfinite(x)
-        nothing: NDArray[np.bool_] = np.atleast_1d(missing.all(axis=1))
-        kinds, index = patterns_of(missing)
-        flags = self._feature_flags(x, missing, nothing, reddening_mag)
+        kinds, index = patterns_of(~np.isfinite(x))
+        gaps = gaps_of(kinds, x.shape[1])
+        nothing = np.atleast_1d(gaps.all(axis=1))[index]
+        flags = self._gap_flags(kinds, gaps)[index]
+        flags |= self._feature_flags(x, reddening_mag)
         flags |= self._novelty_flags(answer)
-        unseen = np.array([kind not in calibration.seen for kind in kinds], dtype=bool)
-        flags[unseen[index]] |= QualityFlag.THIN_CALIBRATION
         log_ratio = None
         if calibration.shift is not None:
             log_ratio = answer.linear[:, -1] + calibration.shift.bias
@@ -111,7 +111,7 @@ class Predictor:
             widths = widths_of(table, log_widths, None if log_widths is not None else answer.linear[:, j])
             classes = {cells.pattern: c for c, cells in enumerate(table.classes)}
             own = np.array([classes.get(kind, classes[POOLED]) for kind in kinds], dtype=np.intp)
-            inner = widths.mean(axis=1) if log_ratio is None else log_ratio
+            inner = _mean(widths) if log_ratio is None else log_ratio
             factor, rows = _factors(table, own[index], value.astype(np.float64), inner, level)
             half = factor[:, None] * widths
             half[nothing] = table.without_features[str(level)]
@@ -152,21 +152,26 @@ class Predictor:
         flags[beyond[:, 1]] |= QualityFlag.COLOURS_DISAGREE
         return flags
 
+    def _gap_flags(self, kinds: Sequence[str], gaps: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """Return what each pattern of missing features says of its stars, (n_kinds,)."""
+        flags = np.zeros(len(kinds), dtype=np.int32)
+        seen = self.manifest.calibration.seen
+        flags[[kind not in seen for kind in kinds]] |= QualityFlag.THIN_CALIBRATION
+        flags[(gaps & np.asarray(self.manifest.scaler.never_missing)).any(axis=1)] |= (
+            QualityFlag.OUTSIDE_DOMAIN
+        )
+        flags[(gaps & ~self._gspphot).any(axis=1)] |= QualityFlag.MISSING_BANDS
+        flags[(gaps & self._gspphot).any(axis=1)] |= QualityFlag.MISSING_GSPPHOT
+        flags[gaps.all(axis=1)] |= QualityFlag.ALL_MISSING | QualityFlag.WIDE_INTERVAL
+        return flags
+
     def _feature_flags(
-        self,
-        x: NDArray[np.float32],
-        missing: NDArray[np.bool_],
-        nothing: NDArray[np.bool_],
-        reddening_mag: NDArray[np.floating[Any]] | None,
+        self, x: NDArray[np.float32], reddening_mag: NDArray[np.floating[Any]] | None
     ) -> NDArray[np.int32]:
         scaler = self.manifest.scaler
         flags = np.zeros(len(x), dtype=np.int32)
-        outside = (x < np.asarray(scaler.domain_low)) | (x > np.asarray(scaler.domain_high))
-        outside |= missing & np.asarray(scaler.never_missing)
-        flags[outside.any(axis=1)] |= QualityFlag.OUTSIDE_DOMAIN
-        flags[(missing & ~self._gspphot).any(axis=1)] |= QualityFlag.MISSING_BANDS
-        flags[(missing & self._gspphot).any(axis=1)] |= QualityFlag.MISSING_GSPPHOT
-        flags[nothing] |= QualityFlag.ALL_MISSING | QualityFlag.WIDE_INTERVAL
+        low, high = (np.asarray(limit) for limit in (scaler.domain_low, scaler.domain_high))
+        flags[any_in_row((x < low) | (x > high))] |= QualityFlag.OUTSIDE_DOMAIN
         limit = self.manifest.reddening_high_mag
         if reddening_mag is not None and limit is not None:
             flags[np.asarray(reddening_mag) > limit] |= QualityFlag.REDDENING_BEYOND
@@ -198,6 +203,11 @@ def _label_flags(
 ) -> NDArray[np.int32]:
     flags = np.zeros(len(value), dtype=np.int32)
     flags[rows < min_rows] |= QualityFlag.THIN_CALIBRATION
-    flags[half.mean(axis=1) > wide] |= QualityFlag.WIDE_INTERVAL
+    flags[_mean(half) > wide] |= QualityFlag.WIDE_INTERVAL
     flags[(value <= known.low) | (value >= known.high)] |= QualityFlag.LABEL_EDGE
     return flags
+
+
+def _mean(both: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of the two columns, (n,); NumPy's own takes ten times as long for rows of two."""
+    return (both[:, 0] + both[:, 1]) / 2

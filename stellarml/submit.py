@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stellarml.config import Config, load_config
-from stellarml.errors import StellarmlError
+from stellarml.ending import run_to_the_end
 from stellarml.log import configure_logging
 from stellarml.session import start_session
 
@@ -25,7 +24,8 @@ def submitted(doc: str | None, work: Callable[[SparkSession, Config, bool], Any]
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="strongest of all")
     parser.add_argument("--overwrite", action="store_true", help="make the output anew")
     options = parser.parse_args()
-    try:
+
+    def job() -> None:
         config = load_config(options.config, profile=options.profile, overrides=options.set)
         configure_logging(config.log)
         spark = start_session(config.spark)
@@ -33,6 +33,5 @@ def submitted(doc: str | None, work: Callable[[SparkSession, Config, bool], Any]
             work(spark, config, options.overwrite)
         finally:
             spark.stop()
-    except StellarmlError as error:
-        sys.stderr.write(f"stellarml: {error}\n")
-        sys.exit(error.exit_status)
+
+    run_to_the_end(job)

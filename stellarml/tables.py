@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from functools import reduce
@@ -21,6 +22,8 @@ from stellarml.model import load_bundle, pack_bundle
 from stellarml.schema import arrow_schema, label_columns
 from stellarml.single_file import Format, write_file
 from stellarml.split import split_column
+from stellarml.storage import storage_errors
+from stellarml.weights import is_plain
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -110,6 +113,14 @@ def train_on_table(
     from stellarml.training import train
 
     spec = load_feature_file(features)
+    if not is_plain(out.name):
+        raise UserError(
+            f"--out {out}: its name would be the model's; it must not begin with a dot or hold a colon."
+        )
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"{out.parent}: cannot be written to. Choose another --out.")
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not empty. Choose a new folder for the model.")
     frame = read_table(spark, table)

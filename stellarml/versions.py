@@ -149,8 +149,12 @@ def prune(config: Config, keep: int) -> list[str]:
         raise UserError(f"prune: {keep} versions to keep, expected at least 1")
     versions = versions_of(config)
     gone = [version for version in versions[:-keep] if not version.current]
+    removed: list[str] = []
     for version in gone:
         with held(version.folder), storage_errors(version.folder):
+            if current_model(config) == version.id:  # published in the meantime
+                continue
+            removed.append(version.id)
             others = names_of_others(version.folder, version.record)
             (version.folder / RECORD).unlink()  # first: what is left of a killed removal is no version
             clear(version.folder, others)
@@ -158,7 +162,7 @@ def prune(config: Config, keep: int) -> list[str]:
                 (version.folder / name).unlink(missing_ok=True)
             if not others:
                 version.folder.rmdir()
-    return [version.id for version in gone]
+    return removed
 
 
 def compare(spark: SparkSession, first: Version, second: Version) -> Difference:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -126,13 +127,37 @@ def test_strict_ends_with_pages_that_cannot_be_read(labelled: Configured, spark:
     damaged = matched_leaves(config)[1]
     healthy = damaged.read_bytes()
     garble(damaged)
-    with pytest.raises(StellarmlError, match=rf"1 of 1 units failed.*{damaged.name}.*cannot be read"):
+    with pytest.raises(
+        StellarmlError, match=rf"1 of {len(expected)} units failed.*{damaged.name}: cannot be read"
+    ):
         label_catalogue(spark, config)
     assert not (out / "run.json").exists() and not leaves(out)
     damaged.write_bytes(healthy)
     label_catalogue(spark, config)
     assert leaves(out) == expected
     assert not [p for p in out.rglob(".*") if p.name != ".lock"]
+
+
+def test_strict_fails_though_the_attempt_that_failed_is_lost(
+    labelled: Configured, spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An executor that dies after it has told the others to stop tells the driver nothing."""
+    config = labelled("label.keep_going=false", "label.level=95")
+    out = out_of(config)
+    before = stamps(out)
+    told = json.dumps({"unit": "Norder=1_Npix=2", "error": "Npix=2.parquet: is damaged"})
+
+    def known(_: int) -> str:
+        (out / ".stop.0.tmp").write_text(told)
+        return "0"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(catalogue.secrets, "token_hex", known)
+        with pytest.raises(StellarmlError, match=r"units failed.*Npix=2\.parquet: is damaged"):
+            label_catalogue(spark, config)
+    assert stamps(out) == before and not list(out.glob(".stop*"))
+    label_catalogue(spark, config)
+    assert len(versions_of(config)) == 1 and not set(stamps(out).values()) & set(before.values())
 
 
 def test_a_failed_rerun_leaves_the_published_catalogue(labelled: Configured, spark: Any) -> None:

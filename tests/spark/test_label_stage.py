@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from label_leaves import (
 
 from stellarml import catalogue
 from stellarml.catalogue import label_catalogue
+from stellarml.config import conf_dir
 from stellarml.flags import QualityFlag
 from stellarml.manifest import read_record
 
@@ -87,24 +90,34 @@ def test_another_level_labels_everything_again(
     assert set(before) == set(after) and not {n for n in before if before[n] == after[n]}
 
 
-def test_from_other_raw_files_it_refuses_and_overwrite_goes_tile_by_tile(
-    labelled: Configured, spark: Any
-) -> None:
-    from stellarml.errors import StaleOutputError
-
+def test_from_other_raw_files_it_goes_tile_by_tile(labelled: Configured, spark: Any) -> None:
     config = labelled()
     crossmatch_ran_again(config)
     path = config.path(config.paths.lake) / "matched" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"origin": "other"}))
     before = stamps(out_of(config))
-    with pytest.raises(StaleOutputError):
-        label_catalogue(spark, config)
-    label_catalogue(spark, config, overwrite=True)
+    label_catalogue(spark, config)
     assert stamps(out_of(config)) == before
     label_catalogue(spark, config, overwrite=True)
     assert not set(stamps(out_of(config)).values()) & set(before.values()), (
         "asked again, everything is made anew"
     )
+
+
+def test_the_order_of_the_configured_features_does_not_matter(
+    labelled: Configured, spark: Any, tmp_path: Path
+) -> None:
+    """They are told apart by name, and the model has an order of its own."""
+    head, *blocks = re.split(
+        r"(?=^\[\[features\]\])", (conf_dir() / "features/paper.toml").read_text(), flags=re.M
+    )
+    reordered = tmp_path / "reordered.toml"
+    reordered.write_text(head + "".join(block.rstrip() + "\n" for block in reversed(blocks)))
+    config = labelled(f"features.file={reordered}")
+    expected = leaves(out_of(config))
+    shutil.rmtree(out_of(config))
+    label_catalogue(spark, config)
+    assert leaves(out_of(config)) == expected
 
 
 def test_one_row_and_nothing_but_missing_bands(labelled: Configured, spark: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from model_tables import FEATURES, SPLIT, TINY, TINY_SCALES, settings, stars, table_of
 
 from stellarml.checkpoint import Checkpoint
-from stellarml.model import WEIGHTS
+from stellarml.model import WEIGHTS, load_bundle
 from stellarml.presets import Preset
 from stellarml.training import train
 
@@ -20,7 +20,13 @@ class KilledError(Exception):
 
 
 def fit(
-    out: Path, preset: Preset, checkpoints: Path | None, lines: list[str], most: int = 10**9, seed: int = 5
+    out: Path,
+    preset: Preset,
+    checkpoints: Path | None,
+    lines: list[str],
+    most: int = 10**9,
+    seed: int = 5,
+    **limits: float,
 ) -> Path:
     def progress(line: str) -> None:
         lines.append(line)
@@ -30,7 +36,7 @@ def fit(
     return train(
         table_of(stars(700)),
         FEATURES,
-        settings(seed=seed),
+        settings(seed=seed, **limits),
         SPLIT,
         out,
         model_id="m",
@@ -59,6 +65,19 @@ def test_killed_and_resumed_gives_the_same_weights(tmp_path: Path, preset: Prese
     assert [line.split(" loss")[0] for line in rest] == [
         line.split(" loss")[0] for line in whole[killed_after:]
     ]
+
+
+def test_a_network_whose_time_was_up_is_not_trained_further(tmp_path: Path) -> None:
+    limits = {"max_seconds": 1e-6}
+    expected = (fit(tmp_path / "whole", TINY, None, [], **limits) / WEIGHTS).read_bytes()
+    with pytest.raises(KilledError):
+        fit(tmp_path / "killed", TINY, tmp_path / "kept", [], 2, **limits)
+    rest: list[str] = []
+    resumed = fit(tmp_path / "killed", TINY, tmp_path / "kept", rest, **limits)
+    assert (resumed / WEIGHTS).read_bytes() == expected
+    assert not [line for line in rest if ": epoch" in line]
+    networks = load_bundle(resumed).manifest.networks
+    assert [(n.stopped, len(n.curve.epoch)) for n in networks] == [("max_seconds", 1)] * 2
 
 
 def test_a_checkpoint_of_another_training_is_not_used(tmp_path: Path) -> None:

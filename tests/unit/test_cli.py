@@ -81,6 +81,11 @@ def test_nothing_said_shows_the_help(stellarml: Run) -> None:
         (["run", "--config", "{}", "--set", "tiles"], "expected key=value"),
         (["train"], "give --config FILE, or --table FILE"),
         (["train", "--table", "t.csv"], "--features TOML and --out DIR"),
+        (["train", "--config", "{}", "--features", "f.toml"], "--features and --out go with --table"),
+        (
+            ["label", "--table", "t", "--model", "m", "--out", "o.csv", "--strict"],
+            "a --table is labelled whole",
+        ),
         (["train", "--preset", "papers", "--table", "t"], "train.preset"),
         (["label"], "give --config FILE, or --table FILE"),
         (["label", "--table", "t.csv"], "--model DIR and --out FILE"),
@@ -107,6 +112,9 @@ def test_a_folder_of_somebody_else_is_not_simulated_into(stellarml: Run, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
 
 
+JAVA = "An error occurred while calling o7.x.\n: a.B: lost\n\tat c\nCaused by: d.E: no memory\n\tat f"
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -123,6 +131,12 @@ def test_a_folder_of_somebody_else_is_not_simulated_into(stellarml: Run, tmp_pat
         (OSError(errno.ENOSPC, "No space left on device"), 1),
         (PermissionError(errno.EACCES, "Permission denied", "lake"), 1),
         (RuntimeError("first\nsecond"), 1),
+        (
+            RuntimeError(
+                "An error occurred while calling o7.x.\n: a.B: lost\n\tat c\nCaused by: d.E: no memory\n\tat f"
+            ),
+            1,
+        ),
         (KeyboardInterrupt(), 130),
     ],
 )
@@ -141,7 +155,8 @@ def test_exit_status(
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         assert "disk is full" in err and "kept" in err
     if isinstance(error, RuntimeError):
-        assert "unexpected RuntimeError: first" in err and "second" not in err
+        told = "d.E: no memory" if "Caused by" in str(error) else "first"
+        assert err.splitlines()[0] == f"stellarml: unexpected RuntimeError: {told}"
     if isinstance(error, KeyboardInterrupt):
         assert "what was finished is kept" in err
 

@@ -39,6 +39,48 @@ def test_dockerfile_does_not_run_as_root() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["stellarml", "--help"], "-- stellarml --help"),
+        (
+            ["driver", "--class", "a b", "x.py"],
+            "-- spark-submit --conf spark.driver.bindAddress=10.0.0.1 --deploy-mode client --class a b x.py",
+        ),
+        (
+            ["executor"],
+            "-- java -Da=b c -Dd=e -Xms6g -Xmx6g -cp /spark/conf:/spark/jars/* "
+            "org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend --driver-url spark://d --executor-id 3 "
+            "--cores 4 --app-id app --hostname 10.0.0.2 --resourceProfileId 0 --podName pod",
+        ),
+    ],
+)
+def test_pods_of_kubernetes_become_drivers_and_executors(
+    tmp_path: Path, given: list[str], expected: str
+) -> None:
+    tini = tmp_path / "tini"
+    tini.write_text('#!/bin/sh\necho "$@"\n')
+    tini.chmod(0o755)
+    told = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "SPARK_HOME": "/spark",
+        "SPARK_DRIVER_BIND_ADDRESS": "10.0.0.1",
+        "SPARK_JAVA_OPT_0": "-Da=b c",
+        "SPARK_JAVA_OPT_1": "-Dd=e",
+        "SPARK_EXECUTOR_MEMORY": "6g",
+        "SPARK_DRIVER_URL": "spark://d",
+        "SPARK_EXECUTOR_ID": "3",
+        "SPARK_EXECUTOR_CORES": "4",
+        "SPARK_APPLICATION_ID": "app",
+        "SPARK_EXECUTOR_POD_IP": "10.0.0.2",
+        "SPARK_RESOURCE_PROFILE_ID": "0",
+        "SPARK_EXECUTOR_POD_NAME": "pod",
+    }
+    command = ["sh", str(DOCKER / "entrypoint.sh"), *given]
+    done = subprocess.run(command, capture_output=True, text=True, env=told, check=True)
+    assert done.stdout.strip() == expected
+
+
 def test_compose_file_fits_its_schema(tmp_path: Path) -> None:
     schema = ("--builtin-schema", "vendor.compose-spec")
     done = tool("check-jsonschema", *schema, str(DOCKER / "compose.yaml"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from model_tables import tiny_bundle
 
 from stellarml.config import conf_dir, load_config
 from stellarml.errors import BundleError, ConfigError, InputError
@@ -14,6 +16,7 @@ from stellarml.registry import chosen_model
 from stellarml.sources.descriptor import load_descriptor
 from stellarml.versions import current_model
 
+RECORD = '{"stage": "train", "key": "k", "origin": "o", "inputs": [], "rows": {}, "seconds": 0}'
 HOSTILE = [
     "reflect('java.lang.Runtime', 'getRuntime')",
     "JAVA_METHOD ('java.lang.System', 'getenv', 'HOME')",
@@ -132,6 +135,19 @@ def test_patterns_stay_in_the_surveys_folder(tmp_path: Path, glob: str) -> None:
 def test_models_are_named_not_pathed(tmp_path: Path, name: str) -> None:
     config = load_config(overrides=[f"label.model='{name}'", f"paths.models={tmp_path}"], environment={})
     with pytest.raises(BundleError, match="is a path"):
+        chosen_model(config)
+
+
+def test_a_model_that_cannot_be_read_keeps_no_other_from_labelling(tmp_path: Path) -> None:
+    config = load_config(overrides=[f"paths.models={tmp_path}"], environment={})
+    shutil.copytree(tiny_bundle(), tmp_path / "good")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "bundle.json").write_text('{"format": "stellarml model bundle", "format_version": 1}')
+    for name in ("good", "old"):
+        (tmp_path / name / "run.json").write_text(RECORD)
+    assert chosen_model(config) == tmp_path / "good"
+    shutil.rmtree(tmp_path / "good")
+    with pytest.raises(InputError, match="holds no finished model"):
         chosen_model(config)
 
 

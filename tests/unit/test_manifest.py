@@ -82,6 +82,10 @@ def test_half_written_files_of_the_dead_are_swept(raw: Path, out: Path, tmp_path
     for half in halves:
         half.parent.mkdir(parents=True)
         half.write_text("PAR1")
+    folder = out / "_work" / ".model.17.tmp"
+    folder.mkdir(parents=True)
+    (folder / "weights.npz").write_text("PK")
+    halves.append(folder)
     assert made(out, raw, siblings=[sibling]) == "b"
     assert not any(half.exists() for half in halves)
 

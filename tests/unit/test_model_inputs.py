@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stellarml.imputation import Gaussian, Imputer, fit_gaussian, pattern_map
-from stellarml.patterns import patterns_of
+from stellarml.patterns import any_in_row, gaps_of, patterns_of
 from stellarml.scaling import centred, design, fit_imputation, fit_rotation, fit_scaler, network_inputs
 
 RNG = np.random.default_rng(3)
@@ -133,3 +133,12 @@ def test_patterns_tell_rows_apart(k: int) -> None:
     assert len(set(kinds)) == len(kinds)
     for kind, row in zip(np.array(kinds)[index], missing, strict=True):
         assert f"{int(kind, 16):0{4 * len(kind)}b}"[:k] == "".join("1" if m else "0" for m in row)
+
+
+@pytest.mark.parametrize("k", [1, 8, 27, 64, 70, 129])
+@pytest.mark.parametrize("n", [0, 300])
+def test_what_rows_have_in_common_is_told_by_their_patterns(n: int, k: int) -> None:
+    missing = RNG.random((n, k)) < 1 / k
+    kinds, index = patterns_of(missing)
+    assert np.array_equal(gaps_of(kinds, k)[index], missing)
+    assert np.array_equal(any_in_row(missing), missing.any(axis=1))
