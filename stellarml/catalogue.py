@@ -57,7 +57,7 @@ from stellarml.schema import (
     arrow_schema,
     label_columns,
 )
-from stellarml.storage import Tile, leaf_writer, write_atomically
+from stellarml.storage import Tile, leaf_writer, literal, write_atomically
 from stellarml.training_set import feature_file
 from stellarml.versions import current_model, publish
 
@@ -139,7 +139,8 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
             (code_identity()["digest"], json.dumps(relevant, sort_keys=True)),
         )
         kept, pending = split_done(out, tiles, run.marks, task.common)
-        get_logger().info("tiles", stage="label", to_do=len(pending), kept=len(kept), removed=len(gone))
+        counts = {"to_do": len(pending), "kept": len(kept), "removed": len(gone)}
+        get_logger().info("tiles", stage="label", model=manifest.id, **counts)
         marks = kept | _label_pending(spark, config, task, pending)
         rows = sum(mark["rows"] for mark in marks.values())
         _replace_catalogue(task, gone, rows)
@@ -228,7 +229,7 @@ def _read(spark: SparkSession, config: Config, leaves: Sequence[InputTile]) -> D
     schema = from_arrow_schema(schema_of(matched, leaves))
     tolerant = str(config.label.keep_going).lower()
     options = dict.fromkeys(("ignoreCorruptFiles", "ignoreMissingFiles"), tolerant)
-    return spark.read.options(**options).schema(schema).parquet(*(str(leaf.path) for leaf in leaves))
+    return spark.read.options(**options).schema(schema).parquet(*(literal(leaf.path) for leaf in leaves))
 
 
 def _labelling(frame: DataFrame, task: _LabelTask) -> DataFrame:

@@ -30,7 +30,7 @@ from stellarml.manifest import StageRun
 from stellarml.ownership import WORK
 from stellarml.schema import CUTS_FAILED
 from stellarml.sources.descriptor import Descriptor, load_descriptor
-from stellarml.storage import write_parquet
+from stellarml.storage import literal, write_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -125,7 +125,7 @@ def _label_rows(
     from pyspark.sql import functions as sf
 
     root = config.path(config.paths.lake) / table.name
-    rows = spark.read.option("recursiveFileLookup", "true").parquet(str(root / "dataset"))
+    rows = spark.read.option("recursiveFileLookup", "true").parquet(literal(root / "dataset"))
     rows = rows.coalesce(_TASKS).where(sf.col(CUTS_FAILED) == 0)
     columns = []
     for label in features.labels:
@@ -145,7 +145,7 @@ def _label_rows(
                 f"{c} float" for c in _columns(features.label_names)
             )
             return spark.createDataFrame([], schema)
-        found = spark.read.parquet(*pairs).coalesce(_TASKS)
+        found = spark.read.parquet(*(literal(Path(pair)) for pair in pairs)).coalesce(_TASKS)
         rows = rows.join(found, rows[table.id_column] == found["label_id"])
         key = sf.col("matched_source_id")
     else:

@@ -9,6 +9,7 @@ written last, by the hats library itself. The file system must be one that drive
 from __future__ import annotations
 
 import errno
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from stellarml.errors import StorageError
 from stellarml.schema import HEALPIX_COLUMN
 
 HEALPIX_ORDER = 29
+_PATTERN = re.compile(r"[\[\]{}*?\\]")
 
 
 @dataclass(frozen=True, order=True)
@@ -67,6 +69,11 @@ def storage_errors(path: Path) -> Iterator[None]:
             where = f": {error.filename}" if error.filename and str(error.filename) != str(path) else ""
             raise StorageError(f"{path}: cannot write here ({error.strerror}{where}).") from error
         raise
+
+
+def literal(path: Path) -> str:
+    """Return a path as Spark takes it where it would take a pattern: brackets, braces, stars mean themselves."""
+    return _PATTERN.sub(r"\\\g<0>", str(path))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from stellarml.model import load_bundle, pack_bundle
 from stellarml.schema import arrow_schema, label_columns
 from stellarml.single_file import Format, write_file
 from stellarml.split import split_column
-from stellarml.storage import storage_errors
+from stellarml.storage import literal, storage_errors
 from stellarml.weights import is_plain
 
 if TYPE_CHECKING:
@@ -45,14 +45,16 @@ def read_table(spark: SparkSession, path: Path) -> DataFrame:
         raise InputError(f"{path}: no such file")
     suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     if path.is_dir() and is_catalogue(path):
-        leaves = [str(file) for leaf in open_catalogue(path).leaves for file in leaf.paths]
+        leaves = [literal(file) for leaf in open_catalogue(path).leaves for file in leaf.paths]
         return _spark_read(path, lambda: spark.read.parquet(*leaves))
     if path.is_dir() or suffix == ".parquet":
-        return _spark_read(path, lambda: spark.read.parquet(str(path)))
+        return _spark_read(path, lambda: spark.read.parquet(literal(path)))
     if suffix in _TEXT:
         delimiter = "\t" if ".tsv" in suffix else ","
         reader = spark.read.option("header", "true").option("inferSchema", "true").option("nanValue", "nan")
-        return _empty_as_numbers(_spark_read(path, lambda: reader.option("sep", delimiter).csv(str(path))))
+        return _empty_as_numbers(
+            _spark_read(path, lambda: reader.option("sep", delimiter).csv(literal(path)))
+        )
     if suffix in _ASTRONOMY:
         return spark.createDataFrame(_read_astropy(path, _ASTRONOMY[suffix]))
     known = ", ".join((".parquet", *_TEXT, *_ASTRONOMY))

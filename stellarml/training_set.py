@@ -20,7 +20,7 @@ from stellarml.schema import HEALPIX_COLUMN, MISSING_MASK
 from stellarml.sources.descriptor import load_descriptor
 from stellarml.spectra import resolved_labels
 from stellarml.split import split_column
-from stellarml.storage import write_parquet
+from stellarml.storage import literal, write_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -95,7 +95,7 @@ def feature_file(config: Config) -> FeatureFile:
 
 def read_leaves(spark: SparkSession, root: Path) -> DataFrame:
     """Read the leaves of a HATS catalogue as a DataFrame, one partition a leaf."""
-    return spark.read.option("recursiveFileLookup", "true").parquet(str(root / "dataset"))
+    return spark.read.option("recursiveFileLookup", "true").parquet(literal(root / "dataset"))
 
 
 def passes_all_cuts(frame: DataFrame) -> Column:

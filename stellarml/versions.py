@@ -21,7 +21,7 @@ from stellarml.log import get_logger
 from stellarml.manifest import held, read_record
 from stellarml.ownership import LOCK, RECORD, STATE, clear, names_of_others
 from stellarml.registry import plain_id
-from stellarml.storage import storage_errors, write_atomically
+from stellarml.storage import literal, storage_errors, write_atomically
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -204,7 +204,7 @@ def _rows(spark: SparkSession, version: Version) -> DataFrame:
     tiles = partition_list(version.folder / "partition_info.csv")
     if not tiles:
         raise UserError(f"{version.folder}: holds no star, there is nothing to compare.")
-    return spark.read.parquet(*(str(version.folder / tile.path) for tile in tiles))
+    return spark.read.parquet(*(literal(version.folder / tile.path) for tile in tiles))
 
 
 def _moved(joined: DataFrame, name: str) -> list[Moved]:

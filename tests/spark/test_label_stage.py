@@ -28,6 +28,8 @@ from stellarml.catalogue import label_catalogue
 from stellarml.config import conf_dir
 from stellarml.flags import QualityFlag
 from stellarml.manifest import read_record
+from stellarml.tables import read_table
+from stellarml.versions import compare, versions_of
 
 
 @pytest.mark.parametrize("batch", [1, 37, 1000, 100_000])
@@ -118,6 +120,21 @@ def test_the_order_of_the_configured_features_does_not_matter(
     shutil.rmtree(out_of(config))
     label_catalogue(spark, config)
     assert leaves(out_of(config)) == expected
+
+
+def test_folders_may_be_named_like_patterns(
+    labelled_in: Configured, small_chain: Path, spark: Any, tmp_path: Path
+) -> None:
+    config = labelled_in(tmp_path / "run [1] {a,b}*?")
+    out = out_of(config)
+    expected = leaves(out)
+    shutil.rmtree(out)
+    label_catalogue(spark, config)
+    assert leaves(out) == expected
+    (version,) = versions_of(config)
+    assert compare(spark, version, version).both == version.record["rows"]["out"]
+    table = next((tmp_path / "run [1] {a,b}*?" / "lake" / "training").rglob("*.parquet"))
+    assert read_table(spark, table).count() == read_leaf(table).num_rows
 
 
 def test_one_row_and_nothing_but_missing_bands(labelled: Configured, spark: Any) -> None:
