@@ -175,7 +175,7 @@ class Trainer:
         self._preset = preset
         self._shape = (n_inputs, n_outputs)
         self._model = build(preset, n_inputs, n_outputs)
-        self._optimizer = Adam(tf, self._model.trainable_variables, preset.weight_decay)
+        self._optimizer = Adam(tf, self._model.trainable_variables, decay=preset.weight_decay > 0)
         self._smape = tf.Variable(0.0, trainable=False)
         self._mean = tf.Variable(tf.zeros(n_outputs), trainable=False)
         self._std = tf.Variable(tf.ones(n_outputs), trainable=False)
@@ -237,6 +237,7 @@ class Trainer:
         n_batches = len(train.x) // batch
         x, y, val_x, val_y = (tf.constant(a) for a in (train.x, train.y, validation.x, validation.y))
         plan = list(schedule(self._preset, n_batches, max_epochs))
+        self._optimizer.set_decay(self._preset.weight_decay / float(sum(rates.sum() for _, rates in plan)))
         curve: list[Epoch] = []
         best: Epoch | None = None
         stopped, phase_now, started = "complete", None, time.monotonic()

@@ -39,12 +39,12 @@ class Adam:
     Parameters
     ----------
     decay
-        Of the kernels, a step and unit of rate, apart from the gradient (AdamW, Loshchilov & Hutter 2019); 0 for none.
+        Whether kernels shrink apart from their gradients (AdamW, Loshchilov & Hutter 2019), as `set_decay` says.
     """
 
-    def __init__(self, tf: Any, variables: list[Any], decay: float = 0.0) -> None:
+    def __init__(self, tf: Any, variables: list[Any], *, decay: bool) -> None:
         self._tf = tf
-        self._decay = decay
+        self._decay = tf.Variable(0.0, trainable=False) if decay else None
         self.variables = [v.value for v in variables]
         self._first = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
         self._second = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self.variables]
@@ -63,11 +63,16 @@ class Adam:
         for power, beta in zip(self._powers, (BETA_1, BETA_2), strict=True):
             power.assign(beta)
 
+    def set_decay(self, decay: float) -> None:
+        """Set by what share kernels shrink, a step and unit of rate."""
+        if self._decay is not None:
+            self._decay.assign(decay)
+
     def apply(self, gradients: list[Any], rate: Any) -> None:
         """Take one step."""
         power1, power2 = self._powers
         for v, m, s, g in zip(self.variables, self._first, self._second, gradients, strict=True):
-            if self._decay and len(v.shape) > 1:
+            if self._decay is not None and len(v.shape) > 1:
                 v.assign_sub(rate * self._decay * v)
             self._tf.raw_ops.ResourceApplyAdam(
                 var=v.handle,

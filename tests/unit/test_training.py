@@ -28,7 +28,7 @@ from stellarml.errors import InputError, TrainingError
 from stellarml.feature_file import FeatureFile
 from stellarml.model import MANIFEST, WEIGHTS, load_bundle
 from stellarml.model_card import CARD
-from stellarml.network import Epoch, Part, Physical, Trainer
+from stellarml.network import Epoch, Part, Physical, Trainer, build, keras
 from stellarml.parts import split_of
 from stellarml.presets import PRESETS, Phase, Preset
 from stellarml.training import train
@@ -305,6 +305,21 @@ def test_a_smape_phase_that_harms_is_not_kept() -> None:
     assert fitted.best.phase == "mae"
     kept = np.abs(np.asarray(fitted.model(part.x)) - part.y).mean()
     assert kept == pytest.approx(fitted.best.val_mae, rel=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(64, 1), (512, 6)])
+def test_weights_that_nothing_holds_shrink_alike_in_short_and_long_trainings(rows: int, epochs: int) -> None:
+    part, physical = one_label(np.random.default_rng(6), rows)
+    part.x[:, 1] = 0.0  # an input that tells nothing has no gradient
+    preset = dataclasses.replace(FAST, phases=(Phase("mae", epochs, 1e-2),), weight_decay=1.3, batch_rows=16)
+    trainer = Trainer(preset, 3, 1)
+    keras().utils.set_random_seed(3)
+    before = build(preset, 3, 1).get_weights()[0]
+    trainer.fit(part, part, physical, seed=3)
+    after = trainer._model.get_weights()[0]
+    # a step shrinks by 1 - r, not exp(-r): by a little more where the steps are few
+    assert after[1] == pytest.approx(before[1] * np.exp(-1.3), rel=0.4 if rows == 64 else 0.02)
+    assert not np.allclose(after[0], before[0] * np.exp(-1.3), rtol=0.1)
 
 
 def test_a_diverging_fit_keeps_its_best_weights() -> None:
