@@ -34,7 +34,8 @@ DESCRIPTIONS: dict[QualityFlag, str] = {
     QualityFlag.MISSING_GSPPHOT: "a feature computed from a *_gspphot column is missing",
     QualityFlag.WIDE_INTERVAL: "an interval is wider than three times the median width of the calibration stars",
     QualityFlag.LABEL_EDGE: (
-        "a predicted label lies at or beyond the edge of the training labels (their 0.1 and 99.9 percentiles)"
+        "a predicted label lies at or beyond the edge of the training labels (their 0.1 and 99.9 percentiles); "
+        "half of their range further it is cut off"
     ),
     QualityFlag.REDDENING_BEYOND: "E(B-V) exceeds the 99.9 percentile of the training stars",
     QualityFlag.THIN_CALIBRATION: (

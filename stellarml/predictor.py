@@ -23,6 +23,8 @@ from stellarml.novelty import novelty_scores
 from stellarml.patterns import any_in_row, gaps_of, patterns_of
 from stellarml.truth_intervals import truth_half_widths
 
+REACH = 0.5  # of the range of the training labels: no prediction lies further beyond its ends
+
 
 class Predictor:
     """A bundle, ready to label rows; one object a thread (it owns its buffers)."""
@@ -106,7 +108,7 @@ class Predictor:
         out: dict[str, NDArray[Any]] = {}
         for j, name in enumerate(self.label_names):
             known, table = self.manifest.labels[j], calibration.labels[j]
-            value = np.where(nothing, np.float32(known.median), answer.labels[:, j])
+            value = np.where(nothing, np.float32(known.median), _within_reach(answer.labels[:, j], known))
             log_widths = None if answer.log_widths is None else answer.log_widths[:, :, j]
             widths = widths_of(table, log_widths, None if log_widths is not None else answer.linear[:, j])
             classes = {cells.pattern: c for c, cells in enumerate(table.classes)}
@@ -206,6 +208,12 @@ def _label_flags(
     flags[_mean(half) > wide] |= QualityFlag.WIDE_INTERVAL
     flags[(value <= known.low) | (value >= known.high)] |= QualityFlag.LABEL_EDGE
     return flags
+
+
+def _within_reach(value: NDArray[np.float32], known: LabelRange) -> NDArray[np.float32]:
+    """Return predictions, those far beyond the labels that were learnt from cut off: LABEL_EDGE tells of them."""
+    beyond = REACH * (known.high - known.low)
+    return np.clip(value, np.float32(known.low - beyond), np.float32(known.high + beyond))
 
 
 def _mean(both: NDArray[np.float64]) -> NDArray[np.float64]:

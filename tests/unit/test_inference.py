@@ -174,6 +174,22 @@ def test_predictions_at_the_edge_of_the_labels(predictor: Predictor) -> None:
     assert edge.mean() < 0.05
 
 
+def test_predictions_do_not_run_away(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight of a million simulated stars were given thousands of kelvin below zero."""
+    run = predictor._forward.run
+    monkeypatch.setattr(
+        predictor._forward,
+        "run",
+        lambda x: dataclasses.replace(run(x), labels=np.array([[-84486.0, 9.0]], np.float32)),
+    )
+    out = predictor.label(np.array([TYPICAL], dtype=np.float32))
+    for name, known, value in zip(("teff", "feh"), predictor.manifest.labels, (-1, 1), strict=True):
+        end = known.low if value < 0 else known.high
+        assert out[name][0] == pytest.approx(end + value * 0.5 * (known.high - known.low), rel=1e-6)
+        assert out[f"{name}_lo"][0] <= out[name][0] <= out[f"{name}_hi"][0]
+    assert QualityFlag(int(out["quality_flags"][0])) & QualityFlag.LABEL_EDGE
+
+
 def test_wide_intervals_are_flagged(predictor: Predictor, features: np.ndarray) -> None:
     out = predictor.label(features)
     limits = {t.label: t.wide["68"] for t in predictor.manifest.calibration.labels}
