@@ -42,7 +42,7 @@ from stellarml.label_tiles import (
 )
 from stellarml.log import get_logger
 from stellarml.manifest import mark_path, sizes_of, stage_run, write_mark
-from stellarml.model import LabelRange, load_bundle, pack_bundle
+from stellarml.model import LabelRange, pack_bundle
 from stellarml.monitoring import Tally, prometheus_text, total
 from stellarml.ownership import RECORD
 from stellarml.registry import chosen_model
@@ -101,8 +101,7 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
     """
     lake = config.path(config.paths.lake)
     current_model(config)  # a damaged pointer is told before the work, not after it
-    model = chosen_model(config, feature_file(config))
-    manifest = load_bundle(model).manifest
+    model, manifest = chosen_model(config, feature_file(config))
     out = config.path(config.paths.labels) / manifest.id
     truth = config.label.truth_intervals
     if truth:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from stellarml.config import Config
-from stellarml.errors import BundleError, InputError, UserError, did_you_mean
+from stellarml.errors import BundleError, InputError, did_you_mean
 from stellarml.feature_file import FeatureFile
 from stellarml.log import get_logger
-from stellarml.manifest import read_record
-from stellarml.model import MANIFEST, load_bundle
+from stellarml.model import MANIFEST, Manifest, load_bundle, parse_manifest
+from stellarml.ownership import RECORD
 from stellarml.weights import is_plain
 
 
@@ -27,22 +26,24 @@ def plain_id(name: str, source: str) -> str:
     return name
 
 
-def finished_models(config: Config) -> dict[str, dict[str, Any]]:
-    """Return run.json of every finished model by id, newest last; those that cannot be read are told and left out."""
+def finished_models(config: Config) -> list[str]:
+    """Return the ids of all finished models, the newest last; those of another format are told and left out."""
     found = []
-    for path in sorted(config.path(config.paths.models).glob("*/run.json")):
-        if not (path.parent / MANIFEST).is_file():
+    for path in config.path(config.paths.models).glob(f"*/{RECORD}"):
+        manifest = path.with_name(MANIFEST)
+        if not manifest.is_file():
             continue
         try:
-            created = load_bundle(path.parent).manifest.created_utc
-            found.append((created, path.parent.name, read_record(path.parent)))
-        except UserError as error:
+            created = parse_manifest(manifest.read_bytes(), str(manifest)).created_utc
+        except BundleError as error:
             get_logger().warning("a model that cannot be used", model=path.parent.name, reason=str(error))
-    return {name: record for _, name, record in sorted(found, key=lambda item: item[:2])}
+        else:
+            found.append((created, path.parent.name))
+    return [name for _, name in sorted(found)]
 
 
-def chosen_model(config: Config, features: FeatureFile | None = None) -> Path:
-    """Return the folder of the model to label with: the one configured, or else the newest.
+def chosen_model(config: Config, features: FeatureFile | None = None) -> tuple[Path, Manifest]:
+    """Return the folder of the model to label with, the one configured or else the newest, and its manifest.
 
     Raises
     ------
@@ -61,9 +62,8 @@ def chosen_model(config: Config, features: FeatureFile | None = None) -> Path:
                 f"Models there: {', '.join(sorted(known)) or 'none'}."
             )
     else:
-        known = list(finished_models(config))
+        known = finished_models(config)
         if not known:
             raise InputError(f"{models}: holds no finished model. Run  stellarml train  first.")
         folder = models / known[-1]
-    load_bundle(folder, features)
-    return folder
+    return folder, load_bundle(folder, features).manifest

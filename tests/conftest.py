@@ -57,7 +57,7 @@ def spark() -> Iterator[object]:
     ).spark
     session = start_session(settings)
     # A test's job has few rows: Spark interprets its expressions sooner than it compiles them. What runs in processes
-    # of its own (the chain, the jobs, clusters) is compiled, as with users.
+    # of its own (jobs, clusters, runs that are killed) is compiled, as with users; a cluster's bytes must be the same.
     session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
     session.conf.set("spark.sql.codegen.wholeStage", "false")
     yield session
@@ -111,23 +111,22 @@ def small_config(small_chain: Path) -> Callable[..., object]:
 
 @pytest.fixture(scope="session")
 def labelled_in(small_chain: Path, small_config: Callable[..., object]) -> Callable[..., object]:
-    """Copy matched, models and labels of the finished chain, or of a folder like it; returns their configuration."""
+    """Copy matched, models and labels of the finished chain, or of a folder like it, to a folder.
+
+    Returns a function from overrides to the configuration of the copies.
+    """
     import shutil
 
-    def copied(folder: Path, *overrides: str, of: Path = small_chain) -> object:
+    def copied(folder: Path, of: Path = small_chain) -> Callable[..., object]:
         for name in ("lake/matched", "lake/training", "models", "labels"):
             shutil.copytree(of / name, folder / name)
         own = [f"paths.{name}={folder / name}" for name in ("lake", "models", "labels")]
-        return small_config(*own, *overrides)
+        return lambda *overrides: small_config(*own, *overrides)
 
     return copied
 
 
 @pytest.fixture
-def labelled(
-    labelled_in: Callable[..., object], small_config: Callable[..., object], tmp_path: Path
-) -> Callable[..., object]:
-    """Own copies of matched, model and labels of the finished chain; returns their configuration with overrides."""
-    labelled_in(tmp_path)
-    own = [f"paths.{name}={tmp_path / name}" for name in ("lake", "models", "labels")]
-    return lambda *more: small_config(*own, *more)
+def labelled(labelled_in: Callable[..., Callable[..., object]], tmp_path: Path) -> Callable[..., object]:
+    """Own copies of matched, models and labels of the finished chain; returns their configuration with overrides."""
+    return labelled_in(tmp_path)

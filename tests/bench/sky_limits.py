@@ -59,7 +59,7 @@ def limit_part(sky: Sky, folder: Path, preset: str) -> Found:
         found = Predictor(load_bundle(bundle)).label(test.features)
         for j, name in enumerate(LABELS):
             told[f"{kind} {name}"] = summary(found[name].astype(np.float64) - test.truth[:, j])
-    # Stars that neither was trained or calibrated with: more labels mean more stars with two, which tell their errors.
+    # Stars of neither training nor calibration. More labels mean more stars with two, which tell the labels' errors.
     later = sky.labelled.take(places(1_000_000)[0][-1] + 1 + np.arange(200_000))
     told["intervals of true parameters, 1,000,000 labels"] = truths_held(bundles["1,000,000 labels"], later)
     for name in LABELS:

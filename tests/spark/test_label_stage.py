@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +124,10 @@ def test_the_order_of_the_configured_features_does_not_matter(
 
 
 def test_folders_may_be_named_like_patterns(
-    labelled_in: Configured, small_chain: Path, spark: Any, tmp_path: Path
+    labelled_in: Callable[..., Configured], spark: Any, tmp_path: Path
 ) -> None:
-    config = labelled_in(tmp_path / "run [1] {a,b}*?")
+    folder = tmp_path / "run [1] {a,b}*?"
+    config = labelled_in(folder)()
     out = out_of(config)
     expected = leaves(out)
     shutil.rmtree(out)
@@ -133,7 +135,7 @@ def test_folders_may_be_named_like_patterns(
     assert leaves(out) == expected
     (version,) = versions_of(config)
     assert compare(spark, version, version).both == version.record["rows"]["out"]
-    table = next((tmp_path / "run [1] {a,b}*?" / "lake" / "training").rglob("*.parquet"))
+    table = next((folder / "lake" / "training").rglob("*.parquet"))
     assert read_table(spark, table).count() == read_leaf(table).num_rows
 
 

@@ -29,23 +29,22 @@ SECOND = ("train.max_epochs=2", "train.seed=5")
 
 @pytest.fixture(scope="module")
 def second(
-    small_chain: Path,
-    labelled_in: Callable[..., Config],
+    labelled_in: Callable[..., Configured],
     spark: Any,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A folder with a second model beside the first; the second is published."""
     folder = tmp_path_factory.mktemp("second")
-    config = labelled_in(folder, *SECOND)
+    config = labelled_in(folder)(*SECOND)
     train_model(config)
     label_catalogue(spark, config)
     return folder
 
 
 @pytest.fixture
-def two(second: Path, labelled_in: Callable[..., Config], tmp_path: Path) -> Config:
+def two(second: Path, labelled_in: Callable[..., Configured], tmp_path: Path) -> Config:
     """A copy of both models and their labels."""
-    return labelled_in(tmp_path, *SECOND, of=second)
+    return labelled_in(tmp_path, second)(*SECOND)
 
 
 def rows_of(folder: Path) -> pd.DataFrame:

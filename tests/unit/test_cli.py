@@ -131,12 +131,7 @@ JAVA = "An error occurred while calling o7.x.\n: a.B: lost\n\tat c\nCaused by: d
         (OSError(errno.ENOSPC, "No space left on device"), 1),
         (PermissionError(errno.EACCES, "Permission denied", "lake"), 1),
         (RuntimeError("first\nsecond"), 1),
-        (
-            RuntimeError(
-                "An error occurred while calling o7.x.\n: a.B: lost\n\tat c\nCaused by: d.E: no memory\n\tat f"
-            ),
-            1,
-        ),
+        (RuntimeError(JAVA), 1),
         (KeyboardInterrupt(), 130),
     ],
 )
