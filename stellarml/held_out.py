@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stellarml.calibration import Calibration, Rows, fit_calibration, widths_of
 from stellarml.forward import Forward
-from stellarml.label_noise import fit_label_noise
+from stellarml.label_noise import plausible_noises
 from stellarml.novelty import Novelty, NoveltyMaps, fit_novelty, novelty_scores, with_limits
 from stellarml.parts import CALIBRATION, TRAIN, VALIDATION
 from stellarml.shift import weights_of
@@ -81,6 +81,6 @@ def _fit_truth(
         linear = rows.inputs @ np.asarray(fitted.difficulty_weights) if rows.log_widths is None else None
         widths = widths_of(fitted, None if rows.log_widths is None else rows.log_widths[:, :, j], linear)
         errors = stars[CALIBRATION].label_errors[:, j]
-        noise = fit_label_noise(name, repeats[:, j], stated[:, j])
-        tables.append(fit_truth(noise, rows.prediction[:, j], rows.truth[:, j], errors, widths, weights))
+        noises = plausible_noises(name, repeats[:, j], stated[:, j])
+        tables.append(fit_truth(noises, rows.prediction[:, j], rows.truth[:, j], errors, widths, weights))
     return tuple(table for table in tables if table is not None)

@@ -3,8 +3,8 @@
 A table states an error for every label, but what the errors are like has to be measured. The difference of two labels
 of one star is that of two Student-t numbers of the same `nu`, scaled by ``factor * reference * (stated / reference) **
 exponent``: the exponent is 1 where the stated error tells how large an error is, 0 where it is only a number. It comes
-from a regression of the logarithms with a prior about 1; `factor` and `nu` are the most likely ones, given that the
-largest 2 % of differences, among them contradictions between surveys, are not looked at.
+from a regression of the logarithms with a prior about 1; how likely each `factor` and `nu` is, follows from all but the
+largest 2 % of differences, among which there are contradictions between surveys.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ EXPONENT_PRIOR = 0.5  # standard deviation of the exponent about 1 before any pa
 _NU = (2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 0.0)
 _FACTORS = np.geomspace(0.2, 5.0, 161)
 _NODES = 24
+_OUTERMOST = (1e-4, 1 - 1e-5)  # the scales of a Student-t's Gaussians, as probabilities
+_PLAUSIBLE = 8.0  # of the logarithm of a likelihood below the largest
 _POINTS = 200
 
 
@@ -50,7 +52,14 @@ class LabelNoise(Section):
 
 
 def fit_label_noise(label: str, differences: NDArray[np.float64], stated: NDArray[np.float64]) -> LabelNoise:
-    """Learn the errors of a label from stars measured twice.
+    """Return the most likely of `plausible_noises`, if nothing else is known."""
+    return max(plausible_noises(label, differences, stated), key=lambda noise: noise[1])[0]
+
+
+def plausible_noises(
+    label: str, differences: NDArray[np.float64], stated: NDArray[np.float64]
+) -> list[tuple[LabelNoise, float]]:
+    """Return what the errors of a label may be like, with the logarithms of the likelihoods, from stars measured twice.
 
     Parameters
     ----------
@@ -61,26 +70,41 @@ def fit_label_noise(label: str, differences: NDArray[np.float64], stated: NDArra
     known = np.isfinite(differences) & np.isfinite(stated) & (stated > 0)
     size, stated = np.abs(differences[known]), stated[known]
     if len(size) < MIN_PAIRS or not np.median(size) > 0:
-        return LabelNoise(label=label, factor=1.0, reference=1.0, exponent=1.0, nu=0.0, pairs=0)
+        return [(LabelNoise(label=label, factor=1.0, reference=1.0, exponent=1.0, nu=0.0, pairs=0), 0.0)]
     usual = float(np.median(stated))
     exponent = _exponent(np.log(np.maximum(size, 1e-3 * np.median(size))), np.log(stated / usual))
     scaled = size / (usual * (stated / usual) ** exponent)
-    factor, nu = _most_likely(scaled)
-    reference = usual / np.sqrt(2.0)
-    return LabelNoise(
-        label=label, factor=factor, reference=float(reference), exponent=exponent, nu=nu, pairs=len(size)
-    )
+    told = _log_likelihoods(scaled)
+    reference = float(usual / np.sqrt(2.0))
+    return [
+        (
+            LabelNoise(
+                label=label, factor=factor, reference=reference, exponent=exponent, nu=nu, pairs=len(size)
+            ),
+            likelihood,
+        )
+        for (nu, factor), likelihood in told.items()
+        if likelihood > max(told.values()) - _PLAUSIBLE
+    ]
 
 
 @cache
 def gaussians(nu: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the scales and weights of Gaussians that together make a Student-t of `nu`; one of 1 for `nu` 0."""
+    """Return the scales and weights of Gaussians that together make a Student-t of `nu` > 2; one of 1 for `nu` 0.
+
+    The scale's square is `nu` over a chi-squared number; bins of its logarithm keep their probability and their mean
+    square, so that the tails are there, too.
+    """
     if not nu:
         return np.ones(1), np.ones(1)
-    from scipy.special import chdtri
+    from scipy.special import chdtrc, chdtri
 
-    above = (np.arange(_NODES) + 0.5) / _NODES
-    return np.sqrt(nu / chdtri(nu, above)), np.full(_NODES, 1.0 / _NODES)
+    low, high = np.sqrt(nu / chdtri(nu, np.array(_OUTERMOST)))
+    scales = np.geomspace(low, high, _NODES + 1)
+    edges = np.append(np.append(np.inf, nu / scales[1:-1] ** 2), 0.0)  # of chi-squared, falling
+    weights = np.diff(chdtrc(nu, edges))
+    squares = nu / (nu - 2) * np.diff(chdtrc(nu - 2, edges))
+    return np.sqrt(squares / weights), weights
 
 
 def mixture_quantile(scales: NDArray[np.float64], weights: NDArray[np.float64], level: float) -> float:
@@ -105,13 +129,14 @@ def _exponent(log_size: NDArray[np.float64], log_stated: NDArray[np.float64]) ->
     return float(np.clip((slope / variance + 1.0 / prior) / (1.0 / variance + 1.0 / prior), 0.0, 1.5))
 
 
-def _most_likely(scaled: NDArray[np.float64]) -> tuple[float, float]:
-    """Return factor and nu of |a - b| / sqrt(2), a and b Student-t, from the smallest of the values."""
+def _log_likelihoods(scaled: NDArray[np.float64]) -> dict[tuple[float, float], float]:
+    """Return those of each nu and factor of |a - b| / sqrt(2), a and b Student-t, from the smallest of the values."""
     from scipy.special import ndtr
 
     limit = float(np.quantile(scaled, BELIEVED))
-    points = np.quantile(scaled[scaled <= limit], (np.arange(_POINTS) + 0.5) / _POINTS)
-    best = (-np.inf, 1.0, 0.0)
+    believed = scaled[scaled <= limit]
+    points = np.quantile(believed, (np.arange(_POINTS) + 0.5) / _POINTS)
+    told = {}
     for nu in _NU:
         scales, weights = gaussians(nu)
         pairs = np.sqrt((scales[:, None] ** 2 + scales[None, :] ** 2) / 2)
@@ -122,7 +147,6 @@ def _most_likely(scaled: NDArray[np.float64]) -> tuple[float, float]:
             own = factor * each
             density = np.exp(-0.5 * (points[:, None] / own) ** 2) @ (share / own)
             inside = float(share @ (2 * ndtr(limit / own) - 1))
-            told = float(np.log(np.maximum(density, 1e-300)).mean() - np.log(inside))
-            if told > best[0]:
-                best = (told, float(factor), nu)
-    return best[1], best[2]
+            mean = np.log(np.maximum(density, 1e-300)).mean() - np.log(max(inside, 1e-300))
+            told[nu, float(factor)] = len(believed) * float(mean)
+    return told

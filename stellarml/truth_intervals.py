@@ -3,13 +3,16 @@
 Label minus prediction is truth minus prediction plus the error of the label. What is known of that error
 (`label_noise`) is taken away cell by cell: the truth's part is a Student-t distribution about the prediction, whose
 width and tails, and a small share of labels that belong to other stars, make the calibration residuals most likely
-once each is blurred with its own label's error; a cell is drawn towards all stars together. (Free shares of many
-scales, Kiefer & Wolfowitz 1956, were tried: where label errors are larger than the network's they fell apart into
-spikes, and 68 % intervals held 51 %.) Unlike the conformal intervals for labels this rests on a model of the errors.
+once each is blurred with its own label's error; a cell is drawn towards all stars together. Labels of other stars are
+spread like all labels. What stars measured twice leave open about the size and the tails of label errors, the
+residuals decide: both likelihoods are multiplied. (Free shares of many scales, Kiefer & Wolfowitz 1956, were tried:
+where label errors are larger than the network's they fell apart into spikes, and 68 % intervals held 51 %.) Unlike the
+conformal intervals for labels this rests on a model of the errors.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -27,10 +30,13 @@ ALIKE = 0.15  # of the factors' logarithms: how far cells scatter about all star
 _SCALES = np.geomspace(0.02, 30.0, 60)
 _WIDTHS = np.geomspace(0.05, 4.0, 61)  # of the truth's distribution, in units of the star's own width
 _TAILS = (3.0, 4.0, 6.0, 12.0, 0.0)  # its nu; 0 for a Gaussian
-_WRONG_SCALE = 20.0  # labels of another star scatter by so much
-_DOUBT = 1.7  # relative error of a scale from one pair
 _PROFILED = 60_000
 _WRONG_SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.04)
+_WRONG_BINS = 60  # of the labels, for the density of other stars' labels
+_NEVER = np.float32(1e-30)
+_STRIDE = 3  # of the factors at which residuals are asked, for each nu
+_ALIKE_SIZES = 0.01
+_AT_ONCE = 2000  # rows: their products stay in a core's cache
 
 
 class TruthTable(Section):
@@ -42,8 +48,26 @@ class TruthTable(Section):
     cells: CellClass
 
 
+@dataclass(frozen=True)
+class Residuals:
+    """Label minus prediction in units of the star's own width, the error of its label in the same units.
+
+    `wrong`: density of the label among all labels, in these units and times the root of 2 pi; `weights`: what a row
+    counts. Each has the shape (n,).
+    """
+
+    scores: NDArray[np.float32]
+    blurs: NDArray[np.float32]
+    wrong: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+    def take(self, rows: NDArray[np.intp] | slice) -> Residuals:
+        """Return some rows."""
+        return Residuals(self.scores[rows], self.blurs[rows], self.wrong[rows], self.weights[rows])
+
+
 def fit_truth(
-    noise: LabelNoise,
+    noises: list[tuple[LabelNoise, float]],
     prediction: NDArray[np.float64],
     truth: NDArray[np.float64],
     stated_errors: NDArray[np.float64],
@@ -54,6 +78,8 @@ def fit_truth(
 
     Parameters
     ----------
+    noises
+        What the errors of labels may be like, each with the logarithm of its likelihood.
     prediction, truth, stated_errors
         Shape (n,), in the label's unit; `truth` is the label.
     widths
@@ -64,22 +90,28 @@ def fit_truth(
     known = np.isfinite(truth) & np.isfinite(stated_errors) & (stated_errors > 0)
     if known.sum() < MIN_ROWS:
         return None
-    each = np.ones(len(truth)) if weights is None else weights
-    prediction, truth, errors, each = prediction[known], truth[known], stated_errors[known], each[known]
-    scales = noise.scales(errors)
-    usual = float(np.median(scales)) * noise.half_width_68
-    own = widths_without(widths[known], usual)
-    scores = (truth - prediction) / np.where(truth < prediction, own[:, 0], own[:, 1])
-    mean = own.mean(axis=1)
-    blurs = scales / mean
+    prediction, truth, errors, widths = prediction[known], truth[known], stated_errors[known], widths[known]
+    each = np.ones(len(truth)) if weights is None else weights[known]
+    wrong = _density(truth)
+
+    def of(noise: LabelNoise, each: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, Residuals]:
+        scales = noise.scales(errors)
+        usual = float(np.median(scales)) * noise.half_width_68
+        own = widths_without(widths, usual)
+        mean, side = own.mean(axis=1), np.where(truth < prediction, own[:, 0], own[:, 1])
+        columns = ((truth - prediction) / side, scales / mean, wrong * side * np.sqrt(2 * np.pi), each)
+        return mean, usual, Residuals(*(c.astype(np.float32) for c in columns))
+
+    noise = max(noises, key=lambda n: n[1])[0]
+    if len(noises) > 1:
+        mean, _, found = of(noise, np.ones(len(truth)))
+        cells = split_into_cells(prediction, mean, MAX_BINS, MIN_ROWS)
+        noise = _likely(noises, noise, found, [c for row in cells.rows for c in row])
+    mean, usual, found = of(noise, each)
     cells = split_into_cells(prediction, mean, MAX_BINS, MIN_ROWS)
-    blurs = blurs * _most_likely_scale(noise, [c for row in cells.rows for c in row], scores, blurs, each)
-    some = slice(None, None, max(1, -(-len(scores) // _PROFILED)))
-    _, _, usual_factor = deconvolved(scores[some], blurs[some], each[some], noise.nu)
-    shares = [
-        [deconvolved(scores[c], blurs[c], each[c], noise.nu, usual_factor)[0] for c in row]
-        for row in cells.rows
-    ]
+    some = slice(None, None, max(1, -(-len(truth) // _PROFILED)))
+    _, usual_factor = deconvolved(found.take(some), noise.nu)
+    shares = [[deconvolved(found.take(c), noise.nu, usual_factor)[0] for c in row] for row in cells.rows]
     table = CellClass(
         pattern=POOLED,
         label_edges=cells.label_edges,
@@ -93,27 +125,56 @@ def fit_truth(
     return TruthTable(label=noise.label, noise=noise, usual_error=usual, cells=table)
 
 
-def _most_likely_scale(
-    noise: LabelNoise,
+def _likely(
+    noises: list[tuple[LabelNoise, float]],
+    first: LabelNoise,
+    residuals: Residuals,
     cells: list[NDArray[np.intp]],
-    scores: NDArray[np.float64],
-    blurs: NDArray[np.float64],
-    weights: NDArray[np.float64],
-) -> float:
-    """Return by what the errors learnt from few repeated stars are to be multiplied, by what residuals say of them.
+) -> LabelNoise:
+    """Return the middle of what stars measured twice and the residuals, on at most `_PROFILED` rows, leave open.
 
-    The likelihood of the residuals, on at most `_PROFILED` rows, times that of the repeated stars.
+    Size and tails of the errors make up for each other: of all noises, weighted with both likelihoods, the mean of the
+    interval that holds 68 % is taken, and of those about as wide the most likely one. `residuals` are blurred as by
+    `first`. Their likelihood is computed at a few factors of each nu, and interpolated.
     """
-    if not noise.pairs:
-        return 1.0
-    every = max(1, -(-sum(len(rows) for rows in cells) // _PROFILED))
-    chosen = [rows[::every] for rows in cells]
-    doubt = _DOUBT / np.sqrt(noise.pairs)
-    found = []
-    for factor in 1 + doubt * np.linspace(-2.5, 2.5, 9):
-        told = sum(deconvolved(scores[r], factor * blurs[r], weights[r], noise.nu)[1] for r in chosen)
-        found.append((every * told - 0.5 * ((factor - 1) / doubt) ** 2, float(factor)))
-    return max(found)[1]
+    from scipy.interpolate import PchipInterpolator
+
+    every = max(1, -(-len(residuals.scores) // _PROFILED))
+    parts = [residuals.take(rows[::every]) for rows in cells]
+
+    def told(noise: LabelNoise) -> float:
+        blur = np.float32(noise.factor / first.factor)
+        return every * _log_likelihood([replace(p, blurs=p.blurs * blur) for p in parts], noise.nu)
+
+    logs, sorted_noises = [], []
+    for nu in dict.fromkeys(noise.nu for noise, _ in noises):
+        ladder = sorted((n for n in noises if n[0].nu == nu), key=lambda n: n[0].factor)
+        rungs = sorted({*range(0, len(ladder), _STRIDE), len(ladder) - 1})
+        values = [told(ladder[rung][0]) for rung in rungs]
+        curve = PchipInterpolator(rungs, values) if len(rungs) > 1 else np.poly1d(values)
+        logs += [likelihood + float(curve(place)) for place, (_, likelihood) in enumerate(ladder)]
+        sorted_noises += [noise for noise, _ in ladder]
+    chances = np.exp(np.array(logs) - max(logs))
+    sizes = np.array([noise.factor * noise.half_width_68 for noise in sorted_noises])
+    middle = chances @ sizes / chances.sum()
+    alike = np.abs(np.log(sizes / middle)) <= max(_ALIKE_SIZES, np.abs(np.log(sizes / middle)).min())
+    return sorted_noises[int(np.argmax(np.where(alike, chances, -1.0)))]
+
+
+def _log_likelihood(cells: list[Residuals], nu: float) -> float:
+    """Return the residuals' own, with the same tails and share of wrong labels in all cells, and similar widths."""
+    told = np.array([_log_likelihoods(cell, nu) for cell in cells])
+    widths = [told - 0.5 * (np.log(_WIDTHS / usual) / ALIKE) ** 2 for usual in _WIDTHS]
+    return max(float(each.max(axis=3).sum(axis=0).max()) for each in widths)
+
+
+def _density(labels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the density of all labels at each, (n,), per unit of the label; at least that of one star in a bin."""
+    low, high = np.percentile(labels, [0.05, 99.95])
+    edges = np.linspace(low, high if high > low else low + 1, _WRONG_BINS + 1)
+    place = np.clip(np.searchsorted(edges, labels) - 1, 0, _WRONG_BINS - 1)
+    counts = np.bincount(place, minlength=_WRONG_BINS)
+    return np.asarray(counts[place] / (len(labels) * (edges[1] - edges[0])))
 
 
 def truth_half_widths(
@@ -141,58 +202,57 @@ def widths_without(widths: NDArray[np.float64], usual_error: float) -> NDArray[n
 
 
 def deconvolved(
-    scores: NDArray[np.float64],
-    blurs: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    nu: float,
-    usual_factor: float | None = None,
-) -> tuple[NDArray[np.float64], float, float]:
-    """Return what makes the blurred scores most likely: shares of the scales, (n_scales,), log likelihood, width.
+    residuals: Residuals, nu: float, usual_factor: float | None = None
+) -> tuple[NDArray[np.float64], float]:
+    """Return what makes the blurred scores most likely: shares of the scales, (n_scales,), and the width.
 
     Parameters
     ----------
-    scores, blurs, weights
-        Shape (n,): residuals, the scales of their labels' errors, and what each row counts.
     nu
-        Of the errors' Student-t distribution; 0 for a Gaussian.
+        Of the labels' errors; 0 for a Gaussian.
     usual_factor
         The middle of the log-normal distribution, `ALIKE` wide, of the width before the scores are looked at; None for
         none. Where the errors of labels are larger than the network's, a cell's scores alone hardly tell a width.
     """
-    parts, shares_of_parts = gaussians(nu)
-    likelihood = np.zeros((len(scores), len(_SCALES)))
-    for part, share in zip(parts, shares_of_parts, strict=True):
-        variance = _SCALES**2 + (part * blurs[:, None]) ** 2
-        likelihood += share * np.exp(-0.5 * scores[:, None] ** 2 / variance) / np.sqrt(variance)
-    wrong = np.exp(-0.5 * (scores / _WRONG_SCALE) ** 2) / _WRONG_SCALE
-    families, factors_of_families = _families()
-    prior = np.zeros(len(families))
+    told = _log_likelihoods(residuals, nu).max(axis=0)
     if usual_factor is not None:
-        prior = -0.5 * (np.log(factors_of_families / usual_factor) / ALIKE) ** 2
-    right = likelihood @ families.T
-    best, found = -np.inf, 0
-    for chance in _WRONG_SHARES:
-        told = prior + weights @ np.log((1 - chance) * right + (chance * wrong + 1e-300)[:, None])
-        family = int(told.argmax())
-        if told[family] > best:
-            best, found = float(told[family]), family
-    return families[found], best, float(factors_of_families[found])
+        told -= 0.5 * (np.log(_WIDTHS / usual_factor) / ALIKE) ** 2
+    tail, width = np.unravel_index(int(told.argmax()), told.shape)
+    return _families()[tail, width], float(_WIDTHS[width])
+
+
+def _log_likelihoods(residuals: Residuals, nu: float) -> NDArray[np.float64]:
+    """Return those of each share of wrong labels, each tail and each width, in this order of axes."""
+    parts, shares_of_parts = (a.astype(np.float32) for a in gaussians(nu))
+    scales = _SCALES.astype(np.float32) ** 2
+    families = _families().reshape(-1, len(scales)).T.astype(np.float32)
+    told = np.zeros((len(_WRONG_SHARES), families.shape[1]))
+    for begin in range(0, len(residuals.scores), _AT_ONCE):
+        rows = residuals.take(slice(begin, begin + _AT_ONCE))
+        squares, blurs = -0.5 * rows.scores[:, None] ** 2, rows.blurs[:, None] ** 2
+        likelihood = np.zeros((len(rows.scores), len(scales)), np.float32)
+        for part, share in zip(parts, shares_of_parts, strict=True):
+            precision = 1 / (scales + part**2 * blurs)
+            likelihood += share * np.exp(squares * precision) * np.sqrt(precision)
+        right = likelihood @ families
+        for chance, line in zip(_WRONG_SHARES, told, strict=True):
+            mixed = np.float32(1 - chance) * right + (np.float32(chance) * rows.wrong + _NEVER)[:, None]
+            line += rows.weights @ np.log(mixed)
+    return told.reshape(len(_WRONG_SHARES), len(_TAILS), len(_WIDTHS))
 
 
 @cache
-def _families() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the shares of the grid's scales that make Student-t distributions, (n_families, n_scales), and widths."""
-    families = []
+def _families() -> NDArray[np.float64]:
+    """Return the shares of the grid's scales that make Student-t distributions, (n_tails, n_widths, n_scales)."""
+    families = np.zeros((len(_TAILS), len(_WIDTHS), len(_SCALES)))
     place = np.log(_SCALES)
-    for nu in _TAILS:
+    for tail, nu in enumerate(_TAILS):
         scales, weights = gaussians(nu)
-        for width in _WIDTHS:
-            shares = np.zeros(len(_SCALES))
+        for shares, width in zip(families[tail], _WIDTHS, strict=True):
             at = np.clip(
                 np.interp(np.log(width * scales), place, np.arange(len(place))), 0, len(place) - 1.001
             )
             low = at.astype(np.intp)
             np.add.at(shares, low, weights * (1 - (at - low)))
             np.add.at(shares, low + 1, weights * (at - low))
-            families.append(shares)
-    return np.array(families), np.tile(_WIDTHS, len(_TAILS))
+    return families
