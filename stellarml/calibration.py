@@ -5,8 +5,9 @@ prediction and one for those below, they are comparable between bright and faint
 missing-value pattern, predicted label and width the ceil((n + 1) level)-th smallest of their absolute values is the
 factor that holds for the next star drawn like them, whatever the network (Vovk et al. 2005; Lei et al. 2018; with
 widths that are quantiles, Romano et al. 2019). Cells have at least `MIN_ROWS` calibration rows, or are merged with
-their neighbours. Where it is known which stars are to be labelled, cells go by their likeness to the labelled ones
-(`shift`) instead of the width, and calibration stars are weighted with it.
+their neighbours. A few hundred rows tell a factor to some per cent only, so cells of rare patterns count scores of all
+stars besides, unless theirs are plainly others. Where it is known which stars are to be labelled, cells go by their
+likeness to the labelled ones (`shift`) instead of the width, and calibration stars are weighted with it.
 
 Widths come from the network where it gives them; else both are a linear fit of log |residual| to the inputs, made on
 the validation part.
@@ -27,6 +28,10 @@ from stellarml.shift import Shift, fit_shift, weights_of
 LEVELS = (68, 90, 95)
 MIN_ROWS = 200
 MAX_BINS = (16, 4)  # of the predicted label, and of the width within each
+RARE_ROWS = 4000  # a pattern with fewer calibration rows borrows
+BORROWED = 400  # at most so many rows for each of its cells, spread like the scores of all stars
+OTHERS = 4.0  # none where its share within the 68 % factor of all stars is off by so many standard errors
+_BORROWED_POINTS = 200
 MAX_BINS_SHIFTED = (4, 10)  # of the predicted label, and of the ratio within each
 RIDGE = 10.0
 WIDE_FACTOR = 3.0
@@ -196,8 +201,17 @@ def _fit_label(
     members = {pattern: codes == pattern for pattern in patterns}
     members = {pattern: rows for pattern, rows in members.items() if rows.sum() >= MIN_ROWS}
     own = np.isin(codes, list(members))
+    usual = _usual(scores, weights_in)
     classes = [
-        _fit_class(pattern, prediction[rows], inner[rows], scores[rows], weights_in[rows], most_bins)
+        _fit_class(
+            pattern,
+            prediction[rows],
+            inner[rows],
+            scores[rows],
+            weights_in[rows],
+            most_bins,
+            usual if rows.sum() < RARE_ROWS else None,
+        )
         for pattern, rows in members.items()
     ]
     borrows = bool((~own).sum() < MIN_ROWS)
@@ -234,8 +248,19 @@ def _fit_class(
     scores: NDArray[np.float64],
     weights: NDArray[np.float64],
     most_bins: tuple[int, int],
+    usual: NDArray[np.float64] | None = None,
 ) -> CellClass:
+    """Make the cells of rows of one class; with the `usual` scores of all stars, they borrow."""
     cells = split_into_cells(prediction, inner, most_bins, MIN_ROWS)
+
+    borrowed = 0.0 if usual is None else _borrowed(scores, weights, usual)
+
+    def quantile(rows: NDArray[np.intp], level: float) -> float:
+        if usual is None or not borrowed:
+            return conformal_quantile(scores[rows], level, weights[rows])
+        each = np.full(len(usual), borrowed / len(usual) * weights[rows].mean())
+        return conformal_quantile(np.append(scores[rows], usual), level, np.append(weights[rows], each))
+
     return CellClass(
         pattern=pattern,
         label_edges=cells.label_edges,
@@ -244,13 +269,25 @@ def _fit_class(
             tuple(round(weights[c].sum() ** 2 / (weights[c] ** 2).sum()) for c in row) for row in cells.rows
         ),
         quantiles={
-            str(level): tuple(
-                tuple(conformal_quantile(scores[c], level / 100, weights[c]) for c in row)
-                for row in cells.rows
-            )
+            str(level): tuple(tuple(quantile(c, level / 100) for c in row) for row in cells.rows)
             for level in LEVELS
         },
     )
+
+
+def _usual(scores: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return quantiles of all scores, (`_BORROWED_POINTS`,)."""
+    order = np.argsort(scores, kind="stable")
+    reached = np.cumsum(weights[order])
+    wanted = (np.arange(_BORROWED_POINTS) + 0.5) / _BORROWED_POINTS * reached[-1]
+    return np.asarray(scores[order][np.searchsorted(reached, wanted)])
+
+
+def _borrowed(scores: NDArray[np.float64], weights: NDArray[np.float64], usual: NDArray[np.float64]) -> float:
+    """Return how many of the `usual` scores each cell of a class may borrow: the fewer, the less alike they are."""
+    inside = float(weights @ (scores <= np.quantile(usual, 0.68)) / weights.sum())
+    error = np.sqrt(0.68 * 0.32 * (weights**2).sum()) / weights.sum()
+    return float(BORROWED * max(0.0, 1.0 - ((inside - 0.68) / (OTHERS * error)) ** 2))
 
 
 def _limits(log_widths: NDArray[np.float64]) -> tuple[float, float]:

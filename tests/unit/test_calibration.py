@@ -159,6 +159,32 @@ def test_patterns_with_too_few_rows_share_a_class() -> None:
     assert plenty.patterns == ("00", "40")
 
 
+def test_a_rare_pattern_borrows_unless_it_is_another() -> None:
+    """Rows alike but for what they lack; then three times as far off where something is missing."""
+    rng = np.random.default_rng(16)
+    alone, borrowing, other = [], [], []
+    for _ in range(60):
+        n = 6000
+        z = rng.normal(size=(n, 3))
+        missing = np.zeros((n, 2), dtype=bool)
+        missing[:300, 1] = True
+        label = 5500 + 600 * rng.normal(size=n)
+        error = 40 * rng.standard_t(4, size=n)
+        for found, far in ((borrowing, 1.0), (other, 3.0)):
+            own = np.where(missing[:, 1], far, 1.0) * error
+            rows = Rows(z, missing, label[:, None], (label + own)[:, None], np.full((n, 2, 1), np.log(40.0)))
+            (rare,) = [
+                c
+                for c in fit_calibration(("teff",), np.array([0.0]), rows, rows).labels[0].classes
+                if c.pattern == "40"
+            ]
+            found.append(rare.quantiles["68"][0][0])
+        alone.append(conformal_quantile(np.abs(error[:300]) / 40, 0.68))
+    assert np.std(borrowing) < 0.7 * np.std(alone)
+    assert np.mean(borrowing) == pytest.approx(np.mean(alone), rel=0.03)
+    assert np.mean(other) == pytest.approx(3 * np.mean(alone), rel=0.03)
+
+
 def test_a_handful_of_rows_gives_one_cell() -> None:
     rng = np.random.default_rng(11)
     fitted = fit_calibration(("teff",), np.array([5500.0]), survey(12, rng), survey(25, rng, rare=0.0))
