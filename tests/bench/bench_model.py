@@ -189,6 +189,13 @@ def show(data: Labelled, parts: list[Part], folder: Path) -> dict[str, object]:
             sys.stdout.write(
                 f"{learner:<16}{row['mad']:>10.4g}{row['mae']:>10.4g}{row['std']:>10.4g}{row['parts']:>7}\n"
             )
+            of_seeds = _of_seeds(found, name)
+            if len(of_seeds) > 1:
+                row["seeds"] = of_seeds
+                told_seeds = ", ".join(f"{v:.4g}" for v in of_seeds)
+                sys.stdout.write(
+                    f"{'':<16}  of each seed: {told_seeds}; spread {np.std(of_seeds, ddof=1):.2g}\n"
+                )
         others = [k for k in table if k not in ("default", "small", "paper")] + [
             k for k in table if k == "paper"
         ]
@@ -203,6 +210,14 @@ def show(data: Labelled, parts: list[Part], folder: Path) -> dict[str, object]:
         data, [p for p in parts if p.learner in OURS and p.path(folder).exists()], folder
     )
     return told
+
+
+def _of_seeds(found: dict[tuple[int, int], dict[str, npt.NDArray[np.float64]]], name: str) -> list[float]:
+    """Return the MAD over all folds of each seed that has them all."""
+    folds = {fold for fold, _ in found}
+    seeds = sorted({seed for _, seed in found})
+    whole = [seed for seed in seeds if all((fold, seed) in found for fold in folds)]
+    return [mad(np.concatenate([found[fold, seed][name] for fold in sorted(folds)])) for seed in whole]
 
 
 def _sigma(
