@@ -28,7 +28,7 @@ from stellarml.shift import Shift, fit_shift, weights_of
 LEVELS = (68, 90, 95)
 MIN_ROWS = 200
 MAX_BINS = (16, 4)  # of the predicted label, and of the width within each
-RARE_ROWS = 4000  # a pattern with fewer calibration rows borrows
+RARE_ROWS = 1000  # a pattern with fewer calibration rows borrows
 BORROWED = 400  # at most so many rows for each of its cells, spread like the scores of all stars
 OTHERS = 4.0  # none where its share within the 68 % factor of all stars is off by so many standard errors
 _BORROWED_POINTS = 200
