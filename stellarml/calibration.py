@@ -6,8 +6,9 @@ missing-value pattern, predicted label and width the ceil((n + 1) level)-th smal
 factor that holds for the next star drawn like them, whatever the network (Vovk et al. 2005; Lei et al. 2018; with
 widths that are quantiles, Romano et al. 2019). Cells have at least `MIN_ROWS` calibration rows, or are merged with
 their neighbours. A few hundred rows tell a factor to some per cent only, so cells of rare patterns count scores of all
-stars besides, unless theirs are plainly others. Where it is known which stars are to be labelled, cells go by their
-likeness to the labelled ones (`shift`) instead of the width, and calibration stars are weighted with it.
+stars besides, unless theirs are plainly others; for them the promise is an approximate one. Where it is known which
+stars are to be labelled, cells go by their likeness to the labelled ones (`shift`) instead of the width, and
+calibration stars are weighted with it.
 
 Widths come from the network where it gives them; else both are a linear fit of log |residual| to the inputs, made on
 the validation part.
@@ -28,8 +29,8 @@ from stellarml.shift import Shift, fit_shift, weights_of
 LEVELS = (68, 90, 95)
 MIN_ROWS = 200
 MAX_BINS = (16, 4)  # of the predicted label, and of the width within each
-RARE_ROWS = 1000  # a pattern with fewer calibration rows borrows
-BORROWED = 400  # at most so many rows for each of its cells, spread like the scores of all stars
+RARE_ROWS = 1000  # a pattern with fewer calibration rows, of less than a tenth of all, borrows
+BORROWED = 400  # at most so many rows for each of its cells, and their own number, spread like the scores of all stars
 OTHERS = 4.0  # none where its share within the 68 % factor of all stars is off by so many standard errors
 _BORROWED_POINTS = 200
 MAX_BINS_SHIFTED = (4, 10)  # of the predicted label, and of the ratio within each
@@ -210,7 +211,7 @@ def _fit_label(
             scores[rows],
             weights_in[rows],
             most_bins,
-            usual if rows.sum() < RARE_ROWS else None,
+            usual if rows.sum() < min(RARE_ROWS, 0.1 * len(rows)) else None,
         )
         for pattern, rows in members.items()
     ]
@@ -258,7 +259,7 @@ def _fit_class(
     def quantile(rows: NDArray[np.intp], level: float) -> float:
         if usual is None or not borrowed:
             return conformal_quantile(scores[rows], level, weights[rows])
-        each = np.full(len(usual), borrowed / len(usual) * weights[rows].mean())
+        each = np.full(len(usual), min(borrowed, len(rows)) / len(usual) * weights[rows].mean())
         return conformal_quantile(np.append(scores[rows], usual), level, np.append(weights[rows], each))
 
     return CellClass(

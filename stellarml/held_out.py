@@ -12,7 +12,7 @@ from stellarml.calibration import Calibration, Rows, fit_calibration, widths_of
 from stellarml.forward import Forward
 from stellarml.label_noise import plausible_noises
 from stellarml.novelty import Novelty, NoveltyMaps, fit_novelty, novelty_scores, with_limits
-from stellarml.parts import CALIBRATION, TRAIN, VALIDATION
+from stellarml.parts import CALIBRATION, TEST, TRAIN, VALIDATION
 from stellarml.shift import weights_of
 from stellarml.training_table import Stars
 from stellarml.truth_intervals import TruthTable, fit_truth
@@ -71,8 +71,9 @@ def learn_from_held_out(
 def _fit_truth(
     names: tuple[str, ...], calibration: Calibration, stars: Mapping[str, Stars], rows: Rows
 ) -> tuple[TruthTable, ...]:
-    repeats = np.vstack([part.repeats for part in stars.values()])
-    stated = np.vstack([part.repeat_errors for part in stars.values()])
+    taught = [part for name, part in stars.items() if name != TEST]
+    repeats = np.vstack([part.repeats for part in taught])
+    stated = np.vstack([part.repeat_errors for part in taught])
     shift = calibration.shift
     weights = None if shift is None else weights_of(rows.inputs @ np.asarray(shift.weights) + shift.bias)
     tables = []
@@ -82,5 +83,15 @@ def _fit_truth(
         widths = widths_of(fitted, None if rows.log_widths is None else rows.log_widths[:, :, j], linear)
         errors = stars[CALIBRATION].label_errors[:, j]
         noises = plausible_noises(name, repeats[:, j], stated[:, j])
-        tables.append(fit_truth(noises, rows.prediction[:, j], rows.truth[:, j], errors, widths, weights))
+        tables.append(
+            fit_truth(
+                noises,
+                rows.prediction[:, j],
+                rows.truth[:, j],
+                errors,
+                widths,
+                weights,
+                quantiles=linear is None,
+            )
+        )
     return tuple(table for table in tables if table is not None)

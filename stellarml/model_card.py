@@ -115,7 +115,7 @@ def _label_errors(manifest: Manifest) -> list[str]:
     for table in manifest.truth:
         pairs = table.noise.pairs
         source = (
-            f"learnt from {pairs:,} stars with two labels"
+            f"learnt from {pairs:,} stars with two labels and the calibration part's residuals"
             if pairs
             else "as stated, for want of stars with two labels"
         )

@@ -112,6 +112,7 @@ def train_on_table(
 
     from stellarml.features import check_features, feature_columns
     from stellarml.features import label_columns as labels_of
+    from stellarml.inference import REDDENING
     from stellarml.training import train
 
     spec = load_feature_file(features)
@@ -131,6 +132,7 @@ def train_on_table(
         sf.col(f"`{spec.id}`"),
         *feature_columns(spec, frame.columns),
         *labels_of(spec, frame.columns),
+        *([sf.col(REDDENING)] if REDDENING in frame.columns and REDDENING not in spec.feature_names else []),
     ]
     rows = frame.select(*columns, split_column(spec.id, config.split).alias("split")).toArrow()
     provenance = {"table": file_fingerprint(table)} if table.is_file() else {"table": str(table)}

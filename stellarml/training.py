@@ -44,7 +44,7 @@ from stellarml.scaling import (
     network_inputs,
 )
 from stellarml.training_record import label_ranges, measure, network_record, versions
-from stellarml.training_table import Stars, read_features, read_stars, warnings_of
+from stellarml.training_table import Stars, read_stars, read_target, warnings_of
 
 NOTHING_LEARNT = (
     0.98  # validation MAE above this share of what the training median reaches: the user is warned
@@ -132,10 +132,10 @@ def train(
     """
     chosen = preset or PRESETS[settings.preset]
     stars = read_stars(table, features, settings.max_rows, split.salt)
-    warnings = warnings_of(stars, features)
+    unlabelled, warnings = read_target(target, features)
+    warnings += warnings_of(stars, features)
     for warning in warnings:
         progress(f"warning: {warning}")
-    unlabelled = read_features(target, features) if target is not None and target.num_rows else None
     prepared = prepare(stars, chosen, features, settings.seed, unlabelled)
     keras(settings.threads)
     kept = _checkpoints(checkpoints, chosen, settings, features, prepared) if checkpoints else None

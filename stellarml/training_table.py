@@ -17,6 +17,7 @@ from stellarml.hashing import hash_digits
 from stellarml.parts import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
 
 MIN_ROWS = {TRAIN: 100, VALIDATION: 10, CALIBRATION: 20}
+LEAST_TARGET = 500  # rows without labels: fewer cannot say what the stars to be labelled are like
 REDDENING = "ebmv_sfd"
 
 
@@ -99,20 +100,32 @@ def read_stars(table: pa.Table, features: FeatureFile, max_rows: int, salt: str)
     return stars
 
 
-def read_features(table: pa.Table, features: FeatureFile) -> NDArray[np.float32]:
-    """Return the features of a table that need have nothing else, (n, n_features); NaN for missing.
+def read_target(
+    table: pa.Table | None, features: FeatureFile
+) -> tuple[NDArray[np.float32] | None, list[str]]:
+    """Return the features of stars that are to be labelled, sorted, (n, n_features), NaN for missing; and warnings.
+
+    Too few rows are told apart from the labelled ones by chance: below `LEAST_TARGET` there is None.
 
     Raises
     ------
     InputError
         If columns are missing.
     """
+    if table is None or not table.num_rows:
+        return None, []
     known = table.column_names
     absent = [
         f"column '{n}' is missing.{did_you_mean(n, known)}" for n in features.feature_names if n not in known
     ]
     raise_gathered(InputError, "table of stars to be labelled", absent)
-    return _matrix(table, features.feature_names).astype(np.float32)
+    if table.num_rows < LEAST_TARGET:
+        return None, [
+            f"{table.num_rows} rows without labels are too few to say what the stars to be labelled are like "
+            f"(at least {LEAST_TARGET}): intervals are for stars like the labelled ones"
+        ]
+    found = _matrix(table, features.feature_names).astype(np.float32)
+    return found[np.lexsort(found.T)], []
 
 
 def warnings_of(stars: Stars, features: FeatureFile) -> list[str]:

@@ -28,9 +28,12 @@ MAX_BINS = (4, 5)  # of the predicted label, and of the width within each
 WIDTH_FLOOR = 0.3  # a truth's interval is not narrower than this share of the label's
 ALIKE = 0.15  # of the factors' logarithms: how far cells scatter about all stars (0.1 where residuals tell it well)
 _SCALES = np.geomspace(0.02, 30.0, 60)
+_FARTHEST = 1e6  # residuals and label errors beyond are no numbers of a star
 _WIDTHS = np.geomspace(0.05, 4.0, 61)  # of the truth's distribution, in units of the star's own width
+_UNIT = int(np.abs(np.log(_WIDTHS)).argmin())
 _TAILS = (3.0, 4.0, 6.0, 12.0, 0.0)  # its nu; 0 for a Gaussian
-_PROFILED = 60_000
+_PROFILED = 60_000  # rows
+_PROFILED_IN_ALL = 1_200_000  # rows times noises
 _WRONG_SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.04)
 _WRONG_BINS = 60  # of the labels, for the density of other stars' labels
 _NEVER = np.float32(1e-30)
@@ -40,11 +43,15 @@ _AT_ONCE = 2000  # rows: their products stay in a core's cache
 
 
 class TruthTable(Section):
-    """Intervals of one true parameter: widths without the label's usual error, times the factor of a cell."""
+    """Intervals of one true parameter: widths without the label's usual error, times the factor of a cell.
+
+    `to_68` makes of the label's widths what holds 68 % of all labels, as `usual_error` does of their errors.
+    """
 
     label: str
     noise: LabelNoise
     usual_error: float
+    to_68: float
     cells: CellClass
 
 
@@ -73,6 +80,8 @@ def fit_truth(
     stated_errors: NDArray[np.float64],
     widths: NDArray[np.float64],
     weights: NDArray[np.float64] | None = None,
+    *,
+    quantiles: bool = True,
 ) -> TruthTable | None:
     """Fit one label's table to calibration rows; None if too few of them state an error.
 
@@ -86,6 +95,8 @@ def fit_truth(
         Down and up, (n, 2), of the label's own intervals.
     weights
         Shape (n,); all 1 by default.
+    quantiles
+        Whether the widths are 16 and 84 % quantiles of the label's error, or only proportional to them.
     """
     known = np.isfinite(truth) & np.isfinite(stated_errors) & (stated_errors > 0)
     if known.sum() < MIN_ROWS:
@@ -93,14 +104,21 @@ def fit_truth(
     prediction, truth, errors, widths = prediction[known], truth[known], stated_errors[known], widths[known]
     each = np.ones(len(truth)) if weights is None else weights[known]
     wrong = _density(truth)
+    side = np.where(truth < prediction, widths[:, 0], widths[:, 1])
+    to_68 = 1.0 if quantiles else float(np.quantile(np.abs(truth - prediction) / side, 0.68))
+    widths = to_68 * widths
 
     def of(noise: LabelNoise, each: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, Residuals]:
         scales = noise.scales(errors)
         usual = float(np.median(scales)) * noise.half_width_68
         own = widths_without(widths, usual)
-        mean, side = own.mean(axis=1), np.where(truth < prediction, own[:, 0], own[:, 1])
-        columns = ((truth - prediction) / side, scales / mean, wrong * side * np.sqrt(2 * np.pi), each)
-        return mean, usual, Residuals(*(c.astype(np.float32) for c in columns))
+        mean = own.mean(axis=1)
+        columns = ((truth - prediction) / mean, scales / mean, wrong * mean * np.sqrt(2 * np.pi), each)
+        return (
+            mean,
+            usual,
+            Residuals(*(np.clip(c, -_FARTHEST, _FARTHEST).astype(np.float32) for c in columns)),
+        )
 
     noise = max(noises, key=lambda n: n[1])[0]
     if len(noises) > 1:
@@ -110,19 +128,22 @@ def fit_truth(
     mean, usual, found = of(noise, each)
     cells = split_into_cells(prediction, mean, MAX_BINS, MIN_ROWS)
     some = slice(None, None, max(1, -(-len(truth) // _PROFILED)))
-    _, usual_factor = deconvolved(found.take(some), noise.nu)
-    shares = [[deconvolved(found.take(c), noise.nu, usual_factor)[0] for c in row] for row in cells.rows]
+    usual_factor = float(_WIDTHS[_UNIT]) * deconvolved(found.take(some), noise.nu)[1]
+    told = [[deconvolved(found.take(c), noise.nu, usual_factor) for c in row] for row in cells.rows]
     table = CellClass(
         pattern=POOLED,
         label_edges=cells.label_edges,
         inner_edges=cells.inner_edges,
         rows=tuple(tuple(len(c) for c in row) for row in cells.rows),
         quantiles={
-            str(level): tuple(tuple(mixture_quantile(_SCALES, s, level / 100) for s in row) for row in shares)
+            str(level): tuple(
+                tuple(width * mixture_quantile(_SCALES, shares, level / 100) for shares, width in row)
+                for row in told
+            )
             for level in LEVELS
         },
     )
-    return TruthTable(label=noise.label, noise=noise, usual_error=usual, cells=table)
+    return TruthTable(label=noise.label, noise=noise, usual_error=usual, to_68=to_68, cells=table)
 
 
 def _likely(
@@ -137,9 +158,10 @@ def _likely(
     interval that holds 68 % is taken, and of those about as wide the most likely one. `residuals` are blurred as by
     `first`. Their likelihood is computed at a few factors of each nu, and interpolated.
     """
-    from scipy.interpolate import PchipInterpolator
+    from scipy.interpolate import CubicSpline
 
-    every = max(1, -(-len(residuals.scores) // _PROFILED))
+    most = min(_PROFILED, _PROFILED_IN_ALL * _STRIDE // len(noises))
+    every = max(1, -(-len(residuals.scores) // most))
     parts = [residuals.take(rows[::every]) for rows in cells]
 
     def told(noise: LabelNoise) -> float:
@@ -151,7 +173,7 @@ def _likely(
         ladder = sorted((n for n in noises if n[0].nu == nu), key=lambda n: n[0].factor)
         rungs = sorted({*range(0, len(ladder), _STRIDE), len(ladder) - 1})
         values = [told(ladder[rung][0]) for rung in rungs]
-        curve = PchipInterpolator(rungs, values) if len(rungs) > 1 else np.poly1d(values)
+        curve = CubicSpline(rungs, values) if len(rungs) > 1 else np.poly1d(values)
         logs += [likelihood + float(curve(place)) for place, (_, likelihood) in enumerate(ladder)]
         sorted_noises += [noise for noise, _ in ladder]
     chances = np.exp(np.array(logs) - max(logs))
@@ -165,7 +187,18 @@ def _log_likelihood(cells: list[Residuals], nu: float) -> float:
     """Return the residuals' own, with the same tails and share of wrong labels in all cells, and similar widths."""
     told = np.array([_log_likelihoods(cell, nu) for cell in cells])
     widths = [told - 0.5 * (np.log(_WIDTHS / usual) / ALIKE) ** 2 for usual in _WIDTHS]
-    return max(float(each.max(axis=3).sum(axis=0).max()) for each in widths)
+    heights = [_peaks(each)[0].sum(axis=0).max() for each in widths]
+    return float(_peaks(np.array(heights))[0])
+
+
+def _peaks(told: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the height and the place, in steps of the last axis, of parabolas through the largest value."""
+    top = np.clip(told.argmax(axis=-1), 1, told.shape[-1] - 2)[..., None]
+    left, middle, right = (np.take_along_axis(told, top + step, -1)[..., 0] for step in (-1, 0, 1))
+    bend, slope = left - 2 * middle + right, (right - left) / 2
+    shift = np.where(bend < 0, np.clip(-slope / np.where(bend < 0, bend, -1.0), -1.0, 1.0), 0.0)
+    highest = np.maximum(middle + slope * shift + 0.5 * bend * shift**2, told.max(axis=-1))
+    return highest, top[..., 0] + shift
 
 
 def _density(labels: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -191,7 +224,7 @@ def truth_half_widths(
     level
         68, 90 or 95.
     """
-    own = widths_without(widths, table.usual_error)
+    own = widths_without(table.to_68 * widths, table.usual_error)
     factor, _ = factors(table.cells, prediction, own.mean(axis=1), level)
     return np.asarray(factor[:, None] * own)
 
@@ -204,7 +237,7 @@ def widths_without(widths: NDArray[np.float64], usual_error: float) -> NDArray[n
 def deconvolved(
     residuals: Residuals, nu: float, usual_factor: float | None = None
 ) -> tuple[NDArray[np.float64], float]:
-    """Return what makes the blurred scores most likely: shares of the scales, (n_scales,), and the width.
+    """Return what makes the blurred scores most likely: shares of the scales, (n_scales,), and their factor.
 
     Parameters
     ----------
@@ -217,8 +250,10 @@ def deconvolved(
     told = _log_likelihoods(residuals, nu).max(axis=0)
     if usual_factor is not None:
         told -= 0.5 * (np.log(_WIDTHS / usual_factor) / ALIKE) ** 2
-    tail, width = np.unravel_index(int(told.argmax()), told.shape)
-    return _families()[tail, width], float(_WIDTHS[width])
+    heights, places = _peaks(told)
+    tail = int(heights.argmax())
+    width = float(np.exp(np.interp(places[tail], np.arange(len(_WIDTHS)), np.log(_WIDTHS))))
+    return _families()[tail, _UNIT], width / float(_WIDTHS[_UNIT])
 
 
 def _log_likelihoods(residuals: Residuals, nu: float) -> NDArray[np.float64]:

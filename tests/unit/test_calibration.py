@@ -212,6 +212,7 @@ def test_unknown_labels_take_no_part() -> None:
     known = np.isfinite(truth[:, 0])
     only = Rows(rows.inputs[known], rows.missing[known], rows.prediction[known], truth[known])
     again = fit_calibration(("teff",), np.array([5500.0]), only, only)
+    assert fitted.labels[0].classes == again.labels[0].classes
     assert fitted.labels[0].without_features == again.labels[0].without_features
     assert np.isfinite([q for c in fitted.labels[0].classes for r in c.quantiles["95"] for q in r]).all()
 

@@ -92,16 +92,25 @@ def test_repeated_stars_come_in_any_order_too() -> None:
 
 
 def test_test_rows_are_only_measured(tmp_path: Path) -> None:
-    """Spoil every test row: nothing but the metrics may change."""
-    columns = stars()
+    """Spoil every test row, second labels and stated errors too: nothing but the metrics may change."""
+    columns = stars(6000)
+    rng = np.random.default_rng(0)
+    for name, error in (("teff", 60.0), ("feh", 0.08)):
+        columns[f"e_{name}"] = np.full(6000, error, np.float32)
+        columns[f"repeat_{name}"] = np.where(rng.random(6000) < 0.2, error * rng.normal(size=6000), np.nan)
+        columns[f"e_repeat_{name}"] = np.full(6000, error, np.float32)
     spoilt = {k: v.copy() for k, v in columns.items()}
     test = columns["split"] == "test"
     for name in ("g", "u_g", "g_r", "teff_gspphot", "distance", "teff", "feh", "ebmv_sfd"):
-        spoilt[name][test] = 1e6 * np.random.default_rng(0).normal(size=test.sum())
-    again = fit_bundle(tmp_path, spoilt, TINY)
-    assert words(again, "metrics") == words(tiny_bundle(TINY), "metrics")
-    assert words(again)["metrics"] != words(tiny_bundle(TINY))["metrics"]
-    assert (again / WEIGHTS).read_bytes() == (tiny_bundle(TINY) / WEIGHTS).read_bytes()
+        spoilt[name][test] = 1e6 * rng.normal(size=test.sum())
+    for name in ("e_teff", "repeat_teff", "e_repeat_feh"):
+        spoilt[name][test] *= 7
+    first = fit_bundle(tmp_path / "first", columns, TINY)
+    again = fit_bundle(tmp_path / "again", spoilt, TINY)
+    assert words(first)["truth"][0]["noise"]["pairs"] > 500
+    assert words(again, "metrics") == words(first, "metrics")
+    assert words(again)["metrics"] != words(first)["metrics"]
+    assert (again / WEIGHTS).read_bytes() == (first / WEIGHTS).read_bytes()
 
 
 def test_calibration_rows_only_make_the_intervals(tmp_path: Path) -> None:

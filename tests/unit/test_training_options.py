@@ -16,7 +16,7 @@ from stellarml.model import load_bundle
 from stellarml.predictor import Predictor
 from stellarml.presets import Preset
 from stellarml.training import prepare, train
-from stellarml.training_table import read_stars
+from stellarml.training_table import read_stars, read_target
 
 
 def faint(n: int) -> dict[str, np.ndarray]:
@@ -61,6 +61,18 @@ def test_stars_unlike_the_labelled_ones_are_told_that_nobody_speaks_for_them(tmp
     assert thin[1] > thin[0] + 0.3
     same = [p.label(bright)["teff"] for p in (weighted, plain)]
     assert np.array_equal(*same), "the target changes intervals and flags, not labels"
+
+
+def test_stars_to_be_labelled_come_in_any_order_and_a_handful_is_ignored() -> None:
+    target = pa.table({name: faint(700)[name] for name in FEATURES.feature_names})
+    order = np.random.default_rng(4).permutation(700)
+    first, again = read_target(target, FEATURES)[0], read_target(target.take(pa.array(order)), FEATURES)[0]
+    assert first is not None and again is not None
+    assert np.array_equal(first, again, equal_nan=True)
+    few, warnings = read_target(target.slice(0, 10), FEATURES)
+    assert few is None
+    assert "10 rows without labels are too few" in warnings[0]
+    assert read_target(target.slice(0, 0), FEATURES) == (None, [])
 
 
 def test_networks_learn_to_do_without_what_the_stars_to_be_labelled_lack() -> None:

@@ -126,6 +126,43 @@ def test_what_few_repeats_leave_open_the_residuals_decide() -> None:
     assert held[0] == pytest.approx(0.68, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("down", "up", "error"), [(30.0, 50.0, 50.0), (20.0, 60.0, 80.0), (40.0, 40.0, 10.0)]
+)
+def test_errors_that_reach_further_up_than_down(down: float, up: float, error: float) -> None:
+    rng = np.random.default_rng(12)
+    n = 12_000
+    prediction, z = rng.uniform(4500, 7000, n), rng.normal(size=n)
+    truth = prediction + np.where(z < 0, down, up) * z
+    label = truth + error * rng.normal(size=n)
+    ends = np.quantile(label - prediction, [0.16, 0.84])
+    widths = np.tile([-ends[0], ends[1]], (n, 1))
+    noises = plausible_noises(
+        "teff", error * np.sqrt(2) * rng.normal(size=5000), np.full(5000, error * np.sqrt(2))
+    )
+    for given, quantiles in ((widths, True), (0.5 * widths, False)):
+        table = fit_truth(noises, prediction, label, np.full(n, error), given, quantiles=quantiles)
+        assert table is not None
+        for level in (68, 90, 95):
+            half = truth_half_widths(table, prediction, given, level)
+            inside = (truth >= prediction - half[:, 0]) & (truth <= prediction + half[:, 1])
+            assert inside.mean() == pytest.approx(level / 100, abs=0.03), level
+
+
+def test_numbers_that_are_no_labels_do_not_narrow_the_intervals() -> None:
+    rng = np.random.default_rng(13)
+    n = 3000
+    prediction = rng.uniform(4500, 7000, n)
+    truth = prediction + 30 * rng.normal(size=n)
+    label, stated = truth + 30 * rng.normal(size=n), np.full(n, 30.0)
+    label[0], stated[0] = 9.97e36, 9.97e36
+    widths = np.full((n, 2), 42.0)
+    table = fit_truth(plausible_noises("teff", np.empty(0), np.empty(0)), prediction, label, stated, widths)
+    assert table is not None
+    half = truth_half_widths(table, prediction, widths, 68)[:, 1]
+    assert (np.abs(truth - prediction) <= half).mean() == pytest.approx(0.68, abs=0.05)
+
+
 def test_labels_of_other_stars_do_not_widen_the_truth() -> None:
     rng = np.random.default_rng(4)
     n = 6000
