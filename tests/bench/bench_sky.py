@@ -2,8 +2,10 @@
 
 ``main``: 200,000 training stars, 20,000 validation, 60,000 calibration; everything below is measured on a million
 others, drawn like the labelled stars, unless another sample is named. ``coverage``: intervals for labels and for true
-parameters, overall and in cells. ``weighted``: the model that the chain makes, for all stars that pass the cuts, new
-measurements of them simulated. ``flags``: what is injected (`sky_data`), how well it is told from clean stars.
+parameters, overall and in cells. ``unseen``: the same for all labelled stars beyond those, on which nothing was ever
+chosen. ``weighted``: the model that the chain makes, for all stars that pass the cuts and that it has not learnt from,
+new measurements of them simulated. ``flags``: what is injected (`sky_data`), how well it is told from clean stars,
+labelled ones and all that pass the cuts.
 ``learners``: other learners on the same rows. ``missing``: bands taken away from the chain's model, against a model
 trained without them. ``limit``: a million labels, and two million noiseless ones. ``posterior``: the best that could be
 done with all that was measured of single stars. ``blocks``: split by blocks of the sky. ``zero points``: offsets of
@@ -27,7 +29,7 @@ from match_data import default_folder
 from model_data import make_sky
 from sky_cost import cost_part
 from sky_data import BANDS, LABELS, Sky, load_sky, new_measurement
-from sky_fits import Found, auroc, by_cells, fit, metal_poor, places, share_of, summary, tested
+from sky_fits import Found, Rows, auroc, by_cells, fit, metal_poor, places, share_of, summary, tested
 from sky_learners import learners_part
 from sky_limits import blocks_part, limit_part, posterior_part, zero_points_part
 
@@ -94,8 +96,24 @@ def main_part(sky: Sky, folder: Path, preset: str) -> Found:
 
 def coverage_part(sky: Sky, folder: Path, preset: str) -> Found:
     """Shares of labels and of true parameters inside their intervals, overall and in cells."""
-    found = dict(np.load(folder / "main.npz"))
-    test, label = sky.labelled.take(tested()), sky.labels[tested()]
+    return coverage_of(sky, tested(), dict(np.load(folder / "main.npz")))
+
+
+def unseen_part(sky: Sky, folder: Path, preset: str) -> Found:
+    """Coverage again, of the labelled stars behind the training stars."""
+    predictor = Predictor(load_bundle(folder / "bundle-main"))
+    rows = np.arange(places()[0][-1] + 1, len(sky.labels))
+    stars = sky.labelled.take(rows)
+    found: dict[str, npt.NDArray[Any]] = {}
+    for level in LEVELS:
+        told = predictor.label(stars.features, level, stars.more["ebmv_sfd"].to_numpy(), truth=True)
+        found |= {f"{k}_{level}" if k.endswith(("_lo", "_hi")) else k: v for k, v in told.items()}
+    return {"rows": len(rows), **coverage_of(sky, rows, found)}
+
+
+def coverage_of(sky: Sky, rows: Rows, found: dict[str, npt.NDArray[Any]]) -> Found:
+    """Shares of the labels and true parameters of some rows inside their intervals."""
+    test, label = sky.labelled.take(rows), sky.labels[rows]
     missing = ~np.isfinite(test.features)
     masks = np.unique(missing, axis=0, return_inverse=True)[1].ravel()
     told: Found = {"overall": {}, "truth": {}, "cells": {}, "worst": []}
@@ -133,11 +151,12 @@ def coverage_part(sky: Sky, folder: Path, preset: str) -> Found:
 
 
 def weighted_part(sky: Sky, folder: Path, preset: str) -> Found:
-    """Coverage of new measurements of all stars that pass the cuts, by G, flagged and not, weighted and not."""
+    """Coverage of new measurements of stars that pass the cuts, by G, flagged and not, weighted and not."""
     rows, part = places()
     told: Found = {}
     labels = new_measurement(sky.target.truth, seed=4)
-    known = np.isfinite(labels).all(axis=1)
+    learnt = sky.labelled.more["source_id"].to_numpy()[rows]
+    known = np.isfinite(labels).all(axis=1) & ~sky.target.more["source_id"].isin(learnt).to_numpy()
     g = sky.target.more["phot_g_mean_mag"].to_numpy()
     bins = np.searchsorted(np.array([14.0, 15.0, 16.0, 17.0, 18.0]), g)
     for kind, target in (("unweighted", None), ("weighted", sky.target_table())):
@@ -177,12 +196,16 @@ def flags_part(sky: Sky, folder: Path, preset: str) -> Found:
     def scores(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         return (predictor.novelty(features) - limits).max(axis=1)
 
-    usual = scores(clean.features)
-    limit = np.percentile(usual, 98)
+    learnt = sky.labelled.more["source_id"].to_numpy()[places()[0]]
+    others = sky.target.take(~sky.target.more["source_id"].isin(learnt).to_numpy())
+    populations = {"labelled stars": clean.features, "all that pass the cuts": others.features[:200_000]}
+    usual = {name: scores(features) for name, features in populations.items()}
+    limits_at_2 = {name: float(np.percentile(score, 98)) for name, score in usual.items()}
     told: Found = {
-        "clean flagged": float((predictor.label(clean.features)["quality_flags"] & STRANGER != 0).mean())
+        f"flagged of {name}": float((predictor.label(features)["quality_flags"] & STRANGER != 0).mean())
+        for name, features in populations.items()
     }
-    wrong = caught = 0.0
+    wrong, caught = 0.0, dict.fromkeys(usual, 0.0)
     for kind, stars in sky.injected.items():
         found, score = predictor.label(stars.features), scores(stars.features)
         error = np.stack(
@@ -191,17 +214,19 @@ def flags_part(sky: Sky, folder: Path, preset: str) -> Found:
         catastrophic = error.any(axis=0)
         told[kind] = {
             "n": len(score),
-            "auroc": auroc(score, usual),
+            **{f"auroc against {name}": auroc(score, known) for name, known in usual.items()},
             "flagged": float((found["quality_flags"] & STRANGER != 0).mean()),
             "any flag": float((found["quality_flags"] != 0).mean()),
-            "at 2 % of clean stars": float((score > limit).mean()),
+            **{f"at 2 % of {name}": float((score > at).mean()) for name, at in limits_at_2.items()},
             "catastrophic": float(catastrophic.mean()),
         }
         if kind in MIX:
             wrong += MIX[kind] * float(catastrophic.mean())
-            caught += MIX[kind] * float((catastrophic & (score > limit)).mean())
+            for name, at in limits_at_2.items():
+                caught[name] += MIX[kind] * float((catastrophic & (score > at)).mean())
     told["mix"] = MIX
-    told["catastrophic errors of the mix removed at 2 % of clean stars"] = caught / wrong
+    for name, share in caught.items():
+        told[f"catastrophic errors of the mix removed at 2 % of {name}"] = share / wrong
     return told
 
 
@@ -238,6 +263,7 @@ def missing_part(sky: Sky, folder: Path, preset: str) -> Found:
 PARTS: dict[str, Callable[[Sky, Path, str], Found]] = {
     "main": main_part,
     "coverage": coverage_part,
+    "unseen": unseen_part,
     "weighted": weighted_part,
     "flags": flags_part,
     "learners": learners_part,
