@@ -47,11 +47,12 @@ class Preset:
     """A network and its fit.
 
     `per_label`: one network a label instead of one with an output each. `max_steps` bounds the batches of all phases
-    together (0: no bound), so that a large table does not take longer than a small one; three epochs there are always. `members`: networks that are
-    averaged. `rotate`: inputs are decorrelated axes instead of the features, or beside them. `scales`: the network also
-    gives how wide its error is, down and up, for the intervals. `weight_decay`: weights that no gradient holds shrink
-    by ``exp(-weight_decay)`` over a whole training, be it long or short. `gaps`: at most so many copies of the training
-    stars are added, each with columns taken away, so that any subset of bands may be missing.
+    together (0: no bound), so that a large table does not take longer than a small one; but there are three epochs at
+    least. `members`: networks that are averaged. `rotate`: inputs are decorrelated axes instead of the features, or
+    beside them. `scales`: the network also gives how wide its error is, down and up, for the intervals.
+    `weight_decay`: weights that no gradient holds shrink by ``exp(-weight_decay)`` over a whole training, be it long or
+    short. `gaps`: at most so many copies of the training stars are added, each with columns taken away, so that any
+    subset of bands may be missing.
     """
 
     name: str

@@ -51,8 +51,8 @@ class TruthTable(Section):
     label: str
     noise: LabelNoise
     usual_error: float
-    to_68: float
     cells: CellClass
+    to_68: float = 1.0
 
 
 @dataclass(frozen=True)
