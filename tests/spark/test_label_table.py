@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from stellarml.cli import app
 from stellarml.errors import UserError
 from stellarml.flags import QualityFlag
-from stellarml.tables import label_table
+from stellarml.model import load_bundle
+from stellarml.tables import label_table, train_on_table
 
 
 @pytest.fixture
@@ -116,3 +117,55 @@ def test_options_that_would_be_ignored(
     (tmp_path / "c.toml").write_text("")
     done = CliRunner().invoke(app, ["label", *options])
     assert isinstance(done.exception, UserError) and told in str(done.exception)
+
+
+FEATURES = """
+id = "star"
+
+[[labels]]
+name = "teff"
+column = "t"
+unit = "K"
+
+[[features]]
+name = "colour"
+expression = "bp - rp"
+unit = "mag"
+
+[[features]]
+name = "bp"
+expression = "bp"
+unit = "mag"
+"""
+
+
+def test_a_table_teaches_a_model_that_knows_its_reddening(
+    labelled: Configured, spark: Any, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(1)
+    n = 1500
+    colour, bp, reddening = rng.uniform(0.3, 1.5, n), rng.uniform(10, 15, n), rng.uniform(0, 0.2, n)
+    reddening[-1] = 0.9
+    columns = {
+        "star": np.arange(n),
+        "bp": bp,
+        "rp": bp - colour,
+        "t": 8000 - 2000 * colour,
+        "ebmv_sfd": reddening,
+    }
+    columns["t"][-1] = np.nan
+    pq.write_table(pa.table(columns), tmp_path / "table.parquet")
+    (tmp_path / "features.toml").write_text(FEATURES)
+    told: list[str] = []
+    config = labelled("train.preset=small", "train.max_epochs=2")
+    model = train_on_table(
+        spark, config, tmp_path / "table.parquet", tmp_path / "features.toml", tmp_path / "model", told.append
+    )
+    assert any("1 rows without labels are too few" in line for line in told)
+    assert 0.19 < (load_bundle(model).manifest.reddening_high_mag or 0) < 0.2
+    label_table(spark, config, tmp_path / "table.parquet", model, tmp_path / "out.parquet")
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found["star"].to_pylist() == list(range(n))
+    beyond = (found["quality_flags"].to_numpy() & QualityFlag.REDDENING_BEYOND) != 0
+    assert beyond[-1]
+    assert beyond.mean() < 0.01
