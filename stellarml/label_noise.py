@@ -51,11 +51,6 @@ class LabelNoise(Section):
         return mixture_quantile(scales, weights, 0.68)
 
 
-def fit_label_noise(label: str, differences: NDArray[np.float64], stated: NDArray[np.float64]) -> LabelNoise:
-    """Return the most likely of `plausible_noises`, if nothing else is known."""
-    return max(plausible_noises(label, differences, stated), key=lambda noise: noise[1])[0]
-
-
 def plausible_noises(
     label: str, differences: NDArray[np.float64], stated: NDArray[np.float64]
 ) -> list[tuple[LabelNoise, float]]:
@@ -86,6 +81,11 @@ def plausible_noises(
         for (nu, factor), likelihood in told.items()
         if likelihood > max(told.values()) - _PLAUSIBLE
     ]
+
+
+def most_likely(noises: list[tuple[LabelNoise, float]]) -> LabelNoise:
+    """Return the most likely of `plausible_noises`, if nothing else is known."""
+    return max(noises, key=lambda noise: noise[1])[0]
 
 
 @cache

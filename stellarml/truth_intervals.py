@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from stellarml.calibration import LEVELS
 from stellarml.cells import POOLED, CellClass, factors, split_into_cells
-from stellarml.label_noise import LabelNoise, gaussians, mixture_quantile
+from stellarml.label_noise import LabelNoise, gaussians, mixture_quantile, most_likely
 from stellarml.layers import Section
 
 MIN_ROWS = 500
@@ -30,7 +30,6 @@ ALIKE = 0.15  # of the factors' logarithms: how far cells scatter about all star
 _SCALES = np.geomspace(0.02, 30.0, 60)
 _FARTHEST = 1e6  # residuals and label errors beyond are no numbers of a star
 _WIDTHS = np.geomspace(0.05, 4.0, 61)  # of the truth's distribution, in units of the star's own width
-_UNIT = int(np.abs(np.log(_WIDTHS)).argmin())
 _TAILS = (3.0, 4.0, 6.0, 12.0, 0.0)  # its nu; 0 for a Gaussian
 _PROFILED = 60_000  # rows
 _PROFILED_IN_ALL = 1_200_000  # rows times noises
@@ -120,7 +119,7 @@ def fit_truth(
             Residuals(*(np.clip(c, -_FARTHEST, _FARTHEST).astype(np.float32) for c in columns)),
         )
 
-    noise = max(noises, key=lambda n: n[1])[0]
+    noise = most_likely(noises)
     if len(noises) > 1:
         mean, _, found = of(noise, np.ones(len(truth)))
         cells = split_into_cells(prediction, mean, MAX_BINS, MIN_ROWS)
@@ -128,7 +127,7 @@ def fit_truth(
     mean, usual, found = of(noise, each)
     cells = split_into_cells(prediction, mean, MAX_BINS, MIN_ROWS)
     some = slice(None, None, max(1, -(-len(truth) // _PROFILED)))
-    usual_factor = float(_WIDTHS[_UNIT]) * deconvolved(found.take(some), noise.nu)[1]
+    usual_factor, _ = deconvolved(found.take(some), noise.nu)
     told = [[deconvolved(found.take(c), noise.nu, usual_factor) for c in row] for row in cells.rows]
     table = CellClass(
         pattern=POOLED,
@@ -137,7 +136,7 @@ def fit_truth(
         rows=tuple(tuple(len(c) for c in row) for row in cells.rows),
         quantiles={
             str(level): tuple(
-                tuple(width * mixture_quantile(_SCALES, shares, level / 100) for shares, width in row)
+                tuple(width * mixture_quantile(*gaussians(tail), level / 100) for width, tail in row)
                 for row in told
             )
             for level in LEVELS
@@ -234,10 +233,8 @@ def widths_without(widths: NDArray[np.float64], usual_error: float) -> NDArray[n
     return np.sqrt(np.maximum(widths**2 - usual_error**2, (WIDTH_FLOOR * widths) ** 2))
 
 
-def deconvolved(
-    residuals: Residuals, nu: float, usual_factor: float | None = None
-) -> tuple[NDArray[np.float64], float]:
-    """Return what makes the blurred scores most likely: shares of the scales, (n_scales,), and their factor.
+def deconvolved(residuals: Residuals, nu: float, usual_factor: float | None = None) -> tuple[float, float]:
+    """Return width and nu of the truth's Student-t distribution that makes the blurred scores most likely.
 
     Parameters
     ----------
@@ -253,7 +250,7 @@ def deconvolved(
     heights, places = _peaks(told)
     tail = int(heights.argmax())
     width = float(np.exp(np.interp(places[tail], np.arange(len(_WIDTHS)), np.log(_WIDTHS))))
-    return _families()[tail, _UNIT], width / float(_WIDTHS[_UNIT])
+    return width, _TAILS[tail]
 
 
 def _log_likelihoods(residuals: Residuals, nu: float) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from match_data import default_folder
 from model_data import make_sky
 from sky_cost import cost_part
-from sky_data import BANDS, LABELS, Sky, load_sky, new_measurement
+from sky_data import BANDS, LABELS, Sky, Stars, load_sky, new_measurement
 from sky_fits import Found, Rows, auroc, by_cells, fit, metal_poor, places, share_of, summary, tested
 from sky_learners import learners_part
 from sky_limits import blocks_part, limit_part, posterior_part, zero_points_part
@@ -73,11 +73,7 @@ def main_part(sky: Sky, folder: Path, preset: str) -> Found:
     rows, part = places()
     predictor = Predictor(load_bundle(fit(sky, folder, "bundle-main", preset, rows, part)))
     test = sky.labelled.take(tested())
-    ebv = test.more["ebmv_sfd"].to_numpy()
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for level in LEVELS:
-        found = predictor.label(test.features, level, ebv, truth=True)
-        arrays |= {f"{k}_{level}" if k.endswith(("_lo", "_hi")) else k: v for k, v in found.items()}
+    arrays = at_levels(predictor, test)
     np.savez(folder / "main.npz", **arrays)
     prediction = np.stack([arrays[n] for n in LABELS], axis=1).astype(np.float64)
     label, weight = sky.labels[tested()], test.more["weight"].to_numpy()
@@ -103,12 +99,22 @@ def unseen_part(sky: Sky, folder: Path, preset: str) -> Found:
     """Coverage again, of the labelled stars behind the training stars."""
     predictor = Predictor(load_bundle(folder / "bundle-main"))
     rows = np.arange(places()[0][-1] + 1, len(sky.labels))
-    stars = sky.labelled.take(rows)
-    found: dict[str, npt.NDArray[Any]] = {}
+    return {"rows": len(rows), **coverage_of(sky, rows, at_levels(predictor, sky.labelled.take(rows)))}
+
+
+def at_levels(predictor: Predictor, stars: Stars) -> dict[str, npt.NDArray[Any]]:
+    """Label stars; columns of intervals end with their level."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
     for level in LEVELS:
-        told = predictor.label(stars.features, level, stars.more["ebmv_sfd"].to_numpy(), truth=True)
-        found |= {f"{k}_{level}" if k.endswith(("_lo", "_hi")) else k: v for k, v in told.items()}
-    return {"rows": len(rows), **coverage_of(sky, rows, found)}
+        found = predictor.label(stars.features, level, stars.more["ebmv_sfd"].to_numpy(), truth=True)
+        arrays |= {f"{k}_{level}" if k.endswith(("_lo", "_hi")) else k: v for k, v in found.items()}
+    return arrays
+
+
+def not_learnt(sky: Sky) -> npt.NDArray[np.bool_]:
+    """Return which stars of the sample to be labelled are in no part of the models."""
+    learnt = sky.labelled.more["source_id"].to_numpy()[places()[0]]
+    return np.asarray(~sky.target.more["source_id"].isin(learnt))
 
 
 def coverage_of(sky: Sky, rows: Rows, found: dict[str, npt.NDArray[Any]]) -> Found:
@@ -155,8 +161,7 @@ def weighted_part(sky: Sky, folder: Path, preset: str) -> Found:
     rows, part = places()
     told: Found = {}
     labels = new_measurement(sky.target.truth, seed=4)
-    learnt = sky.labelled.more["source_id"].to_numpy()[rows]
-    known = np.isfinite(labels).all(axis=1) & ~sky.target.more["source_id"].isin(learnt).to_numpy()
+    known = np.isfinite(labels).all(axis=1) & not_learnt(sky)
     g = sky.target.more["phot_g_mean_mag"].to_numpy()
     bins = np.searchsorted(np.array([14.0, 15.0, 16.0, 17.0, 18.0]), g)
     for kind, target in (("unweighted", None), ("weighted", sky.target_table())):
@@ -196,8 +201,7 @@ def flags_part(sky: Sky, folder: Path, preset: str) -> Found:
     def scores(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         return (predictor.novelty(features) - limits).max(axis=1)
 
-    learnt = sky.labelled.more["source_id"].to_numpy()[places()[0]]
-    others = sky.target.take(~sky.target.more["source_id"].isin(learnt).to_numpy())
+    others = sky.target.take(not_learnt(sky))
     populations = {"labelled stars": clean.features, "all that pass the cuts": others.features[:200_000]}
     usual = {name: scores(features) for name, features in populations.items()}
     limits_at_2 = {name: float(np.percentile(score, 98)) for name, score in usual.items()}

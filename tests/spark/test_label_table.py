@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from label_leaves import Configured, out_of, read_leaf
+from small_surveys import FEATURES
 from typer.testing import CliRunner
 
 from stellarml.cli import app
@@ -119,41 +120,16 @@ def test_options_that_would_be_ignored(
     assert isinstance(done.exception, UserError) and told in str(done.exception)
 
 
-FEATURES = """
-id = "star"
-
-[[labels]]
-name = "teff"
-column = "t"
-unit = "K"
-
-[[features]]
-name = "colour"
-expression = "bp - rp"
-unit = "mag"
-
-[[features]]
-name = "bp"
-expression = "bp"
-unit = "mag"
-"""
-
-
 def test_a_table_teaches_a_model_that_knows_its_reddening(
     labelled: Configured, spark: Any, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(1)
     n = 1500
-    colour, bp, reddening = rng.uniform(0.3, 1.5, n), rng.uniform(10, 15, n), rng.uniform(0, 0.2, n)
-    reddening[-1] = 0.9
-    columns = {
-        "star": np.arange(n),
-        "bp": bp,
-        "rp": bp - colour,
-        "t": 8000 - 2000 * colour,
-        "ebmv_sfd": reddening,
-    }
-    columns["t"][-1] = np.nan
+    g, u_g, reddening = rng.uniform(10, 15, n), rng.uniform(1.0, 2.5, n), rng.uniform(0, 0.2, n)
+    teff, feh = 8000 - 1500 * u_g, 0.3 * rng.normal(size=n)
+    reddening[-1], teff[-1], feh[-1] = 0.9, np.nan, np.nan
+    columns = {"source_id": np.arange(n), "g": g, "u": g + u_g, "u_right_survey": g + u_g}
+    columns |= {"teff": teff, "feh": feh, "ebmv_sfd": reddening}
     pq.write_table(pa.table(columns), tmp_path / "table.parquet")
     (tmp_path / "features.toml").write_text(FEATURES)
     told: list[str] = []
@@ -165,7 +141,7 @@ def test_a_table_teaches_a_model_that_knows_its_reddening(
     assert 0.19 < (load_bundle(model).manifest.reddening_high_mag or 0) < 0.2
     label_table(spark, config, tmp_path / "table.parquet", model, tmp_path / "out.parquet")
     found = pq.read_table(tmp_path / "out.parquet")
-    assert found["star"].to_pylist() == list(range(n))
+    assert found["source_id"].to_pylist() == list(range(n))
     beyond = (found["quality_flags"].to_numpy() & QualityFlag.REDDENING_BEYOND) != 0
     assert beyond[-1]
     assert beyond.mean() < 0.01

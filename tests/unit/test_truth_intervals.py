@@ -12,7 +12,7 @@ from model_tables import TINY_SCALES, fit_bundle, matrix_of, stars, tiny_bundle
 
 from stellarml.errors import InputError
 from stellarml.inference import label_batch
-from stellarml.label_noise import fit_label_noise, gaussians, mixture_quantile, plausible_noises
+from stellarml.label_noise import gaussians, mixture_quantile, most_likely, plausible_noises
 from stellarml.model import load_bundle
 from stellarml.predictor import Predictor
 from stellarml.truth_intervals import fit_truth, truth_half_widths
@@ -33,7 +33,7 @@ def test_errors_are_learnt_from_stars_measured_twice(nu: float, factor: float, i
     labels = each * np.stack([student(rng, nu, n), student(rng, nu, n)])
     labels[0, : n // 50] += 1000
     combined = np.append(np.hypot(*stated), np.nan)
-    found = fit_label_noise("teff", np.append(labels[0] - labels[1], np.nan), combined)
+    found = most_likely(plausible_noises("teff", np.append(labels[0] - labels[1], np.nan), combined))
     assert found.pairs == n
     assert found.exponent == pytest.approx(float(informative), abs=0.25)
     scales, weights = gaussians(nu)
@@ -43,7 +43,7 @@ def test_errors_are_learnt_from_stars_measured_twice(nu: float, factor: float, i
 
 
 def test_few_pairs_teach_nothing() -> None:
-    found = fit_label_noise("teff", np.full(50, 3.0), np.full(50, 1.0))
+    ((found, _),) = plausible_noises("teff", np.full(50, 3.0), np.full(50, 1.0))
     assert (found.factor, found.exponent, found.nu, found.pairs) == (1.0, 1.0, 0.0, 0)
     assert found.scales(np.array([7.0]))[0] == 7
 
@@ -117,7 +117,7 @@ def test_what_few_repeats_leave_open_the_residuals_decide() -> None:
     noises = plausible_noises("teff", twice[0] - twice[1], np.full(400, 45 * np.sqrt(2)))
     widths = np.hypot(own, 1.2 * 45)[:, None].repeat(2, axis=1)
     held = []
-    for given in (noises, [max(noises, key=lambda noise: noise[1])]):
+    for given in (noises, [(most_likely(noises), 0.0)]):
         table = fit_truth(given, prediction, label, np.full(n, 45.0), widths)
         assert table is not None
         half = truth_half_widths(table, prediction, widths, 68)[:, 1]
