@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from importance import NEIGHBOURS, effective, normal, propose, tempered
 
 from stellarml.simulate import galaxy
 from stellarml.simulate.dust import (
@@ -56,11 +57,12 @@ GAIA = ("G", "BP", "RP")
 _METAL_SHARE = 0.35
 _PASSES_SINGLE, _PASSES_BINARY = 0.98, 0.87  # chance of good astrometry
 _NEAREST = 3000
-_KERNELS = 160
 _ENOUGH = 200  # effective samples
 _MORE = 3  # generations where they are too few
-_NEIGHBOURS = 60
-_NU = 5.0
+_KINDS = tuple(
+    1 - BINARY_SHARE * (1 - q) for q in (0.0, 0.5, 0.75)
+)  # alone, or a light, middling, like companion
+_FIRST = 0.3  # of the kernels are from the first population: what has been lost can come back
 _LEAST = np.array([0.02, 0.02, 0.004, 0.02, 0.03, 0.02, 0.2, 0.0015])  # least width of a kernel
 
 
@@ -246,7 +248,7 @@ class Sampler:
         return np.asarray(total)
 
     def posterior(
-        self, star: Star, seed: int, generations: int = 5, each: int = 3000, last: int = 8000
+        self, star: Star, seed: int, generations: int = 5, each: int = 3000, last: int = 16_000
     ) -> tuple[Floats, Floats]:
         """Sample a star.
 
@@ -257,19 +259,22 @@ class Sampler:
         draw = np.random.default_rng(seed)
         latent = self._start(star)
         model = self.model(latent, star.b_deg)
-        weights = _tempered(self.log_likelihood(star, model) + self.log_prior(latent, model), 60.0)
+        log_weight = self.log_likelihood(star, model) + self.log_prior(latent, model)
+        first, first_chance = latent, tempered(log_weight, 60.0)
+        chance = _covering(log_weight, latent, 60.0)
         for generation in range(generations + _MORE):
             final = generation >= generations - 1
             count = last * 2 ** (generation - generations + 1) if final else each
-            latent, log_density = _propose(latent, weights, count, draw)
+            pool = np.concatenate([latent, first])
+            chance = np.concatenate([(1 - _FIRST) * chance, _FIRST * first_chance])
+            latent, log_density = propose(pool, chance, _LEAST, count, draw)
             model = self.model(latent, star.b_deg)
             likelihood = self.log_likelihood(star, model)
             log_weight = self.log_prior(latent, model) + likelihood - log_density
-            weights = _normal(log_weight)
+            weights = normal(log_weight)
             if final and effective(weights) >= _ENOUGH:
                 break
-            if generation < generations + _MORE - 1:
-                weights = _tempered(log_weight, 150.0)
+            chance = _covering(log_weight, latent, 150.0)
         return np.stack([model.teff, model.logg, model.feh, likelihood], axis=1), weights
 
     def _start(self, star: Star) -> Floats:
@@ -278,24 +283,17 @@ class Sampler:
         has[0] = False
         colour = self._bank.magnitudes - self._bank.magnitudes[:, :1]
         pull = (colour[:, has] - (star.magnitudes - star.magnitudes[0])[has]) / (star.errors[has] + 0.01)
-        found = np.argpartition((pull**2).sum(axis=1), _NEAREST)[:_NEAREST]
+        away = (pull**2).sum(axis=1)
+        # Half of them at the right luminosity, too: each is moved to where it is as bright as the star.
+        moved = 10 ** (0.2 * (self._bank.magnitudes[:, 0] - star.magnitudes[0]))
+        pull = (star.parallax - 1000 / self._bank.distance * moved) / (
+            star.parallax_error + 0.02 * abs(star.parallax)
+        )
+        near = (np.argpartition(d, _NEAREST // 2)[: _NEAREST // 2] for d in (away, away + pull**2))
+        found = np.unique(np.concatenate([*near]))
         latent = self._bank_latent[found].copy()
         latent[:, -1] = star.magnitudes[0]
         return latent
-
-
-def effective(weights: Floats) -> float:
-    """Return the effective number of weighted samples."""
-    return float(1.0 / (weights**2).sum())
-
-
-def weighted_median(values: Floats, weights: Floats) -> Floats:
-    """Return the median of every column of `values`, (n, k)."""
-    out = np.empty(values.shape[1])
-    for j, column in enumerate(values.T):
-        order = np.argsort(column)
-        out[j] = column[order][np.searchsorted(np.cumsum(weights[order]), 0.5)]
-    return out
 
 
 def _log_gspphot(star: Star, model: Model) -> Floats:
@@ -313,44 +311,17 @@ def _log_gspphot(star: Star, model: Model) -> Floats:
     return np.asarray(total - 0.5 * (pull / own) ** 2)
 
 
-def _propose(latent: Floats, weights: Floats, count: int, draw: np.random.Generator) -> tuple[Floats, Floats]:
-    """Draw from a mixture of Student-t kernels with local covariances; return draws and their log density."""
-    sample = latent[draw.choice(len(latent), 8 * _KERNELS, p=weights)]
-    centres = sample[:_KERNELS]
-    size = np.maximum(sample.std(axis=0), _LEAST)
-    away = (((centres[:, None] - sample[None]) / size) ** 2).sum(axis=2)
-    near = np.argpartition(away, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
-    around = sample[near] - sample[near].mean(axis=1, keepdims=True)
-    spread = np.einsum("kni,knj->kij", around, around) / _NEIGHBOURS + np.diag(_LEAST**2)
-    root = np.linalg.cholesky(spread)
-    own = draw.integers(0, _KERNELS, count)
-    tail = np.sqrt(_NU / draw.chisquare(_NU, count))
-    step = draw.standard_normal((count, len(LATENT))) * tail[:, None]
-    found = centres[own] + np.einsum("nij,nj->ni", root[own], step)
-    inverse = np.linalg.inv(root)
-    log_volume = np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1)
-    density = np.zeros(count)
-    for centre, whitener, volume in zip(centres, inverse, log_volume, strict=True):
-        square = (((found - centre) @ whitener.T) ** 2).sum(axis=1)
-        density += np.exp(volume - 0.5 * (_NU + len(LATENT)) * np.log1p(square / _NU))
-    return found, np.log(density)
+def _covering(log_weight: Floats, latent: Floats, least: float) -> Floats:
+    """Return how often each sample is to be a kernel: as the tempered weights, but two fifths for all kinds alike.
 
-
-def _normal(log_weight: Floats) -> Floats:
-    weights = np.exp(log_weight - log_weight.max())
-    return np.asarray(weights / weights.sum())
-
-
-def _tempered(log_weight: Floats, least: float) -> Floats:
-    """Return weights raised to the largest power (at most 1) that leaves `least` effective samples."""
-    finite = np.where(np.isfinite(log_weight), log_weight, -1e30)
-    power = 1.0
-    for _ in range(40):
-        weights = _normal(power * finite)
-        if effective(weights) >= least:
-            break
-        power *= 0.75
-    return weights
+    Stars of one light and of two, by mass ratio, are modes far apart, of which narrow ones are easily lost.
+    """
+    kind = np.searchsorted(_KINDS, latent[:, LATENT.index("companion")])
+    chance = 0.6 * tempered(log_weight, least)
+    present = [k for k in np.unique(kind) if np.isfinite(log_weight[kind == k]).sum() > NEIGHBOURS]
+    for k in present:
+        chance[kind == k] += 0.4 / len(present) * tempered(log_weight[kind == k], least / 4)
+    return chance / chance.sum()
 
 
 def _edges(nodes: Floats) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,14 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from sky_data import Sky
+from sky_data import LABELS, Sky
 
 from stellarml.config import Split, load_config
 from stellarml.parts import CALIBRATION, TRAIN, VALIDATION
+from stellarml.predictor import Predictor
 from stellarml.training import train
 
 TRAINED, VALIDATED, CALIBRATED, TESTED = 200_000, 20_000, 60_000, 1_000_000
 CELL_STARS = 5000
+GIANT_LOGG = 3.5
+FEH_EDGES = (-9.0, -2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 1.0)
 THREADS = int(os.environ.get("BENCH_THREADS", "2"))
 SPLIT = Split(salt="bench", validation=0.1, calibration=0.1, test=0.1)
 Rows = npt.NDArray[np.integer]
@@ -79,6 +83,39 @@ def summary(
         "mae": float(np.average(np.abs(error), weights=w)),
         "std": float(np.sqrt(np.average((error - mean) ** 2, weights=w))),
     }
+
+
+def predictions(predictor: Predictor, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return the labels of stars, (n, 3)."""
+    found = predictor.label(features)
+    return np.stack([found[name] for name in LABELS], axis=1).astype(np.float64)
+
+
+def cells_of(
+    truth: npt.NDArray[np.float64], predicted_feh: npt.NDArray[np.float64], g: npt.NDArray[np.float64]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return which stars are dwarfs, giants, bright, faint, and metal-poor by truth and by prediction."""
+    giant = truth[:, 1] < GIANT_LOGG
+    cells = {"all": np.ones(len(g), bool), "dwarfs": ~giant, "giants": giant}
+    cells |= {"G < 13": g < 13, "G 13 to 15": (g >= 13) & (g < 15), "G > 15": g >= 15}
+    for by, feh in (("true", truth[:, 2]), ("predicted", predicted_feh)):
+        for low, high in pairwise(FEH_EDGES):
+            cells[f"{by} [Fe/H] {low:g} to {high:g}"] = (feh >= low) & (feh < high)
+    return cells
+
+
+def mae_in(
+    chosen: npt.NDArray[np.bool_],
+    truth: npt.NDArray[np.float64],
+    predicted: dict[str, npt.NDArray[np.float64]],
+) -> Found:
+    """Mean absolute errors of every estimate of some stars, and how many these are; of fewer than 20 none."""
+    told: Found = {"n": int(chosen.sum())}
+    if told["n"] >= 20:
+        for title, found in predicted.items():
+            mae = np.abs(found - truth)[chosen].mean(axis=0)
+            told[title] = dict(zip(LABELS, mae.tolist(), strict=True))
+    return told
 
 
 def metal_poor(

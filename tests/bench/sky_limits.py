@@ -15,10 +15,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from posterior import Sampler, effective, likelihood_of_truth, star_of, weighted_median
+from importance import effective, weighted_median
+from posterior import Sampler, likelihood_of_truth, star_of
 from scipy.stats import kstest
 from sky_data import LABELS, Sky, Stars
-from sky_fits import CALIBRATED, TRAINED, VALIDATED, Found, Rows, fit, places, summary, tested
+from sky_fits import (
+    CALIBRATED,
+    TRAINED,
+    VALIDATED,
+    Found,
+    Rows,
+    cells_of,
+    fit,
+    mae_in,
+    places,
+    predictions,
+    summary,
+    tested,
+)
 
 from stellarml.model import load_bundle
 from stellarml.parts import CALIBRATION, TRAIN, VALIDATION
@@ -55,10 +69,15 @@ def limit_part(sky: Sky, folder: Path, preset: str) -> Found:
     }
     test = sky.labelled.take(tested(50_000))
     told: Found = {}
-    for kind, bundle in bundles.items():
-        found = Predictor(load_bundle(bundle)).label(test.features)
+    predicted = {
+        k: predictions(Predictor(load_bundle(bundle)), test.features) for k, bundle in bundles.items()
+    }
+    for kind, found in predicted.items():
         for j, name in enumerate(LABELS):
-            told[f"{kind} {name}"] = summary(found[name].astype(np.float64) - test.truth[:, j])
+            told[f"{kind} {name}"] = summary((found - test.truth)[:, j])
+    g = test.more["phot_g_mean_mag"].to_numpy()
+    cells = cells_of(test.truth, predicted["200,000 labels"][:, 2], g)
+    told["MAE in cells"] = {cell: mae_in(chosen, test.truth, predicted) for cell, chosen in cells.items()}
     # Stars of neither training nor calibration. More labels mean more stars with two, which tell the labels' errors.
     later = sky.labelled.take(places(1_000_000)[0][-1] + 1 + np.arange(200_000))
     told["intervals of true parameters, 1,000,000 labels"] = truths_held(bundles["1,000,000 labels"], later)
@@ -137,7 +156,7 @@ def posterior_part(sky: Sky, folder: Path, preset: str) -> Found:
         sys.stderr.write(f"posterior: {first + len(found)}/{len(stars)}\n")
     parts = [dict(np.load(path)) for path in sorted(kept.glob("*.npz"))]
     found = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-    return told_of_posteriors(sky, folder, found, rows, stars)
+    return told_of_posteriors(sky, folder, preset, found, rows, stars)
 
 
 def raw_stars(sky: Sky, folder: Path) -> tuple[pd.DataFrame, Rows]:
@@ -175,7 +194,7 @@ def posterior_of(samplers: dict[str, Sampler], row: pd.Series, n: int) -> dict[s
         "again": np.full(3, np.nan),
     }
     if n % 10 == 0:
-        told["again"] = weighted_median(*_first(samplers[field.name].posterior(star, n + 10**6, last=16_000)))
+        told["again"] = weighted_median(*_first(samplers[field.name].posterior(star, n + 10**6, last=32_000)))
     return told
 
 
@@ -183,7 +202,9 @@ def _first(sampled: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]) -> 
     return sampled[0][:, :3], sampled[1]
 
 
-def told_of_posteriors(sky: Sky, folder: Path, found: Found, rows: Rows, stars: pd.DataFrame) -> Found:
+def told_of_posteriors(
+    sky: Sky, folder: Path, preset: str, found: Found, rows: Rows, stars: pd.DataFrame
+) -> Found:
     """Errors of posterior medians and of networks on the same stars, and what certifies the former."""
     count = len(found["effective"])
     truth, features = sky.labelled.truth[rows[:count]], sky.labelled.features[rows[:count]]
@@ -197,24 +218,14 @@ def told_of_posteriors(sky: Sky, folder: Path, found: Found, rows: Rows, stars: 
     }
     again = np.isfinite(found["again"][:, 0])
     shift = np.abs(found["again"] - found["median"])[again].mean(axis=0)
-    bundles = {"main": "200,000 labels", "million": "1,000,000 labels", "limit": "noiseless"}
-    giant = truth[:, 1] < 3.5
+    told["mean shift with twice the samples"] = dict(zip(LABELS, shift.tolist(), strict=True))
+    bundles = {"200,000 labels": fit(sky, folder, "bundle-main", preset, *places())}
+    for bundle, title in (("million", "1,000,000 labels"), ("limit", "noiseless")):
+        if (folder / f"bundle-{bundle}" / "bundle.json").exists():
+            bundles[title] = folder / f"bundle-{bundle}"
+    predicted = {"posterior": found["median"]}
+    predicted |= {k: predictions(Predictor(load_bundle(bundle)), features) for k, bundle in bundles.items()}
     g = stars["phot_g_mean_mag"].to_numpy()[:count]
-    cells = {
-        "all": np.ones(count, bool), "dwarfs": ~giant, "giants": giant, "G < 13": g < 13,
-        "13 < G < 15": (g >= 13) & (g < 15), "G > 15": g >= 15, "[Fe/H] < -1": truth[:, 2] < -1,
-    }  # fmt: skip
-    for j, name in enumerate(LABELS):
-        told[f"{name}: mean shift with twice the samples"] = float(shift[j])
-        for cell, chosen in cells.items():
-            row = {"n": int(chosen.sum()), "posterior": _mae(found["median"][chosen, j] - truth[chosen, j])}
-            for bundle, title in bundles.items():
-                if (folder / f"bundle-{bundle}" / "bundle.json").exists():
-                    value = Predictor(load_bundle(folder / f"bundle-{bundle}")).label(features)[name]
-                    row[title] = _mae(value.astype(np.float64)[chosen] - truth[chosen, j])
-            told[f"{name}: MAE, {cell}"] = row
+    cells = cells_of(truth, predicted["200,000 labels"][:, 2], g)
+    told["MAE in cells"] = {cell: mae_in(chosen, truth, predicted) for cell, chosen in cells.items()}
     return told
-
-
-def _mae(error: npt.NDArray[np.float64]) -> float:
-    return float(np.abs(error).mean())
