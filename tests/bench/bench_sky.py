@@ -33,6 +33,7 @@ from sky_fits import Found, Rows, auroc, by_cells, fit, metal_poor, places, shar
 from sky_learners import learners_part
 from sky_limits import blocks_part, limit_part, posterior_part, zero_points_part
 
+from stellarml.fingerprint import code_identity
 from stellarml.flags import QualityFlag
 from stellarml.model import load_bundle
 from stellarml.predictor import Predictor
@@ -63,7 +64,12 @@ def main() -> None:
         if not path.exists():
             started = perf_counter()
             told = PARTS[name](sky, folder, options.preset)
-            path.write_text(json.dumps({**told, "seconds": perf_counter() - started}, indent=1))
+            told |= {"code": code_identity()["digest"], "seconds": perf_counter() - started}
+            path.write_text(json.dumps(told, indent=1))
+        elif json.loads(path.read_text()).get("code") != code_identity()["digest"]:
+            sys.stderr.write(
+                f"{path.name} was made by other code; remove it, and its bundles, to have it anew\n"
+            )
         sys.stdout.write(f"\n{name}: {path.read_text()}\n")
         sys.stdout.flush()
 
