@@ -118,7 +118,7 @@ class Train(Section):
     """Which network is fitted, and how long."""
 
     preset: Literal["paper", "small", "default"]
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
     max_epochs: Annotated[int, Field(ge=0)]
     max_rows: Annotated[int, Field(ge=0)]
     threads: Annotated[int, Field(ge=0)]

@@ -15,7 +15,7 @@ from stellarml.novelty import Novelty, NoveltyMaps, fit_novelty, novelty_scores,
 from stellarml.parts import CALIBRATION, TEST, TRAIN, VALIDATION
 from stellarml.shift import weights_of
 from stellarml.training_table import Stars
-from stellarml.truth_intervals import TruthTable, fit_truth
+from stellarml.truth_intervals import MIN_ROWS, TruthTable, fit_truth
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,19 @@ def learn_from_held_out(
     scores = novelty_scores(maps, novelty, inputs[CALIBRATION] @ maps.linear, rows[CALIBRATION].prediction)
     truth = _fit_truth(names, calibration, stars, rows[CALIBRATION])
     return HeldOut(calibration, truth, with_limits(novelty, scores), maps)
+
+
+def untold_truths(held_out: HeldOut, calibration: Stars, names: tuple[str, ...]) -> list[str]:
+    """Return warnings of labels whose stated errors made no intervals of true parameters although there are enough."""
+    told = {table.label for table in held_out.truth}
+    stating = np.isfinite(calibration.labels) & (calibration.label_errors > 0)
+    enough = stating.sum(axis=0) >= MIN_ROWS
+    return [
+        f"{name}: the stated errors are larger than what lies between labels and predictions, so they cannot be true: "
+        "there will be no intervals of true parameters (look at the unit of the error column)"
+        for name, stated in zip(names, enough, strict=True)
+        if stated and name not in told
+    ]
 
 
 def _fit_truth(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
+import shutil
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,79 +16,19 @@ from stellarml.config import Config
 from stellarml.errors import InputError, UserError
 from stellarml.feature_file import load_feature_file
 from stellarml.fingerprint import file_fingerprint
-from stellarml.hats_layout import is_catalogue
-from stellarml.hats_reading import open_catalogue
 from stellarml.model import load_bundle, pack_bundle
 from stellarml.schema import arrow_schema, label_columns
 from stellarml.single_file import Format, write_file
 from stellarml.split import split_column
-from stellarml.storage import literal, storage_errors
+from stellarml.storage import storage_errors
+from stellarml.table_reading import check_ids, check_labels, check_units, read_table
 from stellarml.weights import is_plain
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 _FORMATS: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".fits": "fits", ".vot": "votable"}
-_TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-_ASTRONOMY = {".fits": "fits", ".fit": "fits", ".vot": "votable", ".xml": "votable", ".ecsv": "ascii.ecsv"}
-
-
-def read_table(spark: SparkSession, path: Path) -> DataFrame:
-    """Read a table by its suffix: Parquet (file or folder), HATS catalogue, CSV, TSV, FITS, VOTable or ECSV.
-
-    Raises
-    ------
-    InputError
-        If it is missing, damaged, or of another format.
-    """
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    if path.is_dir() and is_catalogue(path):
-        leaves = [literal(file) for leaf in open_catalogue(path).leaves for file in leaf.paths]
-        return _spark_read(path, lambda: spark.read.parquet(*leaves))
-    if path.is_dir() or suffix == ".parquet":
-        return _spark_read(path, lambda: spark.read.parquet(literal(path)))
-    if suffix in _TEXT:
-        delimiter = "\t" if ".tsv" in suffix else ","
-        reader = spark.read.option("header", "true").option("inferSchema", "true").option("nanValue", "nan")
-        return _empty_as_numbers(
-            _spark_read(path, lambda: reader.option("sep", delimiter).csv(literal(path)))
-        )
-    if suffix in _ASTRONOMY:
-        return spark.createDataFrame(_read_astropy(path, _ASTRONOMY[suffix]))
-    known = ", ".join((".parquet", *_TEXT, *_ASTRONOMY))
-    raise InputError(f"{path}: unknown format '{suffix}'; expected one of {known}")
-
-
-def _empty_as_numbers(frame: DataFrame) -> DataFrame:
-    """Take columns of text without any value, as Spark reads them, for missing numbers."""
-    from pyspark.sql import functions as sf
-
-    words = [name for name, kind in frame.dtypes if kind == "string"]
-    row = frame.agg(*(sf.count(sf.col(f"`{name}`")) for name in words)).first() if words else None
-    empty = [name for name, count in zip(words, row or (), strict=True) if count == 0]
-    return frame.withColumns({name: sf.lit(None).cast("double") for name in empty}) if empty else frame
-
-
-def _spark_read(path: Path, read: Callable[[], DataFrame]) -> DataFrame:
-    from pyspark.errors import PySparkException
-
-    try:
-        return read()
-    except PySparkException as error:
-        raise InputError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from None
-
-
-def _read_astropy(path: Path, kind: str) -> Any:
-    from astropy.table import Table
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return Table.read(path, format=kind).to_pandas()
-        except Exception as error:
-            raise InputError(f"{path}: is not a readable {kind} file ({error})") from None
+_ID = "__id"  # inside Spark, which would take a dot in a name for a field
 
 
 def train_on_table(
@@ -101,7 +41,8 @@ def train_on_table(
 ) -> Path:
     """Train on the labelled rows of `table`; write the bundle to the folder `out` and return it.
 
-    Rows without any label are taken for a sample of the stars that are to be labelled.
+    Rows without any label are taken for a sample of the stars that are to be labelled. A training that was killed goes
+    on from what a hidden folder beside `out` keeps.
 
     Raises
     ------
@@ -126,8 +67,13 @@ def train_on_table(
         raise UserError(f"{out.parent}: cannot be written to. Choose another --out.")
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not empty. Choose a new folder for the model.")
-    frame = read_table(spark, table)
+    frame = read_table(spark, table, spec.id)
     check_features(frame, spec)
+    check_units(frame, spec, labels=True)
+    check_labels(frame, spec)
+    check_ids(frame, spec.id)
+    if "split" in frame.columns:
+        progress("warning: the table's own column 'split' is not used; stars are split by a hash of their id")
     columns = [
         sf.col(f"`{spec.id}`"),
         *feature_columns(spec, frame.columns),
@@ -138,7 +84,8 @@ def train_on_table(
     provenance = {"table": file_fingerprint(table)} if table.is_file() else {"table": str(table)}
     labels = [pc.is_finite(pc.fill_null(rows[name], float("nan"))) for name in spec.label_names]
     labelled = reduce(pc.or_, labels)
-    return train(
+    checkpoints = out.parent / f".{out.name}-checkpoints"
+    bundle = train(
         rows.filter(labelled),
         spec,
         config.train,
@@ -147,9 +94,12 @@ def train_on_table(
         model_id=out.name,
         provenance=provenance,
         progress=progress,
+        checkpoints=checkpoints,
         target=rows.filter(pc.invert(labelled)),
         logs=out.parent / f"{out.name}-logs" if config.train.tensorboard else None,
     )
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return bundle
 
 
 def label_table(spark: SparkSession, config: Config, table: Path, model: Path, out: Path) -> int:
@@ -167,31 +117,35 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     from stellarml.features import check_features, feature_columns
     from stellarml.inference import REDDENING, label_frame
 
-    if out.suffix not in _FORMATS:
+    kind = _FORMATS.get(out.suffix.lower())
+    if kind is None:
         raise UserError(f"{out}: unknown format '{out.suffix}'; expected one of {', '.join(_FORMATS)}")
     if out.is_dir() or out.resolve().is_relative_to(table.resolve()):
         what = "a folder" if out.is_dir() else "the table that is to be labelled, or inside it"
         raise UserError(f"{out}: is {what}; --out names a file to write.")
     manifest = load_bundle(model).manifest
     spec = manifest.features
-    frame = read_table(spark, table)
+    frame = read_table(spark, table, spec.id)
     check_features(frame, spec)
+    check_units(frame, spec)
     known = {name.lower() for name in frame.columns}
     if spec.id.lower() not in known:
         raise InputError(f"{table}: has no column '{spec.id}', the id that the model's feature file names")
+    check_ids(frame, spec.id)
     blob, sha256 = pack_bundle(model)
     names = [f.name for f in spec.features]
     passed = [sf.col(REDDENING).alias(REDDENING)] if REDDENING in known - set(names) else []
-    inputs = frame.select(sf.col(f"`{spec.id}`"), *passed, *feature_columns(spec, frame.columns))
+    inputs = frame.select(sf.col(f"`{spec.id}`").alias(_ID), *passed, *feature_columns(spec, frame.columns))
     labelled = label_frame(
         inputs,
         spark.sparkContext.broadcast(blob),
         sha256,
-        id_column=spec.id,
+        id_column=_ID,
         label_names=spec.label_names,
         level=config.label.level,
         truth=config.label.truth_intervals,
     ).toArrow()
+    labelled = labelled.rename_columns([spec.id, *labelled.column_names[1:]])
     units = [(label.name, label.unit) for label in manifest.labels]
     described = arrow_schema(label_columns(units, config.label.truth_intervals))
     schema = pa.schema(
@@ -201,4 +155,4 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
         ]
     )
     labelled = pa.Table.from_arrays(labelled.columns, schema=schema)
-    return write_file([labelled], schema, out, _FORMATS[out.suffix], config.tiles)
+    return write_file([labelled], schema, out, kind, config.tiles)

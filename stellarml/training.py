@@ -27,11 +27,11 @@ from stellarml.folding import Folded, fold
 from stellarml.forward import Forward
 from stellarml.gaps import column_groups, with_gaps
 from stellarml.graph import Head
-from stellarml.held_out import learn_from_held_out
+from stellarml.held_out import learn_from_held_out, untold_truths
 from stellarml.model import FORMAT, FORMAT_VERSION, Bundle, Manifest, save_bundle
 from stellarml.model_card import CARD, model_card
 from stellarml.network import Epoch, Fitted, OnEpoch, Part, Physical, Trainer, keras, scalars_to
-from stellarml.parts import PARTS, TEST, TRAIN, VALIDATION
+from stellarml.parts import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
 from stellarml.predictor import Predictor
 from stellarml.presets import PRESETS, Preset
 from stellarml.scaling import (
@@ -156,6 +156,9 @@ def train(
     if unlabelled is not None:
         wanted = design(unlabelled, prepared.scaler, prepared.maps.gaussian)
     held_out = learn_from_held_out(forward, prepared.stars, prepared.inputs, names, wanted)
+    for warning in untold_truths(held_out, prepared.stars[CALIBRATION], names):
+        progress(f"warning: {warning}")
+        warnings.append(warning)
     files = [_file_name(n, t, names) for n, t in enumerate(trained)]
     train_stars = prepared.stars[TRAIN]
     record: dict[str, Any] = {

@@ -19,6 +19,8 @@ from stellarml.parts import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
 MIN_ROWS = {TRAIN: 100, VALIDATION: 10, CALIBRATION: 20}
 LEAST_TARGET = 500  # rows without labels: fewer cannot say what the stars to be labelled are like
 REDDENING = "ebmv_sfd"
+SENTINEL_STARS = 5  # share one value
+SENTINEL_RANGES = 3.0  # that is so many times the others' range away from their middle
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,9 @@ def read_stars(table: pa.Table, features: FeatureFile, max_rows: int, salt: str)
     )
     stars = stars.take(_stable_order(stars))
     stars = _with_pairs(stars)
-    raise_gathered(TrainingError, "training table", _problems(stars, features))
     if max_rows:
         stars = _first_by_hash(stars, max_rows, salt)
+    raise_gathered(TrainingError, "training table", _problems(stars, features))
     return stars
 
 
@@ -140,6 +142,11 @@ def warnings_of(stars: Stars, features: FeatureFile) -> list[str]:
             warnings.append(
                 f"feature '{name}' is {finite[0]:g} in every training star: nothing to learn from it"
             )
+        warnings += [
+            f"feature '{name}' is {value:g} in {count} training stars, far from all others: if that means missing, "
+            "say so in [null_when] of the feature file"
+            for value, count in _sentinels(finite)
+        ]
     if not (stars.part == TEST).any():
         warnings.append("no test rows: the model's errors are not measured")
     return warnings
@@ -216,6 +223,11 @@ def _problems(stars: Stars, features: FeatureFile) -> list[str]:
         values = stars.labels[known & (stars.part == TRAIN), j]
         if len(values) > 1 and np.ptp(values) <= 1e-6 * max(1.0, abs(float(values[0]))):
             problems.append(f"label '{name}' is {values[0]:g} for every training star: nothing to learn")
+        problems += [
+            f"label '{name}' is {value:g} for {count} stars, far from all others: if that means unknown, say so in "
+            "[null_when] of the feature file"
+            for value, count in _sentinels(stars.labels[known, j])
+        ]
     train = stars.features[stars.part == TRAIN]
     if len(train) and not np.isfinite(train).any():
         problems.append(
@@ -223,6 +235,19 @@ def _problems(stars: Stars, features: FeatureFile) -> list[str]:
             "expressions against the table's columns"
         )
     return problems
+
+
+def _sentinels(values: NDArray[Any]) -> list[tuple[float, int]]:
+    """Return the least and the largest value, with their counts, if several stars share it far from all others."""
+    found = []
+    for value in {float(values.min()), float(values.max())} if len(values) else ():
+        others = values[values != value]
+        count = len(values) - len(others)
+        if count >= SENTINEL_STARS and len(others) > count:
+            low, middle, high = np.percentile(others, [1, 50, 99])
+            if high > low and abs(value - middle) > SENTINEL_RANGES * (high - low):
+                found.append((value, count))
+    return sorted(found)
 
 
 def _first_by_hash(stars: Stars, max_rows: int, salt: str) -> Stars:

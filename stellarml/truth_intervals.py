@@ -25,6 +25,7 @@ from stellarml.layers import Section
 
 MIN_ROWS = 500
 MAX_BINS = (4, 5)  # of the predicted label, and of the width within each
+IMPOSSIBLE = 1.5  # usual errors of labels, in units of the usual half-width that holds 68 % of the labels
 WIDTH_FLOOR = 0.3  # a truth's interval is not narrower than this share of the label's
 ALIKE = 0.15  # of the factors' logarithms: how far cells scatter about all stars (0.1 where residuals tell it well)
 _SCALES = np.geomspace(0.02, 30.0, 60)
@@ -82,7 +83,7 @@ def fit_truth(
     *,
     quantiles: bool = True,
 ) -> TruthTable | None:
-    """Fit one label's table to calibration rows; None if too few of them state an error.
+    """Fit one label's table to calibration rows; None if too few state an error, or errors that cannot be true.
 
     Parameters
     ----------
@@ -125,6 +126,8 @@ def fit_truth(
         cells = split_into_cells(prediction, mean, MAX_BINS, MIN_ROWS)
         noise = _likely(noises, noise, found, [c for row in cells.rows for c in row])
     mean, usual, found = of(noise, each)
+    if usual > IMPOSSIBLE * np.median(widths):
+        return None
     cells = split_into_cells(prediction, mean, MAX_BINS, MIN_ROWS)
     some = slice(None, None, max(1, -(-len(truth) // _PROFILED)))
     usual_factor, _ = deconvolved(found.take(some), noise.nu)

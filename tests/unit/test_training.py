@@ -249,6 +249,11 @@ def test_limits_are_honoured(tmp_path: Path) -> None:
     assert [(n.stopped, len(n.curve.epoch)) for n in short.networks] == [("max_seconds", 1)] * 2
 
 
+def test_too_few_rows_by_max_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="the train part has 2 stars, at least 100 are needed"):
+        fit_bundle(tmp_path, stars(), TINY, max_epochs=1, max_rows=2)
+
+
 def test_max_rows_takes_nested_subsets_of_the_training_part() -> None:
     columns = stars()
     ids = [

@@ -163,6 +163,17 @@ def test_numbers_that_are_no_labels_do_not_narrow_the_intervals() -> None:
     assert (np.abs(truth - prediction) <= half).mean() == pytest.approx(0.68, abs=0.05)
 
 
+def test_stated_errors_that_cannot_be_true_make_no_intervals() -> None:
+    rng = np.random.default_rng(3)
+    n = 3000
+    truth = rng.normal(5000, 800, n)
+    prediction, label = truth + rng.normal(0, 30, n), truth + rng.normal(0, 50, n)
+    noises = plausible_noises("teff", np.empty(0), np.empty(0))
+    widths = np.full((n, 2), 58.0)
+    assert fit_truth(noises, prediction, label, np.full(n, 50.0), widths) is not None
+    assert fit_truth(noises, prediction, label, np.full(n, 1500.0), widths) is None
+
+
 def test_labels_of_other_stars_do_not_widen_the_truth() -> None:
     rng = np.random.default_rng(4)
     n = 6000
