@@ -269,7 +269,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tables", default="lamost,segue", help="also sky, for days; bench_sky.py is quicker")
+    parser.add_argument(
+        "--tables", default="lamost,segue", help="also sky, for days; bench_sky.py is quicker"
+    )
     parser.add_argument("--learners", default=",".join(("default", *LEARNERS, "paper", "GSP-Phot")))
     parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the five folds to run")
     parser.add_argument("--seeds", type=int, default=3)

@@ -126,3 +126,29 @@ def test_sentinels_among_the_labels_are_refused(labelled: Configured, spark: Any
     train_on_table(
         spark, config, tmp_path / "stars.ecsv", tmp_path / "f.toml", tmp_path / "model", lambda line: None
     )
+
+
+def test_a_training_that_was_interrupted_goes_on(labelled: Configured, spark: Any, tmp_path: Path) -> None:
+    stars().write(tmp_path / "stars.fits", format="fits")
+    (tmp_path / "f.toml").write_text(TOML)
+    config = labelled("train.preset=small", "train.max_epochs=4")
+
+    def train(name: str, stop_at: str) -> list[str]:
+        told: list[str] = []
+
+        def tell(line: str) -> None:
+            if stop_at and stop_at in line:
+                raise KeyboardInterrupt
+            told.append(line)
+
+        train_on_table(spark, config, tmp_path / "stars.fits", tmp_path / "f.toml", tmp_path / name, tell)
+        return [line for line in told if "epoch" in line]
+
+    with pytest.raises(KeyboardInterrupt):
+        train("model", "epoch 2/4")
+    assert not (tmp_path / "model").exists()
+    assert [line.split(": ")[1].split()[1] for line in train("model", "")] == ["3/4", "4/4"]
+    assert not (tmp_path / ".model-checkpoints").exists()
+    assert len(train("whole", "")) == 4
+    weights = [(tmp_path / name / "weights.npz").read_bytes() for name in ("model", "whole")]
+    assert weights[0] == weights[1]
