@@ -14,6 +14,7 @@ from stellarml.errors import InputError, raise_gathered
 from stellarml.feature_file import FeatureFile
 from stellarml.hats_layout import is_catalogue
 from stellarml.hats_reading import open_catalogue
+from stellarml.sources.columns import EXACT_IN_FLOAT64
 from stellarml.storage import literal
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ _ASTRONOMY = {
     ".xml": "votable",
     ".ecsv": "ascii.ecsv",
 }
-_EXACT_IN_FLOAT64 = 1 << 53
 
 
 def read_table(spark: SparkSession, path: Path, id_column: str = "") -> DataFrame:
@@ -198,8 +198,8 @@ def check_ids(frame: DataFrame, id_column: str) -> None:
     kind = {name.lower(): kind for name, kind in frame.dtypes}.get(id_column.lower())
     if kind not in ("double", "float"):
         return
-    limit = _EXACT_IN_FLOAT64 if kind == "double" else 1 << 24
-    row = frame.agg(sf.max(sf.abs(sf.col(f"`{id_column}`")))).first()
+    limit = EXACT_IN_FLOAT64 if kind == "double" else 1 << 24
+    row = frame.agg(sf.max(sf.nanvl(sf.abs(sf.col(f"`{id_column}`")), sf.lit(0.0)))).first()
     if row is not None and row[0] is not None and row[0] >= limit:
         raise InputError(
             f"column '{id_column}' holds ids as floating-point numbers ({kind}) up to {row[0]:.6g}, which stands for "

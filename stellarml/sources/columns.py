@@ -27,7 +27,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "boolean": pa.bool_(),
     "string": pa.string(),
 }
-_EXACT_IN_FLOAT64 = 1 << 53
+EXACT_IN_FLOAT64 = 1 << 53
 _UNIT_NAMES = {"mas/yr": "mas / yr", "arcsec/yr": "arcsec / yr"}
 
 
@@ -175,7 +175,7 @@ def convert(array: pa.Array, target: pa.DataType) -> pa.Array:
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
     if pa.types.is_floating(array.type) and pa.types.is_integer(target) and len(array):
         largest = pc.max(pc.abs(array)).as_py()
-        if largest is not None and largest > _EXACT_IN_FLOAT64:
+        if largest is not None and largest > EXACT_IN_FLOAT64:
             raise pa.ArrowInvalid(f"{largest:.0f} has lost its last digits as a floating-point number")
     if pa.types.is_string(array.type) and pa.types.is_boolean(target):
         array = pc.utf8_lower(pc.utf8_trim_whitespace(array))
