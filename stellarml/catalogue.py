@@ -21,9 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from stellarml.bundle_manifest import LabelRange
 from stellarml.config import Config, Tiles
 from stellarml.engine import RESULT_SCHEMA, collect_outcomes, guarded, outcome_batch, refuse_units
 from stellarml.errors import StellarmlError, cause_of
+from stellarml.feature_file import configured_feature_file
+from stellarml.files import literal, write_atomically
 from stellarml.fingerprint import code_identity
 from stellarml.flags import QualityFlag
 from stellarml.hats_catalogue import finish_catalogue
@@ -42,7 +45,7 @@ from stellarml.label_tiles import (
 )
 from stellarml.log import get_logger
 from stellarml.manifest import mark_path, sizes_of, stage_run, write_mark
-from stellarml.model import LabelRange, pack_bundle
+from stellarml.model import pack_bundle
 from stellarml.monitoring import Tally, prometheus_text, total
 from stellarml.ownership import RECORD
 from stellarml.registry import chosen_model
@@ -57,8 +60,8 @@ from stellarml.schema import (
     arrow_schema,
     label_columns,
 )
-from stellarml.storage import Tile, leaf_writer, literal, write_atomically
-from stellarml.training_set import feature_file
+from stellarml.storage import leaf_writer
+from stellarml.tiles import Tile
 from stellarml.versions import current_model, publish
 
 if TYPE_CHECKING:
@@ -101,7 +104,7 @@ def label_catalogue(spark: SparkSession, config: Config, *, overwrite: bool = Fa
     """
     lake = config.path(config.paths.lake)
     current_model(config)  # a damaged pointer is told before the work, not after it
-    model, manifest = chosen_model(config, feature_file(config))
+    model, manifest = chosen_model(config, configured_feature_file(config))
     out = config.path(config.paths.labels) / manifest.id
     truth = config.label.truth_intervals
     if truth:

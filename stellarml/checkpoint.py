@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.storage import replacing
+from stellarml.files import replacing
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.table import Table
 from stellarml.cli_options import ConfigFile, Overrides, Profile, configured
 
 if TYPE_CHECKING:
-    from stellarml.versions import Difference
+    from stellarml.compare import Difference
 
 
 def models(
@@ -64,9 +64,10 @@ def diff(
     overrides: Overrides = None,
 ) -> None:
     """Show how many stars moved between two labelled versions, by how much, by bin."""
+    from stellarml.compare import compare
+    from stellarml.files import write_atomically
     from stellarml.session import start_session
-    from stellarml.storage import write_atomically
-    from stellarml.versions import compare, version_named
+    from stellarml.versions import version_named
 
     settings = configured(config, profile, overrides)
     versions = version_named(settings, first), version_named(settings, second)

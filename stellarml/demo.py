@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stellarml.errors import UserError
+from stellarml.files import storage_errors, write_atomically
 from stellarml.simulate import SimulateSettings, SimulateSummary, simulate
-from stellarml.storage import storage_errors, write_atomically
 
 CONFIG = """\
 # Written by `stellarml simulate`: {stars} simulated Gaia sources, seed {seed}.

@@ -30,16 +30,9 @@ from stellarml.histograms import (
     median_and_mad,
     quantiles,
 )
+from stellarml.schema import BIN_EDGES, MAGNITUDE
 
 COLOUR = "bp_rp"
-MAGNITUDE = "phot_g_mean_mag"
-BIN_EDGES: Mapping[str, tuple[float, ...]] = {
-    "teff": (3000, 4000, 4500, 5000, 5500, 6000, 6500, 7500),
-    "logg": (-1, 1, 2, 3, 3.5, 4, 4.5, 5.5),
-    "feh": (-5, -2.5, -2, -1.5, -1, -0.5, 0, 1),
-    MAGNITUDE: (0, 12, 13, 14, 15, 16, 17, 18),
-}
-"""Bins of Table 2, half-open. In K, dex, dex and mag."""
 DENSITY_BINS = 160
 BAND_BINS = 40
 QUARTILE_IN_SIGMA = 0.6745

@@ -11,13 +11,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from stellarml.bundle_manifest import MANIFEST
 from stellarml.config import Config
+from stellarml.feature_file import configured_feature_file
 from stellarml.fingerprint import code_identity, digest
 from stellarml.log import get_logger
 from stellarml.manifest import read_record, stage_run
-from stellarml.model import MANIFEST, load_bundle
+from stellarml.model import load_bundle
 from stellarml.ownership import WORK
-from stellarml.training_set import feature_file, read_target, read_training
+from stellarml.read_lake import load_target, load_training_set
 
 _DIGITS = 10
 
@@ -33,7 +35,7 @@ def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
     from stellarml.training import train
 
     lake, models = config.path(config.paths.lake), config.path(config.paths.models)
-    features = feature_file(config)
+    features = configured_feature_file(config)
     training = read_record(lake / "training")
     relevant = {
         "train": config.train.model_dump(exclude={"threads", "tensorboard"}),
@@ -50,7 +52,7 @@ def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
         log = get_logger()
         work, checkpoints = out / WORK, out / "_checkpoints"
         shutil.rmtree(work, ignore_errors=True)
-        table = read_training(lake / "training")
+        table = load_training_set(lake / "training")
         fresh = train(
             table,
             features,
@@ -65,7 +67,7 @@ def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
             },
             progress=lambda line: log.info(line, stage="train"),
             checkpoints=checkpoints,
-            target=read_target(lake / "training"),
+            target=load_target(lake / "training"),
             logs=out / "logs" if config.train.tensorboard else None,
         )
         for path in sorted(fresh.iterdir(), key=lambda p: p.name == MANIFEST):

@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.config import Tiles
+from stellarml.files import storage_errors
 from stellarml.schema import HEALPIX_COLUMN
-from stellarml.storage import HEALPIX_ORDER, Tile, choose_tiles, sort_rows, storage_errors, write_parquet
+from stellarml.storage import sort_rows, write_parquet
+from stellarml.tiles import HEALPIX_ORDER, Tile, choose_tiles
 
 
 def finish_catalogue(

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.errors import InputError
-from stellarml.storage import HEALPIX_ORDER, Tile
+from stellarml.tiles import HEALPIX_ORDER, Tile
 
 PROPERTIES = ("hats.properties", "properties")
 COLLECTION = "collection.properties"

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from stellarml import sky
 from stellarml.errors import InputError, did_you_mean
+from stellarml.files import literal
 from stellarml.hats_layout import (
     Properties,
     catalogue_properties,
@@ -23,7 +25,10 @@ from stellarml.hats_layout import (
 from stellarml.leaf_rows import Leaf, LeafFormat, Ranges, read_leaf, row_groups_in
 from stellarml.log import get_logger
 from stellarml.schema import HEALPIX_COLUMN
-from stellarml.storage import HEALPIX_ORDER, Tile
+from stellarml.tiles import HEALPIX_ORDER, Tile
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 __all__ = ["Catalogue", "Leaf", "LeafFormat", "Margin", "open_catalogue", "read_ranges", "row_groups_in"]
 
@@ -258,3 +263,8 @@ def read_ranges(
     wanted = pa.schema([schema.field(n) for n in names])
     parts = [read_leaf(leaf, ranges, wanted, cached=cached) for leaf in leaves_in(leaves, ranges)]
     return pa.concat_tables([wanted.empty_table(), *parts])
+
+
+def read_leaves(spark: SparkSession, root: Path) -> DataFrame:
+    """Read the leaves of a HATS catalogue as a DataFrame, one partition a leaf."""
+    return spark.read.option("recursiveFileLookup", "true").parquet(literal(root / "dataset"))

@@ -29,15 +29,16 @@ from stellarml.ownership import WORK
 from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.selection import chosen_cuts, cut_flow, merge_counts, repair_and_cut, sentinels
 from stellarml.sources.columns import Header, ddl, resolve
-from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor
+from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor, position_columns
 from stellarml.sources.files import SourceFile, find_files
 from stellarml.sources.shards import (
     FILE,
     LINE,
+    PIXEL_FOLDER,
+    SOURCE_ID_PIXEL_SHIFT,
     ReadTask,
     TileTask,
     overlapping,
-    position_columns,
     read_file,
     read_histograms,
     read_summary,
@@ -47,14 +48,11 @@ from stellarml.sources.shards import (
 )
 from stellarml.sources.tables import read_table_header
 from stellarml.sources.text import guess_types, read_header
-from stellarml.storage import HEALPIX_ORDER, Tile, choose_tiles
+from stellarml.tiles import HEALPIX_ORDER, Tile, choose_tiles
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-SOURCE_ID_PIXEL_ORDER = 5
-SOURCE_ID_PIXEL_SHIFT = 49
-PIXEL_FOLDER = "pixel_5"
 _Plan = tuple[str, tuple[tuple[int, int], ...], tuple[Path, ...], int]
 
 

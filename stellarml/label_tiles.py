@@ -23,11 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.errors import InputError, UserError
+from stellarml.files import storage_errors
 from stellarml.fingerprint import digest, file_fingerprint
 from stellarml.hats_layout import PARTITION_LIST, parquet_metadata, partition_list, raw_schema
 from stellarml.manifest import mark_path, read_record
 from stellarml.ownership import WORK
-from stellarml.storage import Tile, storage_errors
+from stellarml.tiles import Tile
 
 _THREADS = 8
 _MARK = re.compile(r"Norder=(\d+)_Npix=(\d+)")

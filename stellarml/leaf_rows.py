@@ -21,7 +21,7 @@ from stellarml import sky
 from stellarml.errors import InputError
 from stellarml.leaf_cache import COLUMNS, FileKey, Name, file_key, footer
 from stellarml.schema import HEALPIX_COLUMN
-from stellarml.storage import HEALPIX_ORDER, Tile
+from stellarml.tiles import HEALPIX_ORDER, Tile
 
 _MOST_SLICES = 8
 _NUDGE_ARCSEC = 1e-3

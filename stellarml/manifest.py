@@ -21,6 +21,7 @@ from typing import Any
 
 from stellarml.config import Config
 from stellarml.errors import InputError, OutputBusyError, StaleOutputError
+from stellarml.files import storage_errors, write_atomically
 from stellarml.fingerprint import code_identity, digest, file_fingerprint, origin_of, package_versions
 from stellarml.memory import PeakMemory
 from stellarml.ownership import (
@@ -35,7 +36,6 @@ from stellarml.ownership import (
     refuse_inputs_inside,
     refuse_other_stage,
 )
-from stellarml.storage import storage_errors, write_atomically
 
 
 @dataclass

@@ -21,13 +21,15 @@ from stellarml import sky
 from stellarml.config import Config
 from stellarml.engine import Unit, run_units
 from stellarml.errors import InputError, UserError
+from stellarml.files import write_atomically
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_layout import COLLECTION, find_catalogue, raw_schema
 from stellarml.hats_reading import Catalogue, open_catalogue, read_ranges
 from stellarml.manifest import StageRun, stage_run
 from stellarml.margin import without
-from stellarml.storage import HEALPIX_ORDER, Tile, write_atomically, write_parquet
+from stellarml.storage import write_parquet
 from stellarml.tile_border import near_border
+from stellarml.tiles import HEALPIX_ORDER, Tile
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

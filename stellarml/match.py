@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stellarml.config import Config, Tiles
 from stellarml.crossmatch.output import Join, Layout, Mode, layout, table_of
-from stellarml.crossmatch.plan import MatchPlan, plan_match
+from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
 from stellarml.crossmatch.rows import match_settings
 from stellarml.crossmatch.sides import side_of
-from stellarml.crossmatch.stage import no_overlap
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
 from stellarml.crossmatch.tiles import match_rows
 from stellarml.engine import Unit, run_units

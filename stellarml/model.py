@@ -8,7 +8,6 @@ difference, when a byte, a feature or a unit is not what it was.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -17,126 +16,28 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from stellarml.calibration import Calibration
-from stellarml.errors import BundleError, InputError, StorageError, raise_gathered
+from stellarml.bundle_manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    MANIFEST,
+    WEIGHTS,
+    Manifest,
+    parse_manifest,
+    sha256_of,
+    signed,
+)
+from stellarml.errors import BundleError, StorageError, raise_gathered
 from stellarml.feature_file import FeatureFile, feature_differences
 from stellarml.folding import Folded
-from stellarml.layers import Section, problems_of
-from stellarml.novelty import Novelty, NoveltyMaps
-from stellarml.scaling import InputMaps, Scaler
-from stellarml.truth_intervals import MIN_ROWS, TruthTable
-from stellarml.weights import arrays_of, inputs_from, is_plain, novelty_from, read_arrays
+from stellarml.novelty import NoveltyMaps
+from stellarml.scaling import InputMaps
+from stellarml.weights import arrays_of, inputs_from, novelty_from, read_arrays
 
-FORMAT = "stellarml model bundle"
-FORMAT_VERSION = 3
-MANIFEST, WEIGHTS = "bundle.json", "weights.npz"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # time stamp of every archive member: same model, same bytes
-
-
-class LabelRange(Section):
-    """One label among the training stars; `low`, `high` are the 0.1 and 99.9 percentiles."""
-
-    name: str
-    unit: str
-    mean: float
-    std: float
-    median: float
-    low: float
-    high: float
-    rows: int
-
-
-class Curve(Section):
-    """Training curve of one network; losses in the phase's own units, val_mae in standard deviations."""
-
-    epoch: tuple[int, ...]
-    phase: tuple[str, ...]
-    loss: tuple[float, ...]
-    val_loss: tuple[float, ...]
-    val_mae: tuple[float, ...]
-
-
-class Network(Section):
-    """One network: `outputs` are label names; networks that share an output are averaged."""
-
-    file: str
-    outputs: tuple[str, ...]
-    widths: tuple[int, ...]
-    activation: Literal["leaky_relu", "silu"]
-    slope: float
-    batch_norm: bool
-    dropout: float
-    scales: bool
-    losses: tuple[str, ...]
-    seed: int
-    best_epoch: int
-    best_phase: str
-    stopped: str
-    curve: Curve
-
-
-class Manifest(Section):
-    """bundle.json."""
-
-    format: str
-    format_version: int
-    id: str
-    preset: str
-    created_utc: str
-    features: FeatureFile
-    scaler: Scaler
-    imputation: Literal["median", "gaussian"]
-    rotated: bool
-    reddening_high_mag: float | None
-    labels: tuple[LabelRange, ...]
-    networks: tuple[Network, ...]
-    seed: int
-    split: dict[str, Any]
-    settings: dict[str, Any]
-    counts: dict[str, int]
-    calibration: Calibration
-    truth: tuple[TruthTable, ...] = ()
-    novelty: Novelty
-    metrics: dict[str, Any]
-    warnings: tuple[str, ...]
-    versions: dict[str, str]
-    provenance: dict[str, Any]
-    files: dict[str, str]
-    sha256: str = ""
-
-    def behaviour(self) -> str:
-        """Return a digest of all that a prediction depends on: not of when and with what the model was made."""
-        told = {
-            "sha256",
-            "created_utc",
-            "settings",
-            "counts",
-            "metrics",
-            "warnings",
-            "versions",
-            "provenance",
-        }
-        return _sha256(self.model_dump_json(exclude=told).encode())
-
-    def output_names(self, *, truth: bool = False) -> tuple[str, ...]:
-        """Return the names of the columns that a prediction has, in order; with those of `truth` at the end."""
-        names = [label.name for label in self.labels]
-        columns = [f"{name}{end}" for name in names for end in ("", "_lo", "_hi")]
-        columns.append("quality_flags")
-        return (*columns, *(f"{n}_true{end}" for n in names if truth for end in ("_lo", "_hi")))
-
-    def check_truth(self) -> None:
-        """Raise InputError if the model has no intervals for true parameters."""
-        if len(self.truth) < len(self.labels):
-            raise InputError(
-                f"model {self.id} has no intervals for true parameters: fewer than "
-                f"{MIN_ROWS} of its calibration stars stated the errors of their labels"
-            )
 
 
 @dataclass(frozen=True)
@@ -185,7 +86,7 @@ def save_bundle(
             _settle_times(fresh / name)
         for name, text in texts.items():
             (fresh / name).write_text(text, encoding="utf-8")
-        files = {p.name: _sha256(p.read_bytes()) for p in sorted(fresh.iterdir())}
+        files = {p.name: sha256_of(p.read_bytes()) for p in sorted(fresh.iterdir())}
         whole = Manifest(format=FORMAT, format_version=FORMAT_VERSION, files=files, **manifest)
         text = json.dumps(signed(whole.model_dump(mode="json")), indent=1, allow_nan=False)
         (fresh / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -202,12 +103,6 @@ def save_bundle(
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     return folder
-
-
-def signed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of bundle.json with its own SHA-256, of all the rest with sorted keys."""
-    rest = {name: value for name, value in manifest.items() if name != "sha256"}
-    return {**rest, "sha256": _sha256(json.dumps(rest, sort_keys=True).encode())}
 
 
 def load_bundle(folder: Path, features: FeatureFile | None = None) -> Bundle:
@@ -233,7 +128,7 @@ def load_bundle(folder: Path, features: FeatureFile | None = None) -> Bundle:
         file = folder / name
         if not file.is_file():
             problems.append(f"{name} is missing")
-        elif _sha256(file.read_bytes()) != digest:
+        elif sha256_of(file.read_bytes()) != digest:
             problems.append(f"{name} is not the file that was written: its SHA-256 differs from {MANIFEST}")
     raise_gathered(BundleError, f"{folder}: damaged bundle", problems)
     if features is not None:
@@ -250,7 +145,7 @@ def pack_bundle(folder: Path) -> tuple[bytes, str]:
         for name in (MANIFEST, WEIGHTS):
             archive.writestr(zipfile.ZipInfo(name, EPOCH), (folder / name).read_bytes())
     blob = stream.getvalue()
-    return blob, _sha256(blob)
+    return blob, sha256_of(blob)
 
 
 def unpack_bundle(blob: bytes, sha256: str) -> Bundle:
@@ -261,44 +156,16 @@ def unpack_bundle(blob: bytes, sha256: str) -> Bundle:
     BundleError
         If the bytes do not have that SHA-256.
     """
-    if _sha256(blob) != sha256:
+    if sha256_of(blob) != sha256:
         raise BundleError(
-            f"the model's bytes changed on their way: SHA-256 {_sha256(blob)[:12]}..., expected {sha256[:12]}..."
+            f"the model's bytes changed on their way: SHA-256 {sha256_of(blob)[:12]}..., expected {sha256[:12]}..."
         )
     with zipfile.ZipFile(io.BytesIO(blob)) as archive:
         manifest = parse_manifest(archive.read(MANIFEST), MANIFEST)
         weights = archive.read(WEIGHTS)
-    if _sha256(weights) != manifest.files.get(WEIGHTS):
+    if sha256_of(weights) != manifest.files.get(WEIGHTS):
         raise BundleError(f"{WEIGHTS}: its SHA-256 differs from {MANIFEST}")
     return bundle_from(manifest, weights, WEIGHTS)
-
-
-def parse_manifest(raw: bytes, source: str) -> Manifest:
-    """Read bundle.json; foreign JSON, another version and unsafe file names are refused."""
-    try:
-        data = json.loads(raw)
-    except ValueError as error:
-        raise BundleError(f"{source}: is not JSON: {error}") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise BundleError(f'{source}: is not a model bundle: expected "format": "{FORMAT}"')
-    if data.get("format_version") != FORMAT_VERSION:
-        raise BundleError(
-            f"{source}: format version {data.get('format_version')!r}, this stellarml reads {FORMAT_VERSION}: "
-            "train again or install the version named under 'versions'"
-        )
-    if data != signed(data):
-        raise BundleError(f"{source}: is not the file that was written: its content differs from its SHA-256")
-    try:
-        manifest = Manifest(**data)
-    except ValidationError as error:
-        raise_gathered(BundleError, "damaged bundle", problems_of(error, Manifest, source))
-        raise
-    unsafe = [name for name in (manifest.id, *manifest.files) if not is_plain(name)]
-    raise_gathered(BundleError, f"{source}: unsafe file names", [f"'{n}'" for n in unsafe])
-    wanted = {WEIGHTS, *(n.file for n in manifest.networks)}
-    absent = sorted(wanted - set(manifest.files))
-    raise_gathered(BundleError, f"{source}: no SHA-256", [f"for {n}" for n in absent])
-    return manifest
 
 
 def bundle_from(manifest: Manifest, weights: bytes, source: str) -> Bundle:
@@ -323,10 +190,6 @@ def bundle_from(manifest: Manifest, weights: bytes, source: str) -> Bundle:
         arrays, len(manifest.scaler.center), manifest.imputation == "gaussian", manifest.rotated, source
     )
     return Bundle(manifest, inputs, tuple(networks), novelty_from(arrays, n_inputs, source))
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _settle_times(path: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stellarml.bundle_manifest import Manifest
 from stellarml.flags import QualityFlag
-from stellarml.model import Manifest
 from stellarml.scaling import Scaler
 
 CLIP = 10.0

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from stellarml.evaluation import COLOUR, MAGNITUDE, Label, Metrics
+from stellarml.evaluation import COLOUR, Label, Metrics
 from stellarml.histograms import Counts, FloatArray, band
 from stellarml.plots import (
     BAND,
@@ -26,6 +26,7 @@ from stellarml.plots import (
     styled,
     symbol,
 )
+from stellarml.schema import MAGNITUDE
 
 MIN_ROWS_A_BAND = 12
 MIN_ROWS_A_FRACTION = 20

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stellarml.bundle_manifest import LabelRange, Manifest
 from stellarml.calibration import LabelCalibration, widths_of
 from stellarml.cells import POOLED, factors
 from stellarml.errors import InputError
 from stellarml.flags import QualityFlag
 from stellarml.forward import Answer, Forward
 from stellarml.graph import Head
-from stellarml.model import Bundle, LabelRange, Manifest, unpack_bundle
+from stellarml.model import Bundle, unpack_bundle
 from stellarml.novelty import novelty_scores
 from stellarml.patterns import any_in_row, gaps_of, patterns_of
 from stellarml.truth_intervals import truth_half_widths

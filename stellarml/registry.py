@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stellarml.bundle_manifest import MANIFEST, Manifest, parse_manifest
 from stellarml.config import Config
 from stellarml.errors import BundleError, InputError, did_you_mean
 from stellarml.feature_file import FeatureFile
 from stellarml.log import get_logger
-from stellarml.model import MANIFEST, Manifest, load_bundle, parse_manifest
+from stellarml.model import load_bundle
 from stellarml.ownership import RECORD
 from stellarml.weights import is_plain
 

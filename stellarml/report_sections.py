@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from stellarml.evaluation import BIN_EDGES, Label
+from stellarml.evaluation import Label
 from stellarml.flags import DESCRIPTIONS, QualityFlag
 from stellarml.report_content import (
     Block,
@@ -26,6 +26,7 @@ from stellarml.report_content import (
     shown,
     symbol,
 )
+from stellarml.schema import BIN_EDGES
 
 PUBLISHED: Mapping[str, Mapping[str, str]] = {
     "teff": {"mean": "−6.8", "median": "−5.0", "std": "85.0", "mad": "70.5"},

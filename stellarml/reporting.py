@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stellarml.bundle_manifest import Manifest
 from stellarml.config import Config
 from stellarml.errors import InputError
+from stellarml.hats_reading import read_leaves
 from stellarml.manifest import read_record, stage_run
-from stellarml.model import Manifest, load_bundle
-from stellarml.training_set import read_leaves
+from stellarml.model import load_bundle
 from stellarml.versions import current_model
 
 if TYPE_CHECKING:

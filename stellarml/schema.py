@@ -6,7 +6,7 @@ description travel in the Parquet field metadata of every table that is written 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -129,3 +129,15 @@ def label_columns(labels: Iterable[tuple[str, str]], truth: bool = False) -> tup
         HEALPIX,
     ]
     return tuple(columns)
+
+
+MAGNITUDE = "phot_g_mean_mag"
+
+
+BIN_EDGES: Mapping[str, tuple[float, ...]] = {
+    "teff": (3000, 4000, 4500, 5000, 5500, 6000, 6500, 7500),
+    "logg": (-1, 1, 2, 3, 3.5, 4, 4.5, 5.5),
+    "feh": (-5, -2.5, -2, -1.5, -1, -0.5, 0, 1),
+    MAGNITUDE: (0, 12, 13, 14, 15, 16, 17, 18),
+}
+"""Bins of Table 2, half-open. In K, dex, dex and mag."""

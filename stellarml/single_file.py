@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 
 from stellarml.config import Tiles
 from stellarml.errors import UserError
+from stellarml.files import replacing
 from stellarml.memory import available_bytes
-from stellarml.storage import dictionary_columns, replacing
+from stellarml.storage import dictionary_columns
 
 Format = Literal["parquet", "csv", "fits", "votable"]
 _COPIES = 4

@@ -25,12 +25,13 @@ from stellarml.crossmatch.tiles import match_rows
 from stellarml.engine import Unit, run_units
 from stellarml.errors import ConfigError, did_you_mean
 from stellarml.feature_file import FeatureFile
+from stellarml.files import literal
 from stellarml.hats_reading import Leaf, open_catalogue
 from stellarml.manifest import StageRun
 from stellarml.ownership import WORK
 from stellarml.schema import CUTS_FAILED
 from stellarml.sources.descriptor import Descriptor, load_descriptor
-from stellarml.storage import literal, write_parquet
+from stellarml.storage import write_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

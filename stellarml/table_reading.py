@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from stellarml.errors import InputError, raise_gathered
 from stellarml.feature_file import FeatureFile
+from stellarml.files import literal
 from stellarml.hats_layout import is_catalogue
 from stellarml.hats_reading import open_catalogue
 from stellarml.sources.columns import EXACT_IN_FLOAT64
-from stellarml.storage import literal
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from stellarml.bundle_manifest import FORMAT, FORMAT_VERSION, Manifest
 from stellarml.checkpoint import Checkpoint
 from stellarml.config import Split, Train
 from stellarml.feature_file import FeatureFile
@@ -28,7 +29,7 @@ from stellarml.forward import Forward
 from stellarml.gaps import column_groups, with_gaps
 from stellarml.graph import Head
 from stellarml.held_out import learn_from_held_out, untold_truths
-from stellarml.model import FORMAT, FORMAT_VERSION, Bundle, Manifest, save_bundle
+from stellarml.model import Bundle, save_bundle
 from stellarml.model_card import CARD, model_card
 from stellarml.network import Epoch, Fitted, OnEpoch, Part, Physical, Trainer, keras, scalars_to
 from stellarml.parts import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION

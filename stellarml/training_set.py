@@ -13,20 +13,21 @@ import pyarrow as pa
 
 from stellarml.config import Config
 from stellarml.errors import InputError
-from stellarml.feature_file import FeatureFile, load_feature_file
+from stellarml.feature_file import FeatureFile, configured_feature_file
 from stellarml.hats_catalogue import write_catalogue
+from stellarml.hats_reading import read_leaves
 from stellarml.manifest import read_record, stage_run
+from stellarml.read_lake import TARGET
 from stellarml.schema import HEALPIX_COLUMN, MISSING_MASK
 from stellarml.sources.descriptor import load_descriptor
 from stellarml.spectra import resolved_labels
 from stellarml.split import split_column
-from stellarml.storage import literal, write_parquet
+from stellarml.storage import write_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 PASSED_THROUGH = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag", "ebmv_sfd")
-TARGET = "target.parquet"
 TARGET_ROWS = 100_000
 _IDENTITY = (HEALPIX_COLUMN, "source_id", "original_ext_source_id", "ra", "dec")
 
@@ -43,7 +44,7 @@ def make_training_set(spark: SparkSession, config: Config, *, overwrite: bool = 
 
     lake = config.path(config.paths.lake)
     out = lake / "training"
-    features = feature_file(config)
+    features = configured_feature_file(config)
     tables = [load_descriptor(name, config.root) for name in config.surveys.labels]
     relevant = {
         "features": features.model_dump(mode="json"),
@@ -85,17 +86,6 @@ def make_training_set(spark: SparkSession, config: Config, *, overwrite: bool = 
             target=wanted.num_rows,
             missing={n: table[n].null_count for n in (f.name for f in features.features)},
         )
-
-
-def feature_file(config: Config) -> FeatureFile:
-    """Return the feature file that the configuration names: shipped, or a path relative to the configuration."""
-    name = config.features.file
-    return load_feature_file(config.path(name) if name.endswith(".toml") else name)
-
-
-def read_leaves(spark: SparkSession, root: Path) -> DataFrame:
-    """Read the leaves of a HATS catalogue as a DataFrame, one partition a leaf."""
-    return spark.read.option("recursiveFileLookup", "true").parquet(literal(root / "dataset"))
 
 
 def passes_all_cuts(frame: DataFrame) -> Column:
@@ -151,20 +141,4 @@ def _to_be_labelled(matched: DataFrame, rows: int, features: FeatureFile, config
     chosen = stars.where(digits < f"{min(round(share * 16**8), 16**8 - 1):08x}")
     return (
         chosen.select("source_id", *feature_columns(features, matched.columns)).orderBy("source_id").toArrow()
-    )
-
-
-def read_target(root: Path) -> pa.Table:
-    """Read the sample of stars that are to be labelled, from ``lake/training``."""
-    import pyarrow.parquet as pq
-
-    return pq.read_table(root / TARGET)
-
-
-def read_training(root: Path) -> pa.Table:
-    """Read ``lake/training`` into memory."""
-    import pyarrow.parquet as pq
-
-    return pa.concat_tables(
-        pq.read_table(path, partitioning=None) for path in sorted((root / "dataset").rglob("Npix=*.parquet"))
     )

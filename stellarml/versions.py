@@ -7,7 +7,6 @@ stay until they are pruned, so a catalogue can be compared with the one before, 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,19 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from stellarml.config import Config
 from stellarml.errors import InputError, UserError, did_you_mean
-from stellarml.evaluation import BIN_EDGES
-from stellarml.hats_layout import partition_list
+from stellarml.files import storage_errors, write_atomically
 from stellarml.log import get_logger
 from stellarml.manifest import held, read_record
 from stellarml.ownership import LOCK, RECORD, STATE, clear, names_of_others
 from stellarml.registry import plain_id
-from stellarml.storage import literal, storage_errors, write_atomically
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    pass
 
 CURRENT = "current.json"
-_RANK_ACCURACY = 10_000
 
 
 @dataclass(frozen=True)
@@ -43,34 +39,6 @@ class Version:
     def level(self) -> int:
         """Per cent inside the intervals."""
         return int(self.record["config"]["label"]["level"])
-
-
-@dataclass(frozen=True)
-class Moved:
-    """How far one label moved from a version to another, over the stars of both, in one bin of the first's value.
-
-    `low`, `high`: the bin, None for all stars. `quantiles`: 16, 50 and 84 % of second minus first. `beyond`: share that
-    left the first's interval.
-    """
-
-    label: str
-    low: float | None
-    high: float | None
-    stars: int
-    quantiles: tuple[float, float, float]
-    largest: float
-    beyond: float
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Two versions: stars of both and of either alone, share whose flags differ, and how far each label moved."""
-
-    both: int
-    only_first: int
-    only_second: int
-    flags_differ: float
-    moved: tuple[Moved, ...]
 
 
 def publish(config: Config, model_id: str) -> None:
@@ -163,82 +131,3 @@ def prune(config: Config, keep: int) -> list[str]:
             if not others:
                 version.folder.rmdir()
     return removed
-
-
-def compare(spark: SparkSession, first: Version, second: Version) -> Difference:
-    """Count how far stars moved from one version to another; labels that both have.
-
-    Raises
-    ------
-    UserError
-        If they share no label.
-    """
-    from pyspark.sql import functions as sf
-
-    a, b = _rows(spark, first), _rows(spark, second)
-    names = [n for n in a.columns if f"{n}_lo" in a.columns and f"{n}_lo" in b.columns]
-    if not names:
-        raise UserError(f"{first.id} and {second.id} share no label: there is nothing to compare.")
-    ends = [f"{n}{end}" for n in names for end in ("", "_lo", "_hi")]
-    left = a.select("source_id", "quality_flags", *ends)
-    right = b.select(
-        sf.col("source_id"),
-        sf.col("quality_flags").alias("flags_after"),
-        *(sf.col(n).alias(f"{n}_after") for n in names),
-    )
-    joined = left.join(right, "source_id").persist()
-    try:
-        row = joined.agg(
-            sf.count(sf.lit(1)).alias("n"),
-            sf.avg((sf.col("quality_flags") != sf.col("flags_after")).cast("double")).alias("flags"),
-        ).first()
-        both, flags = (int(row["n"]), float(row["flags"] or 0.0)) if row else (0, 0.0)
-        moved = [m for name in names for m in _moved(joined, name)] if both else []
-    finally:
-        joined.unpersist()
-    rows = first.record["rows"]["out"], second.record["rows"]["out"]
-    return Difference(both, rows[0] - both, rows[1] - both, flags, tuple(moved))
-
-
-def _rows(spark: SparkSession, version: Version) -> DataFrame:
-    tiles = partition_list(version.folder / "partition_info.csv")
-    if not tiles:
-        raise UserError(f"{version.folder}: holds no star, there is nothing to compare.")
-    return spark.read.parquet(*(literal(version.folder / tile.path) for tile in tiles))
-
-
-def _moved(joined: DataFrame, name: str) -> list[Moved]:
-    from pyspark.sql import functions as sf
-
-    step = sf.col(f"{name}_after").cast("double") - sf.col(name)
-    inside = (sf.col(f"{name}_after") >= sf.col(f"{name}_lo")) & (
-        sf.col(f"{name}_after") <= sf.col(f"{name}_hi")
-    )
-    wanted = [
-        sf.count(sf.lit(1)).alias("n"),
-        sf.percentile_approx(step, [0.16, 0.5, 0.84], _RANK_ACCURACY).alias("q"),
-        sf.max(sf.abs(step)).alias("largest"),
-        sf.avg((~inside).cast("double")).alias("beyond"),
-    ]
-    edges = BIN_EDGES.get(name, ())
-    told = [_told(name, None, None, row) for row in joined.agg(*wanted).collect()]
-    if edges:
-        rows = joined.groupBy(_bin(sf.col(name), edges).alias("bin")).agg(*wanted).collect()
-        for row in sorted((row for row in rows if row["bin"] is not None), key=lambda row: row["bin"]):
-            told.append(_told(name, edges[row["bin"]], edges[row["bin"] + 1], row))
-    return told
-
-
-def _bin(value: Column, edges: Sequence[float]) -> Column:
-    from pyspark.sql import functions as sf
-
-    found = sf.lit(None).cast("int")
-    for i in range(len(edges) - 1):
-        found = sf.when((value >= edges[i]) & (value < edges[i + 1]), sf.lit(i)).otherwise(found)
-    return found
-
-
-def _told(name: str, low: float | None, high: float | None, row: Any) -> Moved:
-    quantiles = tuple(float(q) for q in row["q"])
-    assert len(quantiles) == 3
-    return Moved(name, low, high, int(row["n"]), quantiles, float(row["largest"]), float(row["beyond"]))

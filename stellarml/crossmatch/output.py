@@ -16,11 +16,25 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stellarml.crossmatch.kernel import TileMatch
+from stellarml.crossmatch.plan import MatchPlan
 from stellarml.crossmatch.sides import Side
 from stellarml.crossmatch.tiles import MatchedTile
 from stellarml.errors import UserError, did_you_mean, raise_gathered
-from stellarml.schema import HEALPIX_COLUMN, LEFT_ID, MATCHES, RIGHT_ID, arrow_schema
-from stellarml.sources.shards import position_columns
+from stellarml.schema import (
+    CUTS_FAILED,
+    DEC,
+    EXTERNAL_ID,
+    HEALPIX_COLUMN,
+    LEFT_ID,
+    MATCHES,
+    RA,
+    REPAIRS,
+    RIGHT_ID,
+    SOURCE_ID,
+    arrow_schema,
+)
+from stellarml.schema import NEIGHBOURHOOD as NEIGHBOURHOOD_COLUMNS
+from stellarml.sources.descriptor import position_columns
 
 Mode = Literal["all", "best", "unique"]
 Join = Literal["inner", "left", "anti"]
@@ -180,3 +194,90 @@ def _renamed(
 
 def _as(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
     return column if column.type == kind else column.cast(kind)
+
+
+NEIGHBOURHOOD, BEST, MATCHED = "neighbourhood", "best_neighbour", "matched"
+
+
+def edge_table(plan: MatchPlan, found: MatchedTile, rows: npt.NDArray[np.int64]) -> pa.Table:
+    """Return the edges `rows` as a table in the columns of the Gaia archive."""
+    ra, dec = position_columns(plan.left.descriptor)
+    result, left = found.result, found.left.rows
+    a = pa.array(result.left_row[rows])
+    columns = {
+        HEALPIX_COLUMN: left[HEALPIX_COLUMN].take(a),
+        SOURCE_ID: found.left.ids(result.left_row[rows]),
+        EXTERNAL_ID: found.right.ids(result.right_row[rows]),
+        RA: left[ra].take(a),
+        DEC: left[dec].take(a),
+        "angular_distance": result.distance_arcsec[rows],
+        "score": result.score[rows],
+        "number_of_neighbours": result.number_of_neighbours[rows],
+        "number_of_mates": result.number_of_mates[rows],
+        "number_of_reverse_neighbours": result.number_of_reverse_neighbours[rows],
+        "xm_flag": result.xm_flag[rows],
+    }
+    schema = edge_schema(plan)
+    arrays = [
+        c.cast(f.type) if isinstance(c, pa.ChunkedArray) else pa.array(c.astype(f.type.to_pandas_dtype()))
+        for f, c in zip(schema, (columns[f.name] for f in schema), strict=True)
+    ]
+    return pa.table(arrays, schema=schema)
+
+
+def edge_schema(plan: MatchPlan) -> pa.Schema:
+    """Return the columns of `neighbourhood`, with the ids' own types."""
+    ids = {
+        SOURCE_ID: plan.left.schema.field(plan.left.descriptor.id_column).type,
+        EXTERNAL_ID: plan.right.schema.field(plan.right.descriptor.id_column).type,
+    }
+    return pa.schema([f.with_type(ids.get(f.name, f.type)) for f in arrow_schema(NEIGHBOURHOOD_COLUMNS)])
+
+
+def wide_table(plan: MatchPlan, found: MatchedTile) -> pa.Table:
+    """Return the unique pairs with the columns of both sides."""
+    unique = np.flatnonzero(found.result.unique)
+    edges = edge_table(plan, found, unique)
+    columns = {name: edges[name] for name in edges.column_names}
+    left_names, right_names = wide_names(plan)
+    for side, rows, names in (
+        (found.left, found.result.left_row[unique], left_names),
+        (found.right, found.result.right_row[unique], right_names),
+    ):
+        new = {old: name for old, name in names.items() if name not in columns}
+        columns |= {new[old]: column for old, column in side.gather(rows, list(new)).items()}
+    return pa.table(columns)
+
+
+def wide_names(plan: MatchPlan) -> tuple[dict[str, str], dict[str, str]]:
+    """Return, for each side, the columns that `matched` carries and their names there.
+
+    ``cuts_failed`` and ``repairs`` of both sides carry the survey's name; so does any other right column whose name the
+    left side has.
+    """
+    sides = plan.left, plan.right
+    left, right = (
+        {n: f"{n}_{side.descriptor.name}" if n in (CUTS_FAILED, REPAIRS) else n for n in side.schema.names}
+        for side in sides
+    )
+    left.pop(HEALPIX_COLUMN, None)
+    right.pop(HEALPIX_COLUMN, None)
+    left[plan.left.descriptor.id_column] = SOURCE_ID
+    ra, dec = position_columns(plan.left.descriptor)
+    left[ra], left[dec] = RA, DEC
+    right[plan.right.descriptor.id_column] = EXTERNAL_ID
+    taken = set(left.values())
+    return left, {
+        n: f"{new}_{plan.right.descriptor.name}" if new in taken else new for n, new in right.items()
+    }
+
+
+def output_schemas(plan: MatchPlan) -> dict[str, pa.Schema]:
+    """Return the schemas of the three tables, for a catalogue without a single row."""
+    edges = edge_schema(plan)
+    left, right = wide_names(plan)
+    fields = {f.name: f for f in edges}
+    for schema, names in ((plan.left.schema, left), (plan.right.schema, right)):
+        for old, new in names.items():
+            fields.setdefault(new, pa.field(new, schema.field(old).type))
+    return {NEIGHBOURHOOD: edges, BEST: edges, MATCHED: pa.schema(list(fields.values()))}

@@ -34,6 +34,7 @@ from stellarml.leaf_cache import COLUMNS
 from stellarml.log import get_logger
 from stellarml.manifest import StageRun
 from stellarml.margin import halo_source
+from stellarml.tiles import Tile
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -180,3 +181,28 @@ def _unpack_sources(piece: dict[str, Any]) -> Sources:
     integers = ("id", "healpix_29")
     columns: Any = {n: np.array(v, np.int64 if n in integers else np.float64) for n, v in piece.items()}
     return Sources(**columns)
+
+
+def no_overlap(plan: MatchPlan) -> str:
+    """Say why two catalogues without a single pair may have none."""
+
+    def area(side: Side) -> str:
+        order = 3
+        pixels = {pixel for leaf in side.leaves for pixel in _pixels_at(leaf.tile, order)}
+        return (
+            f"{sum(leaf.rows for leaf in side.leaves)} rows in {len(pixels)} of 768 HEALPix pixels of order 3"
+        )
+
+    return (
+        f"no source of {plan.left.descriptor.name} has a counterpart in {plan.right.descriptor.name}: "
+        f"{area(plan.left)} against {area(plan.right)}. Check that both cover the same part of the sky, that positions "
+        "are in degrees, and with crossmatch.scope = 'selected' that rows pass their cuts."
+    )
+
+
+def _pixels_at(tile: Tile, order: int) -> range:
+    if tile.order >= order:
+        pixel = tile.pixel >> 2 * (tile.order - order)
+        return range(pixel, pixel + 1)
+    width = 4 ** (order - tile.order)
+    return range(tile.pixel * width, (tile.pixel + 1) * width)

@@ -25,9 +25,8 @@ from stellarml.margin import margin_for, read_with_margin
 from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.selection import sentinels
 from stellarml.sources.columns import find_name
-from stellarml.sources.descriptor import Descriptor
-from stellarml.sources.shards import position_columns
-from stellarml.storage import Tile
+from stellarml.sources.descriptor import Descriptor, position_columns
+from stellarml.tiles import Tile
 
 _COMPARISON = re.compile(r"^\s*(\w+)\s*(<=|>=|<>|!=|=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
 _OPERATORS: dict[str, Callable[..., pa.Array]] = {

@@ -12,39 +12,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from stellarml.config import Config
-from stellarml.crossmatch.plan import MatchPlan, plan_match
+from stellarml.crossmatch.output import BEST, MATCHED, NEIGHBOURHOOD, edge_table, output_schemas, wide_table
+from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
 from stellarml.crossmatch.rows import match_settings
-from stellarml.crossmatch.sides import Side, side_of
+from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
-from stellarml.crossmatch.tiles import MatchedTile, match_rows
+from stellarml.crossmatch.tiles import match_rows
 from stellarml.engine import Unit, run_units
 from stellarml.errors import InputError
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_reading import Catalogue, Leaf, open_catalogue
 from stellarml.manifest import StageRun, stage_run
 from stellarml.schema import (
-    CUTS_FAILED,
     DEC,
-    EXTERNAL_ID,
-    HEALPIX_COLUMN,
     RA,
-    REPAIRS,
-    SOURCE_ID,
-    arrow_schema,
 )
-from stellarml.schema import NEIGHBOURHOOD as NEIGHBOURHOOD_COLUMNS
 from stellarml.sources.descriptor import load_descriptor
-from stellarml.sources.shards import position_columns
-from stellarml.storage import Tile, write_parquet
+from stellarml.storage import write_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-NEIGHBOURHOOD, BEST, MATCHED = "neighbourhood", "best_neighbour", "matched"
 
 
 def crossmatch(spark: SparkSession, config: Config, *, overwrite: bool = False) -> dict[str, Any]:
@@ -121,39 +111,14 @@ def _match_tiles(
     )
 
 
-def no_overlap(plan: MatchPlan) -> str:
-    """Say why two catalogues without a single pair may have none."""
-
-    def area(side: Side) -> str:
-        order = 3
-        pixels = {pixel for leaf in side.leaves for pixel in _pixels_at(leaf.tile, order)}
-        return (
-            f"{sum(leaf.rows for leaf in side.leaves)} rows in {len(pixels)} of 768 HEALPix pixels of order 3"
-        )
-
-    return (
-        f"no source of {plan.left.descriptor.name} has a counterpart in {plan.right.descriptor.name}: "
-        f"{area(plan.left)} against {area(plan.right)}. Check that both cover the same part of the sky, that positions "
-        "are in degrees, and with crossmatch.scope = 'selected' that rows pass their cuts."
-    )
-
-
-def _pixels_at(tile: Tile, order: int) -> range:
-    if tile.order >= order:
-        pixel = tile.pixel >> 2 * (tile.order - order)
-        return range(pixel, pixel + 1)
-    width = 4 ** (order - tile.order)
-    return range(tile.pixel * width, (tile.pixel + 1) * width)
-
-
 def _match_leaf(plan: MatchPlan, leaf: Leaf) -> dict[str, Any]:
     """Match one tile of the left catalogue and write its leaves."""
     tile = leaf.tile
     found = match_rows(plan, tile)
     result = found.result
-    tables = {NEIGHBOURHOOD: _edges(plan, found, np.arange(len(result.left_row)))}
+    tables = {NEIGHBOURHOOD: edge_table(plan, found, np.arange(len(result.left_row)))}
     tables[BEST] = tables[NEIGHBOURHOOD].filter(pa.array(result.best))
-    tables[MATCHED] = _wide(plan, found)
+    tables[MATCHED] = wide_table(plan, found)
     files = {}
     for name, table in tables.items():
         if table.num_rows:
@@ -164,87 +129,3 @@ def _match_leaf(plan: MatchPlan, leaf: Leaf) -> dict[str, Any]:
         "rows": {name: table.num_rows for name, table in tables.items()},
         "statistics": tile_statistics(result, found.owned, found.offsets_mas),
     }
-
-
-def _edges(plan: MatchPlan, found: MatchedTile, rows: npt.NDArray[np.int64]) -> pa.Table:
-    """Return the edges `rows` as a table in the columns of the Gaia archive."""
-    ra, dec = position_columns(plan.left.descriptor)
-    result, left = found.result, found.left.rows
-    a = pa.array(result.left_row[rows])
-    columns = {
-        HEALPIX_COLUMN: left[HEALPIX_COLUMN].take(a),
-        SOURCE_ID: found.left.ids(result.left_row[rows]),
-        EXTERNAL_ID: found.right.ids(result.right_row[rows]),
-        RA: left[ra].take(a),
-        DEC: left[dec].take(a),
-        "angular_distance": result.distance_arcsec[rows],
-        "score": result.score[rows],
-        "number_of_neighbours": result.number_of_neighbours[rows],
-        "number_of_mates": result.number_of_mates[rows],
-        "number_of_reverse_neighbours": result.number_of_reverse_neighbours[rows],
-        "xm_flag": result.xm_flag[rows],
-    }
-    schema = edge_schema(plan)
-    arrays = [
-        c.cast(f.type) if isinstance(c, pa.ChunkedArray) else pa.array(c.astype(f.type.to_pandas_dtype()))
-        for f, c in zip(schema, (columns[f.name] for f in schema), strict=True)
-    ]
-    return pa.table(arrays, schema=schema)
-
-
-def edge_schema(plan: MatchPlan) -> pa.Schema:
-    """Return the columns of `neighbourhood`, with the ids' own types."""
-    ids = {
-        SOURCE_ID: plan.left.schema.field(plan.left.descriptor.id_column).type,
-        EXTERNAL_ID: plan.right.schema.field(plan.right.descriptor.id_column).type,
-    }
-    return pa.schema([f.with_type(ids.get(f.name, f.type)) for f in arrow_schema(NEIGHBOURHOOD_COLUMNS)])
-
-
-def _wide(plan: MatchPlan, found: MatchedTile) -> pa.Table:
-    """Return the unique pairs with the columns of both sides."""
-    unique = np.flatnonzero(found.result.unique)
-    edges = _edges(plan, found, unique)
-    columns = {name: edges[name] for name in edges.column_names}
-    left_names, right_names = wide_names(plan)
-    for side, rows, names in (
-        (found.left, found.result.left_row[unique], left_names),
-        (found.right, found.result.right_row[unique], right_names),
-    ):
-        new = {old: name for old, name in names.items() if name not in columns}
-        columns |= {new[old]: column for old, column in side.gather(rows, list(new)).items()}
-    return pa.table(columns)
-
-
-def wide_names(plan: MatchPlan) -> tuple[dict[str, str], dict[str, str]]:
-    """Return, for each side, the columns that `matched` carries and their names there.
-
-    ``cuts_failed`` and ``repairs`` of both sides carry the survey's name; so does any other right column whose name the
-    left side has.
-    """
-    sides = plan.left, plan.right
-    left, right = (
-        {n: f"{n}_{side.descriptor.name}" if n in (CUTS_FAILED, REPAIRS) else n for n in side.schema.names}
-        for side in sides
-    )
-    left.pop(HEALPIX_COLUMN, None)
-    right.pop(HEALPIX_COLUMN, None)
-    left[plan.left.descriptor.id_column] = SOURCE_ID
-    ra, dec = position_columns(plan.left.descriptor)
-    left[ra], left[dec] = RA, DEC
-    right[plan.right.descriptor.id_column] = EXTERNAL_ID
-    taken = set(left.values())
-    return left, {
-        n: f"{new}_{plan.right.descriptor.name}" if new in taken else new for n, new in right.items()
-    }
-
-
-def output_schemas(plan: MatchPlan) -> dict[str, pa.Schema]:
-    """Return the schemas of the three tables, for a catalogue without a single row."""
-    edges = edge_schema(plan)
-    left, right = wide_names(plan)
-    fields = {f.name: f for f in edges}
-    for schema, names in ((plan.left.schema, left), (plan.right.schema, right)):
-        for old, new in names.items():
-            fields.setdefault(new, pa.field(new, schema.field(old).type))
-    return {NEIGHBOURHOOD: edges, BEST: edges, MATCHED: pa.schema(list(fields.values()))}

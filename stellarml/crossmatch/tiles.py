@@ -25,7 +25,7 @@ from stellarml.crossmatch.statistics import is_sampled
 from stellarml.errors import InputError
 from stellarml.leaf_cache import COLUMNS
 from stellarml.schema import HEALPIX_COLUMN
-from stellarml.storage import Tile
+from stellarml.tiles import Tile
 
 _CELL_ORDER = 14
 _SPARSE = 0.02

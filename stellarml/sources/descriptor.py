@@ -300,3 +300,11 @@ def load_descriptor(name_or_path: str, root: Path = Path()) -> Descriptor:
     except ValidationError as error:
         raise_gathered(ConfigError, "survey descriptor", problems_of(error, Descriptor, str(path)))
         raise
+
+
+def position_columns(descriptor: Descriptor) -> tuple[str, str]:
+    """Return the ingested names of right ascension and declination."""
+    ra, dec = descriptor.position.ra, descriptor.position.dec
+    if ra is None or dec is None:
+        raise ValueError(f"survey '{descriptor.name}' has no positions")
+    return ra[0].lower(), dec[0].lower()

@@ -25,14 +25,15 @@ from stellarml import errors, sky
 from stellarml.config import Tiles
 from stellarml.engine import failure, guarded, outcome_batch
 from stellarml.errors import StellarmlError
+from stellarml.files import storage_errors, write_atomically
 from stellarml.ownership import WORK
 from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.sources.columns import Header, Resolved, valid_positions
-from stellarml.sources.descriptor import Descriptor
+from stellarml.sources.descriptor import Descriptor, position_columns
 from stellarml.sources.parser import Block
 from stellarml.sources.tables import read_table_blocks
 from stellarml.sources.text import read_blocks
-from stellarml.storage import storage_errors, write_atomically, write_parquet
+from stellarml.storage import write_parquet
 
 FILE, LINE = "_file", "_line"
 ROW_NUMBER = "row_number"
@@ -120,14 +121,6 @@ def _checked(task: ReadTask, index: int, block: Block, rejects: list[tuple[int, 
         )
         good &= placed
     return table if good.all() else table.filter(pa.array(good))
-
-
-def position_columns(descriptor: Descriptor) -> tuple[str, str]:
-    """Return the ingested names of right ascension and declination."""
-    ra, dec = descriptor.position.ra, descriptor.position.dec
-    if ra is None or dec is None:
-        raise ValueError(f"survey '{descriptor.name}' has no positions")
-    return ra[0].lower(), dec[0].lower()
 
 
 def write_rejects(out: Path, name: str, rows: Sequence[tuple[str, int, str]]) -> None:
@@ -331,3 +324,12 @@ def read_histograms(out: Path, names: Sequence[str]) -> tuple[npt.NDArray[np.int
         cells, inverse = np.unique(merged, return_inverse=True)
         counts = np.bincount(inverse, weights=rows).astype(np.int64)
     return cells, counts
+
+
+SOURCE_ID_PIXEL_ORDER = 5
+
+
+SOURCE_ID_PIXEL_SHIFT = 49
+
+
+PIXEL_FOLDER = "pixel_5"

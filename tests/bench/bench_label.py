@@ -79,10 +79,10 @@ def make_model(sky: Path, data: Path, name: str) -> None:
     """Train a preset on a few thousand stars: its speed does not depend on what it has learnt."""
     from stellarml.feature_file import load_feature_file
     from stellarml.presets import PRESETS
+    from stellarml.read_lake import load_training_set
     from stellarml.training import train
-    from stellarml.training_set import read_training
 
-    table = read_training(sky / "lake" / "training").slice(0, 8000)
+    table = load_training_set(sky / "lake" / "training").slice(0, 8000)
     preset = replace(PRESETS["paper"], widths=(8,)) if name == "costless" else PRESETS[name]
     config = load_config(overrides=["train.max_epochs=12"])
     train(
@@ -111,15 +111,17 @@ def features_of_sky(data: Path, rows: int) -> npt.NDArray[np.float32]:
     """Return features of the first rows of the catalogue, kept beside it."""
     path = data / "features.npy"
     if not path.exists():
+        from stellarml.feature_file import configured_feature_file
         from stellarml.features import packed_features
         from stellarml.session import start_session
-        from stellarml.training_set import feature_file
 
         config = config_of(data, ROWS)
         spark = start_session(config.spark)
         leaf = next((config.path(config.paths.lake) / "matched" / "dataset").rglob("*.parquet"))
         frame = spark.read.parquet(str(leaf)).limit(rows)
-        packed = frame.select(packed_features(feature_file(config), frame.columns).alias("x")).toArrow()["x"]
+        packed = frame.select(
+            packed_features(configured_feature_file(config), frame.columns).alias("x")
+        ).toArrow()["x"]
         np.save(path, packed.combine_chunks().flatten().to_numpy().reshape(len(packed), -1))
         spark.stop()
     found: npt.NDArray[np.float32] = np.load(path)
@@ -288,15 +290,15 @@ def recipe_part(options: argparse.Namespace, sky: Path, told: dict[str, Any]) ->
     """
     from pyspark.sql import functions as sf
 
+    from stellarml.feature_file import configured_feature_file
     from stellarml.features import packed_features
     from stellarml.session import start_session
-    from stellarml.training_set import feature_file
 
     make_matched(sky, options.data / f"matched-{ROWS}", ROWS)
     config = config_of(options.data, ROWS)
     spark = start_session(config.spark)
     matched = spark.read.parquet(str(config.path(config.paths.lake) / "matched" / "dataset"))
-    packed = packed_features(feature_file(config), matched.columns).alias("x")
+    packed = packed_features(configured_feature_file(config), matched.columns).alias("x")
     found: dict[str, Any] = {}
     for name, (batch, limit) in RECIPES.items():
         rows = matched.limit(limit).select("source_id", packed).repartition(2)

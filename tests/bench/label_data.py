@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from stellarml.config import Tiles, load_config
 from stellarml.hats_layout import partition_list
 from stellarml.schema import HEALPIX_COLUMN
-from stellarml.storage import choose_tiles, write_parquet
+from stellarml.storage import write_parquet
+from stellarml.tiles import choose_tiles
 
 CELL_ORDER = 4
 LEAST_ORDER = 3

@@ -34,7 +34,8 @@ from stellarml.config import Tiles, load_config
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.schema import HEALPIX_COLUMN
 from stellarml.sky import healpix_29, mjd_to_jyear
-from stellarml.storage import HEALPIX_ORDER, choose_tiles, sort_rows, write_parquet
+from stellarml.storage import sort_rows, write_parquet
+from stellarml.tiles import HEALPIX_ORDER, choose_tiles
 
 LEAF_ROWS = 500_000
 FILE_ROWS = 500_000

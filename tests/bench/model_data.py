@@ -117,9 +117,9 @@ def segue(path: Path) -> Labelled:
 
 def sky(folder: Path, labelled: int) -> Labelled:
     """Simulate a sky with at least `labelled` training stars, once, and run the chain on it up to the features."""
-    from stellarml.training_set import read_training
+    from stellarml.read_lake import load_training_set
 
-    table = read_training(make_sky(folder, round(labelled * 4.6)) / "lake" / "training")
+    table = load_training_set(make_sky(folder, round(labelled * 4.6)) / "lake" / "training")
     spec = load_feature_file("paper")
     values = {name: table[name].to_numpy() for name in table.column_names if name != "split"}
     wanted = ("source_id", "phot_g_mean_mag", "ebmv_sfd", "ra", "dec")

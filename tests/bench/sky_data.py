@@ -23,9 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from model_data import sky_config
 
-from stellarml.feature_file import FeatureFile, load_feature_file
+from stellarml.feature_file import FeatureFile, configured_feature_file, load_feature_file
+from stellarml.hats_reading import read_leaves
+from stellarml.read_lake import load_training_set
 from stellarml.simulate.labels import CORE, STUDENT_NU
-from stellarml.training_set import feature_file, passes_all_cuts, read_leaves, read_training
+from stellarml.training_set import passes_all_cuts
 
 BANDS = ("u", "v", "g", "r", "i", "z")
 LABELS = ("teff", "logg", "feh")
@@ -93,7 +95,7 @@ def load_sky(root: Path) -> Sky:
     spec = load_feature_file("paper")
     truth = pq.read_table(root / "truth" / "gaia_truth.parquet", columns=list(TRUTH)).to_pandas()
     truth = truth.set_index("source_id").sort_index()
-    training = read_training(root / "lake" / "training")
+    training = load_training_set(root / "lake" / "training")
     order = np.random.default_rng(3).permutation(training.num_rows)
     training = training.take(pa.array(order))
     labelled = _stars(training, spec, truth)
@@ -127,7 +129,7 @@ def prepare(root: Path, folder: Path) -> None:
     from stellarml.session import start_session
 
     config = sky_config(root)
-    spec = feature_file(config)
+    spec = configured_feature_file(config)
     spark = start_session(config.spark)
     matched = read_leaves(spark, root / "lake" / "matched")
     features = feature_columns(spec, matched.columns)

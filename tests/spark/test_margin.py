@@ -21,7 +21,7 @@ from stellarml.hats_catalogue import write_catalogue
 from stellarml.hats_reading import open_catalogue
 from stellarml.margin import read_with_margin
 from stellarml.margin_writing import make_collection, write_margin
-from stellarml.storage import Tile
+from stellarml.tiles import Tile
 
 RADIUS_ARCSEC = 20.0
 MARGIN_ARCSEC = 30.0

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.sky import healpix_29
-from stellarml.storage import Tile
+from stellarml.tiles import Tile
 
 TILES = (
     Tile(3, 300),

@@ -22,7 +22,7 @@ from stellarml.errors import InputError
 from stellarml.hats_reading import Catalogue, column_named, open_catalogue, read_ranges
 from stellarml.leaf_cache import ColumnCache
 from stellarml.sky import halo_ranges, healpix_29, in_ranges, merge_ranges
-from stellarml.storage import Tile
+from stellarml.tiles import Tile
 
 COLUMNS = ["objID", "RA", "Dec", "mag", "flags", "name", "field", "note", "lightcurve"]
 LAYOUTS = {

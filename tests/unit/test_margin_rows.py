@@ -22,8 +22,8 @@ from stellarml.hats_reading import Catalogue, open_catalogue, open_margin
 from stellarml.leaf_rows import Leaf
 from stellarml.margin import halo_source, margin_is_enough, read_with_margin, without
 from stellarml.margin_writing import bordering_tiles, make_collection, margin_rows, margin_schema
-from stellarml.storage import Tile
 from stellarml.tile_border import near_border
+from stellarml.tiles import Tile
 
 MARGIN_ARCSEC, HALO_ARCSEC = 1200.0, 1100.0
 

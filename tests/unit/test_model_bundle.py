@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from model_tables import FEATURES, tiny_bundle
 
+from stellarml.bundle_manifest import MANIFEST, WEIGHTS, signed
 from stellarml.errors import BundleError, StorageError
-from stellarml.model import MANIFEST, WEIGHTS, load_bundle, pack_bundle, save_bundle, signed, unpack_bundle
+from stellarml.model import load_bundle, pack_bundle, save_bundle, unpack_bundle
 from stellarml.model_card import CARD
 
 

@@ -23,10 +23,11 @@ from model_tables import (
     tiny_bundle,
 )
 
+from stellarml.bundle_manifest import MANIFEST, WEIGHTS
 from stellarml.config import Split
 from stellarml.errors import InputError, TrainingError
 from stellarml.feature_file import FeatureFile
-from stellarml.model import MANIFEST, WEIGHTS, load_bundle
+from stellarml.model import load_bundle
 from stellarml.model_card import CARD
 from stellarml.network import Epoch, Part, Physical, Trainer, build, keras
 from stellarml.parts import split_of

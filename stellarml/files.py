@@ -1,0 +1,54 @@
+"""Small files written whole or not at all, and what the file system refuses, said with the path."""
+
+from __future__ import annotations
+
+import errno
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stellarml.errors import StorageError
+
+_PATTERN = re.compile(r"[\[\]{}*?\\]")
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a StorageError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"{path}: the disk is full. What was finished is kept; free some space and run the same command again."
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+            where = f": {error.filename}" if error.filename and str(error.filename) != str(path) else ""
+            raise StorageError(f"{path}: cannot write here ({error.strerror}{where}).") from error
+        raise
+
+
+def literal(path: Path) -> str:
+    """Return a path as Spark takes it where it would take a pattern: brackets, braces, stars mean themselves."""
+    return _PATTERN.sub(r"\\\g<0>", str(path))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a hidden name to write to, which becomes `path` if all goes well: a reader never sees a part."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            yield hidden
+            hidden.replace(path)
+        finally:
+            hidden.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a small file so that a reader sees the old or the new one, never a part."""
+    with replacing(path) as hidden:
+        hidden.write_bytes(content.encode() if isinstance(content, str) else content)
