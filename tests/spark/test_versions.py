@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stellarml.catalogue import label_catalogue
-from stellarml.cli import app
+from stellarml.cli.main import app
 from stellarml.compare import compare
 from stellarml.config import Config
 from stellarml.errors import InputError, OutputBusyError, UserError

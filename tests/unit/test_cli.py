@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from stellarml import __version__, cli
+from stellarml import __version__
+from stellarml.cli import main as cli
 from stellarml.errors import (
     BundleError,
     ConfigError,
@@ -168,7 +169,7 @@ def test_debug_shows_the_traceback(stellarml: Run, monkeypatch: pytest.MonkeyPat
 
 class TestDoctor:
     def test_a_whole_machine(self, stellarml: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from stellarml import doctor
+        from stellarml.cli import doctor
         from stellarml.session import Java
 
         monkeypatch.setattr(doctor, "find_java", lambda: Java(Path("/jvm"), 21, "PATH"))
@@ -181,7 +182,7 @@ class TestDoctor:
     def test_what_is_missing_and_how_to_get_it(
         self, stellarml: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from stellarml import doctor
+        from stellarml.cli import doctor
 
         def none() -> None:
             raise PlatformError("Install one, for example openjdk-17-jre-headless")

@@ -85,7 +85,7 @@ def is_spark_worker(pid: int) -> bool:
     """
     words = _command(pid)
     return "-m" in words[:-1] and words[words.index("-m") + 1] in (
-        "stellarml.worker_daemon",
+        "stellarml.cli.worker_daemon",
         "pyspark.daemon",
     )
 

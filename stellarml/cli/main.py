@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 
 from stellarml import __version__
-from stellarml.cli_match import margin, match
-from stellarml.cli_options import (
+from stellarml.cli.exit_status import run_to_the_end
+from stellarml.cli.match import margin, match
+from stellarml.cli.options import (
     ConfigFile,
     MaybeConfigFile,
     Out,
@@ -20,9 +21,8 @@ from stellarml.cli_options import (
     Profile,
     configured,
 )
-from stellarml.cli_versions import diff, models
+from stellarml.cli.versions import diff, models
 from stellarml.config import Config, load_config
-from stellarml.ending import run_to_the_end
 from stellarml.errors import UserError
 from stellarml.log import configure_logging, get_logger
 
@@ -56,9 +56,9 @@ def _tell(stage: str) -> Callable[[str], None]:
 
 def _run_chain(config: Config, overwrite: bool) -> None:
     from stellarml.chain import run_all
+    from stellarml.cli.summary import show_summary
     from stellarml.reporting import read_metrics
     from stellarml.session import start_session
-    from stellarml.summary import show_summary
 
     run_all(start_session(config.spark), config, overwrite=overwrite)
     show_summary(Console(), read_metrics(config), config.path(config.paths.report) / "report.html")
@@ -145,7 +145,7 @@ def select(
     config: ConfigFile, profile: Profile = None, overrides: Overrides = None, overwrite: Overwrite = False
 ) -> None:
     """Join the distances and count the cut-flow of both surveys."""
-    from stellarml.summary import cut_flow_table
+    from stellarml.cli.summary import cut_flow_table
 
     record = _stage("select", configured(config, profile, overrides), overwrite)
     _show_rows(record)
@@ -266,8 +266,8 @@ def report(
     config: ConfigFile, profile: Profile = None, overrides: Overrides = None, overwrite: Overwrite = False
 ) -> None:
     """Write report.html, its pictures and metrics.json, and print the summary."""
+    from stellarml.cli.summary import show_summary
     from stellarml.reporting import read_metrics
-    from stellarml.summary import show_summary
 
     settings = configured(config, profile, overrides)
     _stage("report", settings, overwrite)
@@ -287,7 +287,7 @@ app.command(epilog="Example: stellarml diff default-1 default-2 --config config.
 @app.command(epilog="Example: stellarml doctor --config config.toml")
 def doctor(config: MaybeConfigFile = None, profile: Profile = None, overrides: Overrides = None) -> None:
     """Say what the machine has, what is missing, and how to get it."""
-    from stellarml.doctor import examine
+    from stellarml.cli.doctor import examine
 
     findings = examine(configured(config, profile, overrides))
     for finding in findings:

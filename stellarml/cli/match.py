@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from stellarml.cli_options import Out, Overrides, Overwrite, Profile, configured
+from stellarml.cli.options import Out, Overrides, Overwrite, Profile, configured
 from stellarml.errors import UserError
 
 
@@ -75,9 +75,9 @@ def match(
     overwrite: Overwrite = False,
 ) -> None:
     """Match any two catalogues by position, errors, epochs and proper motions; write them and the statistics."""
+    from stellarml.cli.summary import match_table
     from stellarml.match import MatchOptions, match_catalogues
     from stellarml.session import start_session
-    from stellarml.summary import match_table
 
     if radius_arcsec is not None and radius_arcsec <= 0:
         raise UserError(f"--radius-arcsec is {radius_arcsec}; expected more than 0")

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from stellarml.cli_options import ConfigFile, Overrides, Profile, configured
+from stellarml.cli.options import ConfigFile, Overrides, Profile, configured
 
 if TYPE_CHECKING:
     from stellarml.compare import Difference

@@ -1,0 +1,1 @@
+"""Every process that starts here: commands, options, exit status, workers."""
