@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
-from stellarml.histograms import Counts, FloatArray, Histogram, add, empty, fill
+from stellarml.core.histograms import Counts, FloatArray, Histogram, add, empty, fill
 
 BUFFER_ROWS = 262_144
 _SCHEMA = "histogram int, bin long, n long, total double, squares double"

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from stellarml.calibration import Calibration
-from stellarml.errors import BundleError, InputError, raise_gathered
+from stellarml.core.errors import BundleError, InputError, raise_gathered
+from stellarml.core.toml_layers import Section, problems_of
 from stellarml.feature_file import FeatureFile
-from stellarml.layers import Section, problems_of
 from stellarml.novelty import Novelty
 from stellarml.scaling import Scaler
 from stellarml.truth_intervals import MIN_ROWS, TruthTable

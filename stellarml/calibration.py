@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.cells import POOLED, CellClass, factors, split_into_cells
-from stellarml.layers import Section
+from stellarml.core.toml_layers import Section
 from stellarml.patterns import patterns_of
 from stellarml.shift import Shift, fit_shift, weights_of
 

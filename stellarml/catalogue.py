@@ -22,13 +22,25 @@ import numpy as np
 import pyarrow as pa
 
 from stellarml.bundle_manifest import LabelRange
-from stellarml.config import Config, Tiles
+from stellarml.core.config import Config, Tiles
+from stellarml.core.errors import StellarmlError, cause_of
+from stellarml.core.files import literal, write_atomically
+from stellarml.core.quality_flags import QualityFlag
+from stellarml.core.schema import (
+    CUTS_FAILED,
+    DEC,
+    EBV,
+    HEALPIX_COLUMN,
+    QUALITY_FLAGS,
+    RA,
+    SOURCE_ID,
+    arrow_schema,
+    label_columns,
+)
+from stellarml.core.tiles import Tile
 from stellarml.engine import RESULT_SCHEMA, collect_outcomes, guarded, outcome_batch, refuse_units
-from stellarml.errors import StellarmlError, cause_of
 from stellarml.feature_file import configured_feature_file
-from stellarml.files import literal, write_atomically
 from stellarml.fingerprint import code_identity
-from stellarml.flags import QualityFlag
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_layout import PARTITION_LIST, PROPERTIES
 from stellarml.label_tiles import (
@@ -49,19 +61,7 @@ from stellarml.model import pack_bundle
 from stellarml.monitoring import Tally, prometheus_text, total
 from stellarml.ownership import RECORD
 from stellarml.registry import chosen_model
-from stellarml.schema import (
-    CUTS_FAILED,
-    DEC,
-    EBV,
-    HEALPIX_COLUMN,
-    QUALITY_FLAGS,
-    RA,
-    SOURCE_ID,
-    arrow_schema,
-    label_columns,
-)
 from stellarml.storage import leaf_writer
-from stellarml.tiles import Tile
 from stellarml.versions import current_model, publish
 
 if TYPE_CHECKING:

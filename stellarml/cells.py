@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.layers import Section
+from stellarml.core.toml_layers import Section
 
 POOLED = "*"  # the class of every pattern that has no class of its own
 

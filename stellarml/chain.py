@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from stellarml.catalogue import label_catalogue
-from stellarml.config import Config
+from stellarml.core.config import Config
 from stellarml.crossmatch.stage import crossmatch
 from stellarml.fit import train_model
 from stellarml.ingest import ingest

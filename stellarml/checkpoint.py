@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.files import replacing
+from stellarml.core.files import replacing
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stellarml.errors import UserError
-from stellarml.files import literal
+from stellarml.core.errors import UserError
+from stellarml.core.files import literal
+from stellarml.core.schema import BIN_EDGES
 from stellarml.hats_layout import partition_list
-from stellarml.schema import BIN_EDGES
 from stellarml.versions import Version
 
 if TYPE_CHECKING:

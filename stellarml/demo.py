@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from stellarml.errors import UserError
-from stellarml.files import storage_errors, write_atomically
+from stellarml.core.errors import UserError
+from stellarml.core.files import storage_errors, write_atomically
 from stellarml.simulate import SimulateSettings, SimulateSummary, simulate
 
 CONFIG = """\

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from stellarml import errors
+from stellarml.core import errors
 from stellarml.log import get_logger, progress
 from stellarml.manifest import StageRun, mark_path, write_mark
 from stellarml.ownership import DONE

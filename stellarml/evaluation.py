@@ -3,7 +3,7 @@
 The test part of the training table is joined with the published labels, and residuals (predicted minus
 spectroscopic) are counted into histograms where they lie: one job finds the scale of each residual, a second fills
 every histogram. Means and standard deviations come from sums and are exact; medians and MADs come from bins 0.24 %
-of a residual's width fine (see `stellarml.histograms` for the error that leaves: 0.3 % of the MAD).
+of a residual's width fine (see `stellarml.core.histograms` for the error that leaves: 0.3 % of the MAD).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pyspark.sql import functions as F  # noqa: N812
 
 from stellarml import regression
 from stellarml.binning import bin_table
-from stellarml.histograms import (
+from stellarml.core.histograms import (
     Axis,
     Counts,
     Histogram,
@@ -30,7 +30,7 @@ from stellarml.histograms import (
     median_and_mad,
     quantiles,
 )
-from stellarml.schema import BIN_EDGES, MAGNITUDE
+from stellarml.core.schema import BIN_EDGES, MAGNITUDE
 
 COLOUR = "bp_rp"
 DENSITY_BINS = 160

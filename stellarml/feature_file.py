@@ -12,10 +12,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from stellarml.config import Config, conf_dir
-from stellarml.errors import ConfigError, did_you_mean, raise_gathered
-from stellarml.expressions import check_expression
-from stellarml.layers import Section, problems_of, read_toml
+from stellarml.core.config import Config, conf_dir
+from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
+from stellarml.core.sql_names import check_expression
+from stellarml.core.toml_layers import Section, problems_of, read_toml
 
 Sql = Annotated[str, AfterValidator(check_expression)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]

@@ -14,8 +14,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.types import BooleanType, DataType, NullType, NumericType, StructType
 
-from stellarml.errors import InputError, did_you_mean, raise_gathered
-from stellarml.expressions import substitute, words_of
+from stellarml.core.errors import InputError, did_you_mean, raise_gathered
+from stellarml.core.sql_names import substitute, words_of
 from stellarml.feature_file import (
     FeatureFile,
     FeatureSpec,

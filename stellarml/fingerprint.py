@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import stellarml
-from stellarml.errors import InputError
-from stellarml.resources import package_folder
+from stellarml.core.errors import InputError
+from stellarml.core.resources import package_folder
 
 _BLOCK = 65_536
 _SAMPLES = 16

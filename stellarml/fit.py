@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stellarml.bundle_manifest import MANIFEST
-from stellarml.config import Config
+from stellarml.core.config import Config
 from stellarml.feature_file import configured_feature_file
 from stellarml.fingerprint import code_identity, digest
 from stellarml.log import get_logger

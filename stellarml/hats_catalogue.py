@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.config import Tiles
-from stellarml.files import storage_errors
-from stellarml.schema import HEALPIX_COLUMN
+from stellarml.core.config import Tiles
+from stellarml.core.files import storage_errors
+from stellarml.core.schema import HEALPIX_COLUMN
+from stellarml.core.tiles import HEALPIX_ORDER, Tile, choose_tiles
 from stellarml.storage import sort_rows, write_parquet
-from stellarml.tiles import HEALPIX_ORDER, Tile, choose_tiles
 
 
 def finish_catalogue(

@@ -17,8 +17,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.errors import InputError
-from stellarml.tiles import HEALPIX_ORDER, Tile
+from stellarml.core.errors import InputError
+from stellarml.core.tiles import HEALPIX_ORDER, Tile
 
 PROPERTIES = ("hats.properties", "properties")
 COLLECTION = "collection.properties"

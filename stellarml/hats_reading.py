@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from stellarml import sky
-from stellarml.errors import InputError, did_you_mean
-from stellarml.files import literal
+from stellarml.core import sky
+from stellarml.core.errors import InputError, did_you_mean
+from stellarml.core.files import literal
+from stellarml.core.schema import HEALPIX_COLUMN
+from stellarml.core.tiles import HEALPIX_ORDER, Tile
 from stellarml.hats_layout import (
     Properties,
     catalogue_properties,
@@ -24,8 +26,6 @@ from stellarml.hats_layout import (
 )
 from stellarml.leaf_rows import Leaf, LeafFormat, Ranges, read_leaf, row_groups_in
 from stellarml.log import get_logger
-from stellarml.schema import HEALPIX_COLUMN
-from stellarml.tiles import HEALPIX_ORDER, Tile
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

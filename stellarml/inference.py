@@ -16,7 +16,7 @@ from pyspark import Broadcast
 from pyspark.sql import DataFrame
 from pyspark.sql.types import FloatType, IntegerType, StructField, StructType
 
-from stellarml.errors import InputError, did_you_mean, raise_gathered
+from stellarml.core.errors import InputError, did_you_mean, raise_gathered
 from stellarml.model import pack_bundle
 from stellarml.predictor import Predictor
 

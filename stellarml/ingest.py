@@ -18,15 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml import errors
-from stellarml.config import Config
+from stellarml.core import errors
+from stellarml.core.config import Config
+from stellarml.core.errors import InputError, StellarmlError
+from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
+from stellarml.core.tiles import HEALPIX_ORDER, Tile, choose_tiles
 from stellarml.engine import RESULT_SCHEMA, Unit, collect_outcomes, run_units
-from stellarml.errors import InputError, StellarmlError
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.log import get_logger
 from stellarml.manifest import StageRun, mark_path, stage_run, write_mark
 from stellarml.ownership import WORK
-from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.selection import chosen_cuts, cut_flow, merge_counts, repair_and_cut, sentinels
 from stellarml.sources.columns import Header, ddl, resolve
 from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor, position_columns
@@ -48,7 +49,6 @@ from stellarml.sources.shards import (
 )
 from stellarml.sources.tables import read_table_header
 from stellarml.sources.text import guess_types, read_header
-from stellarml.tiles import HEALPIX_ORDER, Tile, choose_tiles
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.layers import Section
+from stellarml.core.toml_layers import Section
 
 MIN_PAIRS = 100
 BELIEVED = 0.98

@@ -22,13 +22,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.errors import InputError, UserError
-from stellarml.files import storage_errors
+from stellarml.core.errors import InputError, UserError
+from stellarml.core.files import storage_errors
+from stellarml.core.tiles import Tile
 from stellarml.fingerprint import digest, file_fingerprint
 from stellarml.hats_layout import PARTITION_LIST, parquet_metadata, partition_list, raw_schema
 from stellarml.manifest import mark_path, read_record
 from stellarml.ownership import WORK
-from stellarml.tiles import Tile
 
 _THREADS = 8
 _MARK = re.compile(r"Norder=(\d+)_Npix=(\d+)")

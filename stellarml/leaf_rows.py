@@ -17,11 +17,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml import sky
-from stellarml.errors import InputError
+from stellarml.core import sky
+from stellarml.core.errors import InputError
+from stellarml.core.schema import HEALPIX_COLUMN
+from stellarml.core.tiles import HEALPIX_ORDER, Tile
 from stellarml.leaf_cache import COLUMNS, FileKey, Name, file_key, footer
-from stellarml.schema import HEALPIX_COLUMN
-from stellarml.tiles import HEALPIX_ORDER, Tile
 
 _MOST_SLICES = 8
 _NUDGE_ARCSEC = 1e-3

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from stellarml.config import Log
+from stellarml.core.config import Log
 
 _PERIOD_S = 5.0
 

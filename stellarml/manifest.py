@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stellarml.config import Config
-from stellarml.errors import InputError, OutputBusyError, StaleOutputError
-from stellarml.files import storage_errors, write_atomically
+from stellarml.core.config import Config
+from stellarml.core.errors import InputError, OutputBusyError, StaleOutputError
+from stellarml.core.files import storage_errors, write_atomically
 from stellarml.fingerprint import code_identity, digest, file_fingerprint, origin_of, package_versions
 from stellarml.memory import PeakMemory
 from stellarml.ownership import (

@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stellarml import sky
-from stellarml.config import Config
+from stellarml.core import sky
+from stellarml.core.config import Config
+from stellarml.core.errors import InputError, UserError
+from stellarml.core.files import write_atomically
+from stellarml.core.tiles import HEALPIX_ORDER, Tile
 from stellarml.engine import Unit, run_units
-from stellarml.errors import InputError, UserError
-from stellarml.files import write_atomically
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_layout import COLLECTION, find_catalogue, raw_schema
 from stellarml.hats_reading import Catalogue, open_catalogue, read_ranges
@@ -29,7 +30,6 @@ from stellarml.manifest import StageRun, stage_run
 from stellarml.margin import without
 from stellarml.storage import write_parquet
 from stellarml.tile_border import near_border
-from stellarml.tiles import HEALPIX_ORDER, Tile
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stellarml.config import Config, Tiles
+from stellarml.core.config import Config, Tiles
+from stellarml.core.errors import ConfigError
 from stellarml.crossmatch.output import Join, Layout, Mode, layout, table_of
 from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
 from stellarml.crossmatch.rows import match_settings
@@ -20,7 +21,6 @@ from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
 from stellarml.crossmatch.tiles import match_rows
 from stellarml.engine import Unit, run_units
-from stellarml.errors import ConfigError
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_layout import catalogue_properties, is_catalogue
 from stellarml.hats_reading import Catalogue, Leaf, open_catalogue

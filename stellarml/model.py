@@ -30,7 +30,7 @@ from stellarml.bundle_manifest import (
     sha256_of,
     signed,
 )
-from stellarml.errors import BundleError, StorageError, raise_gathered
+from stellarml.core.errors import BundleError, StorageError, raise_gathered
 from stellarml.feature_file import FeatureFile, feature_differences
 from stellarml.folding import Folded
 from stellarml.novelty import NoveltyMaps

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.bundle_manifest import Manifest
-from stellarml.flags import QualityFlag
+from stellarml.core.quality_flags import QualityFlag
 from stellarml.scaling import Scaler
 
 CLIP = 10.0

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.errors import TrainingError
+from stellarml.core.errors import TrainingError
 from stellarml.optimiser import Adam, schedule
 from stellarml.presets import Preset
 

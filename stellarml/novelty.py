@@ -19,7 +19,7 @@ from itertools import combinations_with_replacement
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.layers import Section
+from stellarml.core.toml_layers import Section
 
 KINDS = ("joint", "colours")
 LIMIT_PERCENTILE = 99.5

@@ -15,8 +15,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from stellarml.binning import bin_table
+from stellarml.core.histograms import Counts, FloatArray, Histogram, IntArray, integer_axis, linear_axis
 from stellarml.evaluation import Label
-from stellarml.histograms import Counts, FloatArray, Histogram, IntArray, integer_axis, linear_axis
 from stellarml.photometry import absolute_magnitude
 
 HEALPIX_ORDER = 29

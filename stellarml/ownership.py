@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stellarml.errors import UserError
+from stellarml.core.errors import UserError
 
 STATE, RECORD, LOCK = "_state.json", "run.json", ".lock"
 DONE, WORK = "_done", "_work"

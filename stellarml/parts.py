@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from stellarml.config import Split
-from stellarml.errors import ConfigError
+from stellarml.core.config import Split
+from stellarml.core.errors import ConfigError
 from stellarml.hashing import hash_digits, threshold
 
 TRAIN, VALIDATION, CALIBRATION, TEST = PARTS = ("train", "validation", "calibration", "test")
@@ -20,7 +20,7 @@ def split_of(ids: Iterable[object], settings: Split) -> list[str]:
 
     Examples
     --------
-    >>> from stellarml.config import Split
+    >>> from stellarml.core.config import Split
     >>> split_of([1, 2, "HD 122563"], Split(salt="0", validation=0.1, test=0.1, calibration=0.1))
     ['train', 'train', 'train']
     """

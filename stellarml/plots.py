@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from stellarml.histograms import FloatArray, IntArray
+from stellarml.core.histograms import FloatArray, IntArray
 
 P = ParamSpec("P")
 

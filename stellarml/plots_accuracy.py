@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from stellarml.core.histograms import Counts, FloatArray, band
+from stellarml.core.schema import MAGNITUDE
 from stellarml.evaluation import COLOUR, Label, Metrics
-from stellarml.histograms import Counts, FloatArray, band
 from stellarml.plots import (
     BAND,
     LINE,
@@ -26,7 +27,6 @@ from stellarml.plots import (
     styled,
     symbol,
 )
-from stellarml.schema import MAGNITUDE
 
 MIN_ROWS_A_BAND = 12
 MIN_ROWS_A_FRACTION = 20

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stellarml.histograms import Counts, quantiles
+from stellarml.core.histograms import Counts, quantiles
 from stellarml.plots import (
     BAND,
     LINE,

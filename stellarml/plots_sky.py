@@ -21,8 +21,8 @@ from matplotlib.patches import Ellipse
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from stellarml.core.histograms import FloatArray, IntArray
 from stellarml.evaluation import Label
-from stellarml.histograms import FloatArray, IntArray
 from stellarml.overview import SkyMap
 from stellarml.plots import DENSITY_MAP, axis_label, new_figure, plain, styled
 

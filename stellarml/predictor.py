@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from stellarml.bundle_manifest import LabelRange, Manifest
 from stellarml.calibration import LabelCalibration, widths_of
 from stellarml.cells import POOLED, factors
-from stellarml.errors import InputError
-from stellarml.flags import QualityFlag
+from stellarml.core.errors import InputError
+from stellarml.core.quality_flags import QualityFlag
 from stellarml.forward import Answer, Forward
 from stellarml.graph import Head
 from stellarml.model import Bundle, unpack_bundle

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.histograms import Axis, Counts, Histogram, median_and_mad
+from stellarml.core.histograms import Axis, Counts, Histogram, median_and_mad
 
 STEPS = 40
 LEAST_STARS = 30

@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from stellarml import plots_accuracy, plots_catalogue, plots_run, plots_sky
+from stellarml.core.histograms import Counts
 from stellarml.evaluation import Label, Metrics
-from stellarml.histograms import Counts
 from stellarml.overview import SkyMap
 from stellarml.plots import png
 from stellarml.report_content import Picture

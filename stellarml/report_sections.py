@@ -11,8 +11,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from stellarml.core.quality_flags import DESCRIPTIONS, QualityFlag
+from stellarml.core.schema import BIN_EDGES
 from stellarml.evaluation import Label
-from stellarml.flags import DESCRIPTIONS, QualityFlag
 from stellarml.report_content import (
     Block,
     Card,
@@ -26,7 +27,6 @@ from stellarml.report_content import (
     shown,
     symbol,
 )
-from stellarml.schema import BIN_EDGES
 
 PUBLISHED: Mapping[str, Mapping[str, str]] = {
     "teff": {"mean": "−6.8", "median": "−5.0", "std": "85.0", "mad": "70.5"},

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stellarml.bundle_manifest import Manifest
-from stellarml.config import Config
-from stellarml.errors import InputError
+from stellarml.core.config import Config
+from stellarml.core.errors import InputError
 from stellarml.hats_reading import read_leaves
 from stellarml.manifest import read_record, stage_run
 from stellarml.model import load_bundle

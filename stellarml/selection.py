@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stellarml.config import Config
-from stellarml.errors import ConfigError, did_you_mean, raise_gathered
-from stellarml.schema import CUTS_FAILED, REPAIRS
+from stellarml.core.config import Config
+from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
+from stellarml.core.schema import CUTS_FAILED, REPAIRS
 from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor
 
 if TYPE_CHECKING:

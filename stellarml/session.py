@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stellarml.config import Spark, conf_dir
-from stellarml.errors import PlatformError
+from stellarml.core.config import Spark, conf_dir
+from stellarml.core.errors import PlatformError
 from stellarml.memory import available_bytes
 
 if TYPE_CHECKING:

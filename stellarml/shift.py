@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.layers import Section
+from stellarml.core.toml_layers import Section
 
 STEPS = 30
 RIDGE = 1.0

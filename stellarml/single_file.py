@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from stellarml.config import Tiles
-from stellarml.errors import UserError
-from stellarml.files import replacing
+from stellarml.core.config import Tiles
+from stellarml.core.errors import UserError
+from stellarml.core.files import replacing
 from stellarml.memory import available_bytes
 from stellarml.storage import dictionary_columns
 

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from stellarml.config import Config, Tiles
+from stellarml.core.config import Config, Tiles
+from stellarml.core.errors import ConfigError, did_you_mean
+from stellarml.core.files import literal
+from stellarml.core.schema import CUTS_FAILED
 from stellarml.crossmatch.plan import MatchPlan, plan_match
 from stellarml.crossmatch.rows import match_settings
 from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.tiles import match_rows
 from stellarml.engine import Unit, run_units
-from stellarml.errors import ConfigError, did_you_mean
 from stellarml.feature_file import FeatureFile
-from stellarml.files import literal
 from stellarml.hats_reading import Leaf, open_catalogue
 from stellarml.manifest import StageRun
 from stellarml.ownership import WORK
-from stellarml.schema import CUTS_FAILED
 from stellarml.sources.descriptor import Descriptor, load_descriptor
 from stellarml.storage import write_parquet
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pyspark.sql import Column
 from pyspark.sql import functions as F  # noqa: N812
 
-from stellarml.config import Split
+from stellarml.core.config import Split
 from stellarml.hashing import DIGITS
 from stellarml.parts import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION, part_limits, split_of
 

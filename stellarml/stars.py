@@ -16,17 +16,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.config import Config, Tiles
+from stellarml.core.config import Config, Tiles
+from stellarml.core.schema import CUTS_FAILED, REPAIRS
+from stellarml.core.tiles import Tile
 from stellarml.engine import Unit, run_units
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_reading import Leaf, open_catalogue
 from stellarml.manifest import read_record, stage_run
-from stellarml.schema import CUTS_FAILED, REPAIRS
 from stellarml.selection import HAS_DISTANCE, chosen_cuts, cut_flow, merge_counts
 from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor
 from stellarml.sources.shards import PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT
 from stellarml.storage import write_parquet
-from stellarml.tiles import Tile
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.config import Tiles
-from stellarml.files import replacing
-from stellarml.schema import HEALPIX_COLUMN
+from stellarml.core.config import Tiles
+from stellarml.core.files import replacing
+from stellarml.core.schema import HEALPIX_COLUMN
 
 
 def dictionary_columns(schema: pa.Schema) -> list[str]:

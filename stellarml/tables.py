@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stellarml.config import Config
-from stellarml.errors import InputError, UserError
+from stellarml.core.config import Config
+from stellarml.core.errors import InputError, UserError
+from stellarml.core.files import storage_errors
+from stellarml.core.schema import arrow_schema, label_columns
 from stellarml.feature_file import load_feature_file
-from stellarml.files import storage_errors
 from stellarml.fingerprint import file_fingerprint
 from stellarml.model import load_bundle, pack_bundle
-from stellarml.schema import arrow_schema, label_columns
 from stellarml.single_file import Format, write_file
 from stellarml.split import split_column
 from stellarml.table_reading import check_ids, check_labels, check_units, read_table

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
-from stellarml import sky
+from stellarml.core import sky
 
 _CHORDS_PER_EDGE = 1024
 

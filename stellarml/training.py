@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from stellarml.bundle_manifest import FORMAT, FORMAT_VERSION, Manifest
 from stellarml.checkpoint import Checkpoint
-from stellarml.config import Split, Train
+from stellarml.core.config import Split, Train
 from stellarml.feature_file import FeatureFile
 from stellarml.folding import Folded, fold
 from stellarml.forward import Forward

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from stellarml.config import Config
-from stellarml.errors import InputError
+from stellarml.core.config import Config
+from stellarml.core.errors import InputError
+from stellarml.core.schema import HEALPIX_COLUMN, MISSING_MASK
 from stellarml.feature_file import FeatureFile, configured_feature_file
 from stellarml.hats_catalogue import write_catalogue
 from stellarml.hats_reading import read_leaves
 from stellarml.manifest import read_record, stage_run
 from stellarml.read_lake import TARGET
-from stellarml.schema import HEALPIX_COLUMN, MISSING_MASK
 from stellarml.sources.descriptor import load_descriptor
 from stellarml.spectra import resolved_labels
 from stellarml.split import split_column

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from stellarml.errors import InputError, TrainingError, did_you_mean, raise_gathered
+from stellarml.core.errors import InputError, TrainingError, did_you_mean, raise_gathered
 from stellarml.feature_file import FeatureFile
 from stellarml.hashing import hash_digits
 from stellarml.parts import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION

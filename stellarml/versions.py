@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stellarml.config import Config
-from stellarml.errors import InputError, UserError, did_you_mean
-from stellarml.files import storage_errors, write_atomically
+from stellarml.core.config import Config
+from stellarml.core.errors import InputError, UserError, did_you_mean
+from stellarml.core.files import storage_errors, write_atomically
 from stellarml.log import get_logger
 from stellarml.manifest import held, read_record
 from stellarml.ownership import LOCK, RECORD, STATE, clear, names_of_others

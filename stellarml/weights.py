@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.errors import BundleError, raise_gathered
+from stellarml.core.errors import BundleError, raise_gathered
 from stellarml.folding import Folded
 from stellarml.imputation import Gaussian
 from stellarml.novelty import NoveltyMaps

@@ -49,7 +49,7 @@ def made_once(folder: Path, make: Callable[[], object]) -> None:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[object]:
     """The session of the whole run: two cores, no UI, started when a test first asks for it."""
-    from stellarml.config import load_config
+    from stellarml.core.config import load_config
     from stellarml.session import start_session
 
     settings = load_config(
@@ -89,7 +89,7 @@ def small_sky(common: Path) -> Path:
 def small_chain(small_sky: Path, common: Path, spark: object) -> Path:
     """The same sky after the whole chain, with tiles of at most 3000 rows so that their borders matter."""
     from stellarml.chain import run_all
-    from stellarml.config import load_config
+    from stellarml.core.config import load_config
 
     config = load_config(small_sky / "config.toml", overrides=SMALL_TILES, environment={})
     made_once(common / "small_chain", lambda: run_all(spark, config))  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ SMALL_TILES = ("tiles.max_rows=3000", "tiles.row_group_rows=1000", "train.max_ep
 @pytest.fixture(scope="session")
 def small_config(small_chain: Path) -> Callable[..., object]:
     """Load the configuration of the finished small chain, with further overrides."""
-    from stellarml.config import load_config
+    from stellarml.core.config import load_config
 
     return lambda *more: load_config(
         small_chain / "config.toml", overrides=(*SMALL_TILES, *more), environment={}

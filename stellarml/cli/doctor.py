@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from stellarml.config import Config, conf_dir
-from stellarml.errors import StellarmlError
+from stellarml.core.config import Config, conf_dir
+from stellarml.core.errors import StellarmlError
 from stellarml.memory import available_bytes
 from stellarml.session import find_java, memory_in_bytes
 

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from stellarml.errors import StellarmlError, cause_of
+from stellarml.core.errors import StellarmlError, cause_of
 
 INTERRUPTED = 130
 _KEPT = "interrupted; what was finished is kept, the same command goes on from there"

@@ -22,8 +22,8 @@ from stellarml.cli.options import (
     configured,
 )
 from stellarml.cli.versions import diff, models
-from stellarml.config import Config, load_config
-from stellarml.errors import UserError
+from stellarml.core.config import Config, load_config
+from stellarml.core.errors import UserError
 from stellarml.log import configure_logging, get_logger
 
 app = typer.Typer(

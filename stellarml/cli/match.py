@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from stellarml.cli.options import Out, Overrides, Overwrite, Profile, configured
-from stellarml.errors import UserError
+from stellarml.core.errors import UserError
 
 
 class Mode(StrEnum):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stellarml.config import PROFILES, Config, load_config
+from stellarml.core.config import PROFILES, Config, load_config
 from stellarml.log import configure_logging
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run's TOML file.")]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stellarml.cli.exit_status import run_to_the_end
-from stellarml.config import Config, load_config
+from stellarml.core.config import Config, load_config
 from stellarml.log import configure_logging
 from stellarml.session import start_session
 

@@ -65,7 +65,7 @@ def diff(
 ) -> None:
     """Show how many stars moved between two labelled versions, by how much, by bin."""
     from stellarml.compare import compare
-    from stellarml.files import write_atomically
+    from stellarml.core.files import write_atomically
     from stellarml.session import start_session
     from stellarml.versions import version_named
 

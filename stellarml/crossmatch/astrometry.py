@@ -23,10 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stellarml.core.sky import MAS_PER_RAD
 from stellarml.crossmatch import settings as flags
 from stellarml.crossmatch.compiled import compiled
 from stellarml.crossmatch.settings import Floats, MatchSettings, PositionErrors, Sources
-from stellarml.sky import MAS_PER_RAD
 
 Flags = NDArray[np.int16]
 Mask = NDArray[np.bool_]

@@ -7,11 +7,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from stellarml.core.sky import ARCSEC_PER_RAD, MAS_PER_RAD
 from stellarml.crossmatch.astrometry import RAD_PER_DEG, moved, zero_if_missing
 from stellarml.crossmatch.compiled import compiled
 from stellarml.crossmatch.settings import Floats, Integers
 from stellarml.crossmatch.zones import Zones, ra_half_width_deg, ra_windows, window_span, zone_span
-from stellarml.sky import ARCSEC_PER_RAD, MAS_PER_RAD
 
 Counts = NDArray[np.int32]
 Motions = tuple[Floats, Floats, Floats]

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from stellarml import sky
+from stellarml.core import sky
+from stellarml.core.histograms import median_and_mad
 from stellarml.crossmatch.astrometry import Mask
 from stellarml.crossmatch.kernel import match_tile
 from stellarml.crossmatch.limits import Limits
 from stellarml.crossmatch.offsets import cell_axes, pair_offsets_mas, runs_of_cells, shifted
 from stellarml.crossmatch.settings import Floats, FrameSettings, Integers, MatchSettings, Sources
-from stellarml.histograms import median_and_mad
 
 BIN_MAS = 5
 WHOLE = -1

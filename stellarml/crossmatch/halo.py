@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stellarml import sky
+from stellarml.core import sky
 from stellarml.crossmatch.limits import Limits
 from stellarml.crossmatch.movers import MoverEdges
 from stellarml.crossmatch.settings import Integers, MatchSettings

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from stellarml.core.errors import StellarmlError
 from stellarml.crossmatch import settings as flags
 from stellarml.crossmatch.astrometry import Mask, Moving, Staying, prepare_moving, prepare_staying
 from stellarml.crossmatch.compiled import compiled
@@ -34,7 +35,6 @@ from stellarml.crossmatch.movers import MoverEdges, no_edges
 from stellarml.crossmatch.pairs import find_pairs, index_staying
 from stellarml.crossmatch.settings import Floats, Integers, MatchSettings, Sources
 from stellarml.crossmatch.zones import build_zones
-from stellarml.errors import StellarmlError
 
 
 @dataclass(frozen=True)

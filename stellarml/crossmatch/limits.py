@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stellarml.core.sky import ARCSEC_PER_RAD
 from stellarml.crossmatch.astrometry import (
     Mask,
     Moving,
@@ -29,7 +30,6 @@ from stellarml.crossmatch.astrometry import (
 )
 from stellarml.crossmatch.pairs import SAFETY, epoch_limits, search_radius_rad
 from stellarml.crossmatch.settings import Floats, Integers, MatchSettings, Sources
-from stellarml.sky import ARCSEC_PER_RAD
 
 COMFORT_ARCSEC = 10.0
 """A halo of a few times this costs little; no row that reaches less far is a mover."""

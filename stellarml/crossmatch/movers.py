@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml import sky
+from stellarml.core import sky
 from stellarml.crossmatch.astrometry import Flags, prepare_moving, prepare_staying
 from stellarml.crossmatch.limits import Limits, reach_arcsec
 from stellarml.crossmatch.pairs import find_pairs, index_staying

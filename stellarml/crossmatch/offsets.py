@@ -15,7 +15,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from stellarml import sky
+from stellarml.core import sky
+from stellarml.core.sky import MAS_PER_RAD
 from stellarml.crossmatch.astrometry import (
     RAD_PER_DEG,
     moved,
@@ -26,7 +27,6 @@ from stellarml.crossmatch.astrometry import (
 from stellarml.crossmatch.compiled import compiled
 from stellarml.crossmatch.pairs import tangent_offsets
 from stellarml.crossmatch.settings import Floats, Integers, MatchSettings, Sources
-from stellarml.sky import MAS_PER_RAD
 
 Axes = tuple[Floats, Floats, Floats]
 

@@ -15,12 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stellarml.crossmatch.kernel import TileMatch
-from stellarml.crossmatch.plan import MatchPlan
-from stellarml.crossmatch.sides import Side
-from stellarml.crossmatch.tiles import MatchedTile
-from stellarml.errors import UserError, did_you_mean, raise_gathered
-from stellarml.schema import (
+from stellarml.core.errors import UserError, did_you_mean, raise_gathered
+from stellarml.core.schema import (
     CUTS_FAILED,
     DEC,
     EXTERNAL_ID,
@@ -33,7 +29,11 @@ from stellarml.schema import (
     SOURCE_ID,
     arrow_schema,
 )
-from stellarml.schema import NEIGHBOURHOOD as NEIGHBOURHOOD_COLUMNS
+from stellarml.core.schema import NEIGHBOURHOOD as NEIGHBOURHOOD_COLUMNS
+from stellarml.crossmatch.kernel import TileMatch
+from stellarml.crossmatch.plan import MatchPlan
+from stellarml.crossmatch.sides import Side
+from stellarml.crossmatch.tiles import MatchedTile
 from stellarml.sources.descriptor import position_columns
 
 Mode = Literal["all", "best", "unique"]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stellarml.core.sky import ARCSEC_PER_RAD, MAS_PER_RAD
 from stellarml.crossmatch import settings as bits
 from stellarml.crossmatch.astrometry import (
     RAD_PER_DEG,
@@ -37,7 +38,6 @@ from stellarml.crossmatch.zones import (
     window_span,
     zone_span,
 )
-from stellarml.sky import ARCSEC_PER_RAD, MAS_PER_RAD
 
 SAFETY = 1.0 + 1e-9
 _TINY_RAD = 1e-14

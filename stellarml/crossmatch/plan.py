@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stellarml.config import Tiles
+from stellarml.core.config import Tiles
+from stellarml.core.tiles import Tile
 from stellarml.crossmatch.frame import FrameOffsets, frame_part, frame_record, frame_search, merge_frame
 from stellarml.crossmatch.halo import halo_radii_arcsec, plan_tile
 from stellarml.crossmatch.limits import (
@@ -34,7 +35,6 @@ from stellarml.leaf_cache import COLUMNS
 from stellarml.log import get_logger
 from stellarml.manifest import StageRun
 from stellarml.margin import halo_source
-from stellarml.tiles import Tile
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

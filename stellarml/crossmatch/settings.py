@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stellarml import sky
-from stellarml.errors import ConfigError, InputError, raise_gathered
+from stellarml.core import sky
+from stellarml.core.errors import ConfigError, InputError, raise_gathered
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -16,17 +16,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stellarml.core.errors import ConfigError, InputError, did_you_mean, raise_gathered
+from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
+from stellarml.core.tiles import Tile
 from stellarml.crossmatch.frame import FrameOffsets
 from stellarml.crossmatch.rows import is_bright, magnitude_columns, match_columns, taking_part, to_sources
 from stellarml.crossmatch.settings import Sources
-from stellarml.errors import ConfigError, InputError, did_you_mean, raise_gathered
 from stellarml.hats_reading import Catalogue, Leaf, read_ranges
 from stellarml.margin import margin_for, read_with_margin
-from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.selection import sentinels
 from stellarml.sources.columns import find_name
 from stellarml.sources.descriptor import Descriptor, position_columns
-from stellarml.tiles import Tile
 
 _COMPARISON = re.compile(r"^\s*(\w+)\s*(<=|>=|<>|!=|=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
 _OPERATORS: dict[str, Callable[..., pa.Array]] = {

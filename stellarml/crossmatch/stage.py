@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from stellarml.config import Config
+from stellarml.core.config import Config
+from stellarml.core.errors import InputError
+from stellarml.core.schema import (
+    DEC,
+    RA,
+)
 from stellarml.crossmatch.output import BEST, MATCHED, NEIGHBOURHOOD, edge_table, output_schemas, wide_table
 from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
 from stellarml.crossmatch.rows import match_settings
@@ -22,14 +27,9 @@ from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
 from stellarml.crossmatch.tiles import match_rows
 from stellarml.engine import Unit, run_units
-from stellarml.errors import InputError
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_reading import Catalogue, Leaf, open_catalogue
 from stellarml.manifest import StageRun, stage_run
-from stellarml.schema import (
-    DEC,
-    RA,
-)
 from stellarml.sources.descriptor import load_descriptor
 from stellarml.storage import write_parquet
 

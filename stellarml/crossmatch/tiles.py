@@ -14,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stellarml import sky
+from stellarml.core import sky
+from stellarml.core.errors import InputError
+from stellarml.core.schema import HEALPIX_COLUMN
+from stellarml.core.tiles import Tile
 from stellarml.crossmatch.halo import plan_tile
 from stellarml.crossmatch.kernel import TileMatch, match_tile
 from stellarml.crossmatch.offsets import pair_offsets_mas
@@ -22,10 +25,7 @@ from stellarml.crossmatch.plan import MatchPlan
 from stellarml.crossmatch.settings import Floats
 from stellarml.crossmatch.sides import About, Side
 from stellarml.crossmatch.statistics import is_sampled
-from stellarml.errors import InputError
 from stellarml.leaf_cache import COLUMNS
-from stellarml.schema import HEALPIX_COLUMN
-from stellarml.tiles import Tile
 
 _CELL_ORDER = 14
 _SPARSE = 0.02

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.errors import StorageError, UserError
+from stellarml.core.errors import StorageError, UserError
 from stellarml.simulate import distances, labels
 from stellarml.simulate.ecsv import gaia_columns, gaia_header, skymapper_columns
 from stellarml.simulate.gaia_rows import QUOTED, gaia_rows

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stellarml.errors import InputError, did_you_mean, raise_gathered
+from stellarml.core.errors import InputError, did_you_mean, raise_gathered
 from stellarml.sources.descriptor import Descriptor, WantedColumn
 from stellarml.sources.files import SourceFile
 

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from stellarml.config import conf_dir
-from stellarml.errors import ConfigError, did_you_mean, raise_gathered
-from stellarml.expressions import check_expression
-from stellarml.layers import Section, problems_of, read_toml
+from stellarml.core.config import conf_dir
+from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
+from stellarml.core.sql_names import check_expression
+from stellarml.core.toml_layers import Section, problems_of, read_toml
 
 CORRELATED = ("ra", "dec", "parallax", "pmra", "pmdec")
 CORRELATIONS = tuple(f"{a}_{b}" for i, a in enumerate(CORRELATED) for b in CORRELATED[i + 1 :])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, cast
 
-from stellarml.errors import InputError
+from stellarml.core.errors import InputError
 from stellarml.sources.descriptor import Descriptor
 
 Family = Literal["text", "fits", "votable", "parquet"]

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from stellarml.errors import InputError
+from stellarml.core.errors import InputError
 from stellarml.sources.columns import Header, convert
 from stellarml.sources.descriptor import Descriptor
 

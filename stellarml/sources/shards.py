@@ -21,13 +21,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stellarml import errors, sky
-from stellarml.config import Tiles
+from stellarml.core import errors, sky
+from stellarml.core.config import Tiles
+from stellarml.core.errors import StellarmlError
+from stellarml.core.files import storage_errors, write_atomically
+from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.engine import failure, guarded, outcome_batch
-from stellarml.errors import StellarmlError
-from stellarml.files import storage_errors, write_atomically
 from stellarml.ownership import WORK
-from stellarml.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.sources.columns import Header, Resolved, valid_positions
 from stellarml.sources.descriptor import Descriptor, position_columns
 from stellarml.sources.parser import Block

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.errors import InputError
+from stellarml.core.errors import InputError
 from stellarml.sources.columns import FileColumn, Header, convert
 from stellarml.sources.files import SourceFile
 from stellarml.sources.parser import Block

@@ -17,7 +17,7 @@ import pyarrow.csv as pacsv
 import yaml
 from isal import isal_zlib
 
-from stellarml.errors import InputError
+from stellarml.core.errors import InputError
 from stellarml.sources.columns import FileColumn, Header
 from stellarml.sources.descriptor import Descriptor
 from stellarml.sources.files import SourceFile

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from stellarml.config import load_config
+from stellarml.core.config import load_config
 from stellarml.demo import make_sky
 from stellarml.ingest import ingest
 from stellarml.log import configure_logging

@@ -32,7 +32,7 @@ from match_data import default_folder
 from model_data import make_sky
 from peers.processes import Sampler, is_spark_jvm, is_spark_worker, resident_bytes
 
-from stellarml.config import Config, load_config
+from stellarml.core.config import Config, load_config
 
 SKY_STARS = 2_400_000
 ROWS = 2_000_000

@@ -23,7 +23,7 @@ from match_data import default_folder
 from model_data import FOLDS, Labelled, load
 from peers.client import Peer
 
-from stellarml.config import Split, load_config
+from stellarml.core.config import Split, load_config
 from stellarml.inference import Predictor
 from stellarml.model import load_bundle
 from stellarml.parts import TEST, TRAIN, VALIDATION

@@ -33,8 +33,8 @@ from sky_fits import Found, Rows, auroc, by_cells, fit, metal_poor, places, shar
 from sky_learners import learners_part
 from sky_limits import blocks_part, limit_part, posterior_part, zero_points_part
 
+from stellarml.core.quality_flags import QualityFlag
 from stellarml.fingerprint import code_identity
-from stellarml.flags import QualityFlag
 from stellarml.model import load_bundle
 from stellarml.predictor import Predictor
 

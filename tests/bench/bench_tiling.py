@@ -26,7 +26,7 @@ from peers.client import Peer
 from peers.contest import Entry, contest, show
 from peers.processes import Sampler, is_spark_worker
 
-from stellarml.config import Config, load_config
+from stellarml.core.config import Config, load_config
 from stellarml.ingest import ingest
 from stellarml.log import configure_logging
 from stellarml.session import start_session

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.config import Tiles, load_config
+from stellarml.core.config import Tiles, load_config
+from stellarml.core.schema import HEALPIX_COLUMN
+from stellarml.core.tiles import choose_tiles
 from stellarml.hats_layout import partition_list
-from stellarml.schema import HEALPIX_COLUMN
 from stellarml.storage import write_parquet
-from stellarml.tiles import choose_tiles
 
 CELL_ORDER = 4
 LEAST_ORDER = 3

@@ -30,12 +30,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stellarml.config import Tiles, load_config
+from stellarml.core.config import Tiles, load_config
+from stellarml.core.schema import HEALPIX_COLUMN
+from stellarml.core.sky import healpix_29, mjd_to_jyear
+from stellarml.core.tiles import HEALPIX_ORDER, choose_tiles
 from stellarml.hats_catalogue import finish_catalogue
-from stellarml.schema import HEALPIX_COLUMN
-from stellarml.sky import healpix_29, mjd_to_jyear
 from stellarml.storage import sort_rows, write_parquet
-from stellarml.tiles import HEALPIX_ORDER, choose_tiles
 
 LEAF_ROWS = 500_000
 FILE_ROWS = 500_000

@@ -26,7 +26,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.config import Config, load_config
+from stellarml.core.config import Config, load_config
 from stellarml.feature_file import FeatureFile, load_feature_file
 from stellarml.parts import CALIBRATION, TEST, TRAIN, VALIDATION
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sky_data import Sky
 from sky_fits import CALIBRATED, SPLIT, THREADS, VALIDATED, Found
 
-from stellarml.config import load_config
+from stellarml.core.config import load_config
 from stellarml.feature_file import load_feature_file
 from stellarml.model import load_bundle
 from stellarml.parts import CALIBRATION, TRAIN, VALIDATION

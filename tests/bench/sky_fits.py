@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from sky_data import LABELS, Sky
 
-from stellarml.config import Split, load_config
+from stellarml.core.config import Split, load_config
 from stellarml.parts import CALIBRATION, TRAIN, VALIDATION
 from stellarml.predictor import Predictor
 from stellarml.training import train

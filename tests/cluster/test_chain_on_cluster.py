@@ -16,7 +16,7 @@ import pytest
 from standalone import Cluster, Shipment
 
 from stellarml.chain import STAGES, surveys_of
-from stellarml.config import load_config
+from stellarml.core.config import load_config
 
 JOBS = {stage: "select_stars" if stage == "select" else stage for stage in STAGES}
 TILES = ("tiles.max_rows=3000", "tiles.row_group_rows=1000", "train.max_epochs=30")

@@ -27,7 +27,7 @@ import pytest
 from standalone import Cluster, Shipment, command_of, kill, label_leaves, shipped_package
 
 from stellarml.catalogue import label_catalogue
-from stellarml.config import Tiles
+from stellarml.core.config import Tiles
 from stellarml.hats_catalogue import write_catalogue
 from stellarml.label_tiles import input_tiles
 from stellarml.memory import descendants
@@ -74,7 +74,7 @@ def sky(
     small_chain: Path, spark: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, bytes]]:
     """Matched stars in many small tiles, and the leaves of their labels as made in local mode."""
-    from stellarml.config import load_config
+    from stellarml.core.config import load_config
 
     root = tmp_path_factory.mktemp("many")
     shutil.copytree(small_chain / "models", root / "models")

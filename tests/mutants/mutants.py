@@ -49,7 +49,7 @@ NAMED_BY_THE_ISSUE = (
     ),
     Mutant(
         "ring_for_nested",
-        "stellarml/sky.py",
+        "stellarml/core/sky.py",
         "healpy.ang2pix(1 << INDEX_ORDER, ra, dec, nest=True, lonlat=True)",
         "healpy.ang2pix(1 << INDEX_ORDER, ra, dec, nest=False, lonlat=True)",
         "ranges of the index are no tiles",
@@ -397,7 +397,7 @@ TILES = (
     ),
     Mutant(
         "ranges_closed",
-        "stellarml/sky.py",
+        "stellarml/core/sky.py",
         '    position = np.searchsorted(ranges.ravel(), np.asarray(index, dtype=np.int64), side="right")',
         '    position = np.searchsorted(ranges.ravel(), np.asarray(index, dtype=np.int64), side="left")',
         "ranges hold their first index and not their last",
@@ -405,7 +405,7 @@ TILES = (
     ),
     Mutant(
         "halo_of_narrow_pixels",
-        "stellarml/sky.py",
+        "stellarml/core/sky.py",
         "    needed = 2.0 * (radius_arcsec + ROUNDING_ARCSEC)",
         "    needed = 0.4 * (radius_arcsec + ROUNDING_ARCSEC)",
         "a pixel's neighbours must reach as far as the halo",
@@ -413,7 +413,7 @@ TILES = (
     ),
     Mutant(
         "halo_on_three_sides",
-        "stellarml/sky.py",
+        "stellarml/core/sky.py",
         "    edges = np.concatenate([spread, spread << 1, spread | (last << 1), last | (spread << 1)])",
         "    edges = np.concatenate([spread, spread << 1, spread | (last << 1)])",
         "a tile has four edges",

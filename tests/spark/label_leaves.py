@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.config import Config
+from stellarml.core.config import Config
 from stellarml.hats_layout import partition_list
 from stellarml.label_tiles import input_tiles
 

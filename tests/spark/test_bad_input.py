@@ -25,8 +25,8 @@ from small_surveys import stars, write_csv, write_surveys
 
 from stellarml.chain import run_stage
 from stellarml.cli import main as cli
-from stellarml.config import load_config
-from stellarml.errors import InputError
+from stellarml.core.config import load_config
+from stellarml.core.errors import InputError
 from stellarml.ingest import ingest
 from stellarml.manifest import describe_inputs, read_record
 

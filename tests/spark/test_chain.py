@@ -11,10 +11,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from stellarml.config import Config
+from stellarml.core.config import Config
+from stellarml.core.sky import healpix_29
 from stellarml.hats_reading import open_catalogue
 from stellarml.manifest import read_record
-from stellarml.sky import healpix_29
 
 CATALOGUES = ("gaia_dr3", "skymapper_dr2", "stars", "neighbourhood", "best_neighbour", "matched", "training")
 
@@ -232,7 +232,7 @@ def test_true_parameters_have_columns_of_their_own(
 ) -> None:
     from stellarml import truth_intervals
     from stellarml.catalogue import label_catalogue
-    from stellarml.errors import InputError
+    from stellarml.core.errors import InputError
     from stellarml.fit import train_model
 
     own = [f"paths.{name}={tmp_path / name}" for name in ("models", "labels")]

@@ -11,8 +11,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
-from stellarml.config import Split, Train
-from stellarml.errors import InputError
+from stellarml.core.config import Split, Train
+from stellarml.core.errors import InputError
 from stellarml.feature_file import FeatureFile, load_feature_file
 from stellarml.features import check_features, feature_columns, label_columns, substitute, used_columns
 from stellarml.inference import label_frame, pack_bundle, predictor_of

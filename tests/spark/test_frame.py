@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from small_surveys import DESCRIPTOR, stars, write_csv, write_surveys
 
-from stellarml import sky
 from stellarml.chain import run_stage
-from stellarml.config import Config, load_config
+from stellarml.core import sky
+from stellarml.core.config import Config, load_config
 from stellarml.crossmatch.frame import frame_record, measure_frame
 from stellarml.crossmatch.kernel import match_tile
 from stellarml.crossmatch.limits import limits_of

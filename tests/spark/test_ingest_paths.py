@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from small_surveys import stars, write_csv, write_surveys
 
-from stellarml.config import load_config
+from stellarml.core.config import load_config
 from stellarml.ingest import ingest
 
 TRIVIAL = '[[cuts]]\nname = "all"\nwhere = "true"\nreason = "none is dropped"\n'

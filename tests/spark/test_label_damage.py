@@ -27,7 +27,7 @@ from label_leaves import (
 
 from stellarml import catalogue
 from stellarml.catalogue import label_catalogue
-from stellarml.errors import StellarmlError, UserError
+from stellarml.core.errors import StellarmlError, UserError
 from stellarml.label_tiles import input_tiles
 from stellarml.versions import versions_of
 

@@ -27,8 +27,8 @@ from label_leaves import (
 from stellarml import catalogue
 from stellarml.catalogue import label_catalogue
 from stellarml.compare import compare
-from stellarml.config import conf_dir
-from stellarml.flags import QualityFlag
+from stellarml.core.config import conf_dir
+from stellarml.core.quality_flags import QualityFlag
 from stellarml.manifest import read_record
 from stellarml.tables import read_table
 from stellarml.versions import versions_of

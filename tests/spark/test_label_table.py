@@ -15,8 +15,8 @@ from small_surveys import FEATURES
 from typer.testing import CliRunner
 
 from stellarml.cli.main import app
-from stellarml.errors import UserError
-from stellarml.flags import QualityFlag
+from stellarml.core.errors import UserError
+from stellarml.core.quality_flags import QualityFlag
 from stellarml.model import load_bundle
 from stellarml.tables import label_table, train_on_table
 

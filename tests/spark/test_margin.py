@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stellarml import sky
-from stellarml.config import Config, Tiles, load_config
-from stellarml.errors import UserError
+from stellarml.core import sky
+from stellarml.core.config import Config, Tiles, load_config
+from stellarml.core.errors import UserError
+from stellarml.core.tiles import Tile
 from stellarml.hats_catalogue import write_catalogue
 from stellarml.hats_reading import open_catalogue
 from stellarml.margin import read_with_margin
 from stellarml.margin_writing import make_collection, write_margin
-from stellarml.tiles import Tile
 
 RADIUS_ARCSEC = 20.0
 MARGIN_ARCSEC = 30.0

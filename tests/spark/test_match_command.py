@@ -18,9 +18,9 @@ from astropy.table import Table
 from small_surveys import DESCRIPTOR, stars, write_csv
 
 from stellarml.cli import main as cli
-from stellarml.config import Tiles
+from stellarml.core.config import Tiles
+from stellarml.core.sky import healpix_29
 from stellarml.hats_catalogue import write_catalogue
-from stellarml.sky import healpix_29
 
 Run = Callable[..., tuple[int, str]]
 RADIUS = 1.0

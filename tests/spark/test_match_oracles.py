@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.coordinates import angular_separation
 
-from stellarml import match, sky
+from stellarml import match
 from stellarml.cli import main as cli
-from stellarml.config import load_config
+from stellarml.core import sky
+from stellarml.core.config import load_config
 from stellarml.engine import run_units
 from stellarml.hats_reading import open_catalogue
 from stellarml.ingest import ingest

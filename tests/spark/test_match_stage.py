@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from stellarml.chain import run_stage
-from stellarml.config import Config, load_config
+from stellarml.core.config import Config, load_config
+from stellarml.core.errors import InputError
 from stellarml.crossmatch.kernel import match_tile
 from stellarml.crossmatch.rows import match_settings, taking_part, to_sources
 from stellarml.crossmatch.stage import crossmatch
-from stellarml.errors import InputError
 from stellarml.hats_reading import open_catalogue
 from stellarml.ingest import ingest
 from stellarml.manifest import read_record

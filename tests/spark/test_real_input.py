@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from stellarml.config import Config, load_config
+from stellarml.core.config import Config, load_config
 from stellarml.ingest import ingest
 from stellarml.manifest import read_record
 

@@ -15,8 +15,8 @@ import pytest
 from small_surveys import stars, write_csv, write_surveys
 
 from stellarml.chain import run_stage
-from stellarml.config import Config, load_config
-from stellarml.errors import InputError, StaleOutputError
+from stellarml.core.config import Config, load_config
+from stellarml.core.errors import InputError, StaleOutputError
 from stellarml.ingest import ingest
 from stellarml.manifest import describe_inputs, read_record
 

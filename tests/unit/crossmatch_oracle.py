@@ -12,7 +12,7 @@ import numpy as np
 from astropy.coordinates import angular_separation, position_angle
 from scipy.spatial.transform import Rotation
 
-from stellarml import sky
+from stellarml.core import sky
 from stellarml.crossmatch.settings import MatchSettings, PositionErrors, Sources, sources
 
 MAS = np.radians(1.0 / 3.6e6)

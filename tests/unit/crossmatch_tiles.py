@@ -9,7 +9,7 @@ from dataclasses import fields
 import numpy as np
 import pyarrow as pa
 
-from stellarml import sky
+from stellarml.core import sky
 from stellarml.crossmatch import halo
 from stellarml.crossmatch.kernel import TileMatch, match_tile
 from stellarml.crossmatch.limits import (

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.sky import healpix_29
-from stellarml.tiles import Tile
+from stellarml.core.sky import healpix_29
+from stellarml.core.tiles import Tile
 
 TILES = (
     Tile(3, 300),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stellarml.config import Split, Train
+from stellarml.core.config import Split, Train
 from stellarml.feature_file import FeatureFile
 from stellarml.parts import split_of
 from stellarml.presets import Phase, Preset

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from stellarml import __version__
 from stellarml.cli import main as cli
-from stellarml.errors import (
+from stellarml.core.errors import (
     BundleError,
     ConfigError,
     InputError,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stellarml.config import PROFILES, conf_dir, load_config
-from stellarml.errors import ConfigError
-from stellarml.layers import merge, parse_override, read_toml
+from stellarml.core.config import PROFILES, conf_dir, load_config
+from stellarml.core.errors import ConfigError
+from stellarml.core.toml_layers import merge, parse_override, read_toml
 
 
 def written(folder: Path, text: str) -> Path:

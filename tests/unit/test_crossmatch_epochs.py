@@ -12,7 +12,7 @@ from astropy.time import Time
 from crossmatch_oracle import crowded_field, moved
 from crossmatch_tiles import columns, match_by_tiles, serialised, tiles_of
 
-from stellarml import sky
+from stellarml.core import sky
 from stellarml.crossmatch.kernel import match_tile
 from stellarml.crossmatch.settings import PARALLAX_LEADS, MatchSettings, PositionErrors, Sources, sources
 

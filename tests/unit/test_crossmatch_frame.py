@@ -26,8 +26,8 @@ from crossmatch_tiles import (
 )
 from crossmatch_tiles import read as read_rows
 
-from stellarml import sky
-from stellarml.config import load_config
+from stellarml.core import sky
+from stellarml.core.config import load_config
 from stellarml.crossmatch import halo
 from stellarml.crossmatch.frame import (
     WHOLE,

@@ -22,7 +22,7 @@ from crossmatch_tiles import (
     within,
 )
 
-from stellarml import sky
+from stellarml.core import sky
 from stellarml.crossmatch import halo
 from stellarml.crossmatch.halo import halo_radii_arcsec, plan_tile
 from stellarml.crossmatch.kernel import TileMatch, match_tile

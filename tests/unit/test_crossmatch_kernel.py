@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from crossmatch_oracle import brute_force, crowded_field
 
+from stellarml.core.errors import ConfigError, InputError
 from stellarml.crossmatch import settings
 from stellarml.crossmatch.kernel import TileMatch, match_tile
 from stellarml.crossmatch.settings import MatchSettings, PositionErrors, Sources, sources
-from stellarml.errors import ConfigError, InputError
 
 SKYMAPPER = MatchSettings(right_errors=PositionErrors(36.0, 1000.0, 100.0))
 PLACES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stellarml import sky
+from stellarml.core import sky
 from stellarml.crossmatch import pairs
 from stellarml.crossmatch.astrometry import vectors
 from stellarml.crossmatch.kernel import match_tile

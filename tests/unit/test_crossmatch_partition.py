@@ -24,13 +24,13 @@ from crossmatch_tiles import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stellarml import sky
+from stellarml.core import sky
+from stellarml.core.errors import StellarmlError
 from stellarml.crossmatch import limits
 from stellarml.crossmatch.kernel import match_tile
 from stellarml.crossmatch.limits import choose_edge_radius, is_mover, merge_staying, moving_part, staying_part
 from stellarml.crossmatch.movers import MoverEdges
 from stellarml.crossmatch.settings import MatchSettings, Sources, sources
-from stellarml.errors import StellarmlError
 
 KINDS = {
     "errors": SKYMAPPER,

@@ -11,7 +11,7 @@ from astropy.coordinates import angular_separation
 from astropy.io import fits
 from scipy.spatial import ConvexHull
 
-from stellarml import sky
+from stellarml.core import sky
 from stellarml.crossmatch.kernel import match_tile
 from stellarml.crossmatch.settings import MatchSettings, PositionErrors, sources
 

@@ -11,7 +11,7 @@ from crossmatch_oracle import crowded_field
 from crossmatch_tiles import Columns, columns, joined, match_by_tiles, serialised, tiles_of
 from scipy.spatial.transform import Rotation
 
-from stellarml import sky
+from stellarml.core import sky
 from stellarml.crossmatch.kernel import match_tile
 from stellarml.crossmatch.settings import MatchSettings, PositionErrors, Sources, sources
 

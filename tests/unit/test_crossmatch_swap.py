@@ -17,7 +17,7 @@ from crossmatch_tiles import (
     tiles_of,
 )
 
-from stellarml import sky
+from stellarml.core import sky
 from stellarml.crossmatch.kernel import TileMatch, match_tile
 from stellarml.crossmatch.settings import MatchSettings, Sources, sources
 

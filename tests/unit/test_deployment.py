@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stellarml.config import Spark, load_config
+from stellarml.core.config import Spark, load_config
 from stellarml.session import _options
 
 ROOT = Path(__file__).parents[2]

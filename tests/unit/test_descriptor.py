@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from stellarml.errors import ConfigError, InputError
+from stellarml.core.errors import ConfigError, InputError
 from stellarml.sources.columns import FileColumn, Header, convert, ddl, resolve
 from stellarml.sources.descriptor import Descriptor, load_descriptor, shipped_descriptors
 from stellarml.sources.files import SourceFile, find_files

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stellarml import binning
-from stellarml.histograms import (
+from stellarml.core.histograms import (
     MAD_TO_SIGMA,
     Axis,
     Histogram,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from model_tables import FEATURES
 
-from stellarml.errors import ConfigError
+from stellarml.core.errors import ConfigError
 from stellarml.feature_file import feature_differences, load_feature_file
 
 TABLE_1 = (

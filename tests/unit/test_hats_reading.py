@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stellarml import leaf_cache
-from stellarml.errors import InputError
+from stellarml.core.errors import InputError
+from stellarml.core.sky import halo_ranges, healpix_29, in_ranges, merge_ranges
+from stellarml.core.tiles import Tile
 from stellarml.hats_reading import Catalogue, column_named, open_catalogue, read_ranges
 from stellarml.leaf_cache import ColumnCache
-from stellarml.sky import halo_ranges, healpix_29, in_ranges, merge_ranges
-from stellarml.tiles import Tile
 
 COLUMNS = ["objID", "RA", "Dec", "mag", "flags", "name", "field", "note", "lightcurve"]
 LAYOUTS = {

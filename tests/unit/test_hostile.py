@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from model_tables import tiny_bundle
 
-from stellarml.config import conf_dir, load_config
-from stellarml.errors import BundleError, ConfigError, InputError
-from stellarml.expressions import check_expression
+from stellarml.core.config import conf_dir, load_config
+from stellarml.core.errors import BundleError, ConfigError, InputError
+from stellarml.core.sql_names import check_expression
 from stellarml.feature_file import load_feature_file, shipped_feature_files
 from stellarml.registry import chosen_model
 from stellarml.sources.descriptor import load_descriptor

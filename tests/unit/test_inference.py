@@ -15,8 +15,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from model_tables import FEATURES, TINY_SHARED, fit_bundle, matrix_of, stars, table_of, tiny_bundle
 
-from stellarml.errors import BundleError, InputError
-from stellarml.flags import DESCRIPTIONS, QualityFlag, names_of
+from stellarml.core.errors import BundleError, InputError
+from stellarml.core.quality_flags import DESCRIPTIONS, QualityFlag, names_of
 from stellarml.inference import features_of, label_batch, pack_bundle, predictor_of
 from stellarml.predictor import Predictor
 from stellarml.presets import Phase

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from stellarml.config import load_config
-from stellarml.errors import InputError, OutputBusyError, StaleOutputError, UserError
+from stellarml.core.config import load_config
+from stellarml.core.errors import InputError, OutputBusyError, StaleOutputError, UserError
 from stellarml.fingerprint import digest, file_fingerprint, origin_of
 from stellarml.manifest import describe_inputs, read_marks, read_record, stage_run, write_mark
 

@@ -16,14 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from stellarml import hats_reading, leaf_rows, margin, sky
-from stellarml.errors import InputError
+from stellarml import hats_reading, leaf_rows, margin
+from stellarml.core import sky
+from stellarml.core.errors import InputError
+from stellarml.core.tiles import Tile
 from stellarml.hats_reading import Catalogue, open_catalogue, open_margin
 from stellarml.leaf_rows import Leaf
 from stellarml.margin import halo_source, margin_is_enough, read_with_margin, without
 from stellarml.margin_writing import bordering_tiles, make_collection, margin_rows, margin_schema
 from stellarml.tile_border import near_border
-from stellarml.tiles import Tile
 
 MARGIN_ARCSEC, HALO_ARCSEC = 1200.0, 1100.0
 

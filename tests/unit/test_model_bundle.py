@@ -17,7 +17,7 @@ import pytest
 from model_tables import FEATURES, tiny_bundle
 
 from stellarml.bundle_manifest import MANIFEST, WEIGHTS, signed
-from stellarml.errors import BundleError, StorageError
+from stellarml.core.errors import BundleError, StorageError
 from stellarml.model import load_bundle, pack_bundle, save_bundle, unpack_bundle
 from stellarml.model_card import CARD
 

@@ -8,7 +8,7 @@ import numpy as np
 from model_tables import TINY, matrix_of, stars, tiny_bundle
 from prometheus_client.parser import text_string_to_metric_families
 
-from stellarml.flags import QualityFlag
+from stellarml.core.quality_flags import QualityFlag
 from stellarml.model import load_bundle
 from stellarml.monitoring import Tally, prometheus_text, total
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from model_tables import TINY_SCALES, fit_bundle, matrix_of, stars, tiny_bundle
 
-from stellarml.flags import QualityFlag
+from stellarml.core.quality_flags import QualityFlag
 from stellarml.model import load_bundle
 from stellarml.novelty import LIMIT_PERCENTILE, fit_novelty, novelty_scores, with_limits
 from stellarml.predictor import Predictor

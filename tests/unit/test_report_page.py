@@ -14,9 +14,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from stellarml import report_sections
-from stellarml.errors import StorageError
+from stellarml.core.errors import StorageError
+from stellarml.core.histograms import Histogram, fill, integer_axis
 from stellarml.evaluation import Label, Metrics, number
-from stellarml.histograms import Histogram, fill, integer_axis
 from stellarml.plots import new_figure, png
 from stellarml.report import Measurements, ReportInputs, metrics_json, render_report, write_report
 from stellarml.report_content import (

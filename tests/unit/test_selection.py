@@ -50,7 +50,7 @@ def test_sentinels_are_the_named_columns_and_the_epoch_in_order() -> None:
 
 
 def test_the_distance_cut_has_the_bit_after_the_surveys_own() -> None:
-    from stellarml.config import load_config
+    from stellarml.core.config import load_config
 
     gaia = load_descriptor("gaia_dr3")
     with_distance = star_cuts(load_config(environment={}), gaia)
@@ -63,7 +63,7 @@ def test_the_distance_cut_has_the_bit_after_the_surveys_own() -> None:
 
 
 def test_the_papers_profile_asks_for_all_bands() -> None:
-    from stellarml.config import load_config
+    from stellarml.core.config import load_config
 
     settings = load_config(profile="paper", environment={}).cuts
     assert "require_all_bands" in settings.enable

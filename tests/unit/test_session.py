@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from stellarml import memory, session
-from stellarml.config import load_config
-from stellarml.errors import PlatformError
+from stellarml.core.config import load_config
+from stellarml.core.errors import PlatformError
 from stellarml.session import Java, check_memory, find_java, memory_in_bytes
 
 SPARK = load_config(environment={}).spark

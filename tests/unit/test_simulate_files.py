@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from astropy.table import Table
 
-from stellarml.errors import StorageError, UserError
+from stellarml.core.errors import StorageError, UserError
 from stellarml.simulate import Realism, SimulateSettings, SimulateSummary, run, simulate
 from stellarml.simulate.ecsv import gaia_columns, skymapper_columns
 

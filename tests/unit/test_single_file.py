@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from astropy.table import Table
 
-from stellarml.config import load_config
+from stellarml.core.config import load_config
 from stellarml.single_file import Format, write_file
 
 

@@ -10,8 +10,8 @@ from astropy.time import Time
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stellarml import sky
-from stellarml.errors import InputError
+from stellarml.core import sky
+from stellarml.core.errors import InputError
 
 right_ascensions = st.floats(0.0, 360.0, exclude_max=True)
 declinations = st.floats(-90.0, 90.0)

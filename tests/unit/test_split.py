@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stellarml.config import Split
-from stellarml.errors import ConfigError
+from stellarml.core.config import Split
+from stellarml.core.errors import ConfigError
 from stellarml.hashing import hash_digits, threshold
 from stellarml.parts import PARTS, split_of
 

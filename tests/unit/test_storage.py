@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stellarml.config import Tiles
-from stellarml.errors import InputError, StorageError, UserError
-from stellarml.files import storage_errors, write_atomically
+from stellarml.core.config import Tiles
+from stellarml.core.errors import InputError, StorageError, UserError
+from stellarml.core.files import storage_errors, write_atomically
+from stellarml.core.sky import healpix_29
+from stellarml.core.tiles import Tile, choose_tiles
 from stellarml.hats_catalogue import write_catalogue
 from stellarml.hats_reading import open_catalogue, read_ranges, row_groups_in
 from stellarml.ownership import refuse_foreign_folder
-from stellarml.sky import healpix_29
 from stellarml.storage import leaf_writer, write_parquet
-from stellarml.tiles import Tile, choose_tiles
 
 
 def tiles(**changes: Any) -> Tiles:

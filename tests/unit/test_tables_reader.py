@@ -13,7 +13,7 @@ import pytest
 from astropy import units
 from astropy.table import MaskedColumn, Table
 
-from stellarml.errors import InputError
+from stellarml.core.errors import InputError
 from stellarml.sources.columns import resolve
 from stellarml.sources.descriptor import Descriptor
 from stellarml.sources.files import find_files

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stellarml.errors import InputError
+from stellarml.core.errors import InputError
 from stellarml.sources.columns import resolve
 from stellarml.sources.descriptor import Descriptor
 from stellarml.sources.files import find_files

@@ -24,8 +24,8 @@ from model_tables import (
 )
 
 from stellarml.bundle_manifest import MANIFEST, WEIGHTS
-from stellarml.config import Split
-from stellarml.errors import InputError, TrainingError
+from stellarml.core.config import Split
+from stellarml.core.errors import InputError, TrainingError
 from stellarml.feature_file import FeatureFile
 from stellarml.model import load_bundle
 from stellarml.model_card import CARD

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from model_tables import FEATURES, SPLIT, TINY_SCALES, matrix_of, settings, stars, table_of
 
-from stellarml.errors import InputError
-from stellarml.flags import QualityFlag
+from stellarml.core.errors import InputError
+from stellarml.core.quality_flags import QualityFlag
 from stellarml.model import load_bundle
 from stellarml.predictor import Predictor
 from stellarml.presets import Preset

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from model_tables import TINY_SCALES, fit_bundle, matrix_of, stars, tiny_bundle
 
-from stellarml.errors import InputError
+from stellarml.core.errors import InputError
 from stellarml.inference import label_batch
 from stellarml.label_noise import gaussians, mixture_quantile, most_likely, plausible_noises
 from stellarml.model import load_bundle

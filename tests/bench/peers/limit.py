@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stellarml.config import Tiles
+from stellarml.core.config import Tiles
 from stellarml.storage import write_parquet
 
 PROCESSES = 2

@@ -10,7 +10,7 @@ from typing import Any
 
 from match_data import LEAF_ROWS, LEFT_SLIM, RIGHT_SLIM, MatchData
 
-from stellarml.config import load_config
+from stellarml.core.config import load_config
 from stellarml.log import configure_logging
 from stellarml.match import MatchOptions, match_catalogues
 from stellarml.session import start_session

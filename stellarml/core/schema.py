@@ -116,7 +116,13 @@ def label_columns(labels: Iterable[tuple[str, str]], truth: bool = False) -> tup
             told = f"{word} end of the interval for the true {name}, the errors of labels taken away"
             further.append(Column(f"{name}_true_{end}", pa.float32(), unit, kind, told))
     columns += [
-        Column(QUALITY_FLAGS, pa.int32(), "", "meta.code.qual", "bit mask; stellarml.flags names the bits"),
+        Column(
+            QUALITY_FLAGS,
+            pa.int32(),
+            "",
+            "meta.code.qual",
+            "bit mask; stellarml.core.quality_flags names the bits",
+        ),
         *(further if truth else ()),
         Column(
             CUTS_FAILED,

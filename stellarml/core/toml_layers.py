@@ -9,7 +9,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stellarml.errors import ConfigError, did_you_mean
+from stellarml.core.errors import ConfigError, did_you_mean
 
 ENVIRONMENT_PREFIX = "STELLARML_"
 

@@ -17,7 +17,7 @@ import healpy
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stellarml.errors import InputError
+from stellarml.core.errors import InputError
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -16,9 +16,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from stellarml.errors import ConfigError, did_you_mean, raise_gathered
-from stellarml.layers import Section, environment_layer, merge, parse_override, problems_of, read_toml
-from stellarml.resources import package_folder
+from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
+from stellarml.core.resources import package_folder
+from stellarml.core.toml_layers import (
+    Section,
+    environment_layer,
+    merge,
+    parse_override,
+    problems_of,
+    read_toml,
+)
 
 _SECRET = re.compile(r"secret|passw|token|credential|(access|account)\.?key|private", re.IGNORECASE)
 PROFILES = ("laptop", "cluster", "paper", "demo")

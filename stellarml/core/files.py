@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stellarml.errors import StorageError
+from stellarml.core.errors import StorageError
 
 _PATTERN = re.compile(r"[\[\]{}*?\\]")
 

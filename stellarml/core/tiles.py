@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stellarml.config import Tiles
+from stellarml.core.config import Tiles
 
 HEALPIX_ORDER = 29
 

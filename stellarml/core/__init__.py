@@ -1,0 +1,1 @@
+"""What everything rests on: configuration, errors, columns, tiles, the sphere. Imports nothing of stellarml."""
