@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stellarml.core.config import Config, Tiles
 from stellarml.core.errors import ConfigError
-from stellarml.crossmatch.output import Join, Layout, Mode, layout, table_of
+from stellarml.crossmatch.match_rows import match_rows
+from stellarml.crossmatch.output_columns import Join, Layout, Mode, layout, table_of
 from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
-from stellarml.crossmatch.rows import match_settings
 from stellarml.crossmatch.sides import side_of
+from stellarml.crossmatch.source_columns import match_settings
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
-from stellarml.crossmatch.tiles import match_rows
 from stellarml.engine import Unit, run_units
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_layout import catalogue_properties, is_catalogue

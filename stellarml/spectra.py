@@ -21,10 +21,10 @@ from stellarml.core.config import Config, Tiles
 from stellarml.core.errors import ConfigError, did_you_mean
 from stellarml.core.files import literal
 from stellarml.core.schema import CUTS_FAILED
+from stellarml.crossmatch.match_rows import match_rows
 from stellarml.crossmatch.plan import MatchPlan, plan_match
-from stellarml.crossmatch.rows import match_settings
 from stellarml.crossmatch.sides import side_of
-from stellarml.crossmatch.tiles import match_rows
+from stellarml.crossmatch.source_columns import match_settings
 from stellarml.engine import Unit, run_units
 from stellarml.feature_file import FeatureFile
 from stellarml.hats_reading import Leaf, open_catalogue

@@ -20,8 +20,14 @@ from stellarml.core.errors import ConfigError, InputError, did_you_mean, raise_g
 from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.core.tiles import Tile
 from stellarml.crossmatch.frame import FrameOffsets
-from stellarml.crossmatch.rows import is_bright, magnitude_columns, match_columns, taking_part, to_sources
 from stellarml.crossmatch.settings import Sources
+from stellarml.crossmatch.source_columns import (
+    is_bright,
+    magnitude_columns,
+    match_columns,
+    taking_part,
+    to_sources,
+)
 from stellarml.hats_reading import Catalogue, Leaf, read_ranges
 from stellarml.margin import margin_for, read_with_margin
 from stellarml.selection import sentinels

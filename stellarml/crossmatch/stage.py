@@ -20,12 +20,19 @@ from stellarml.core.schema import (
     DEC,
     RA,
 )
-from stellarml.crossmatch.output import BEST, MATCHED, NEIGHBOURHOOD, edge_table, output_schemas, wide_table
+from stellarml.crossmatch.match_rows import match_rows
+from stellarml.crossmatch.output_columns import (
+    BEST,
+    MATCHED,
+    NEIGHBOURHOOD,
+    edge_table,
+    output_schemas,
+    wide_table,
+)
 from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
-from stellarml.crossmatch.rows import match_settings
 from stellarml.crossmatch.sides import side_of
+from stellarml.crossmatch.source_columns import match_settings
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
-from stellarml.crossmatch.tiles import match_rows
 from stellarml.engine import Unit, run_units
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_reading import Catalogue, Leaf, open_catalogue

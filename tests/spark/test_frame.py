@@ -18,7 +18,7 @@ from stellarml.core.config import Config, load_config
 from stellarml.crossmatch.frame import frame_record, measure_frame
 from stellarml.crossmatch.kernel import match_tile
 from stellarml.crossmatch.limits import limits_of
-from stellarml.crossmatch.rows import match_settings, to_sources
+from stellarml.crossmatch.source_columns import match_settings, to_sources
 from stellarml.hats_reading import open_catalogue
 from stellarml.sources.descriptor import load_descriptor
 

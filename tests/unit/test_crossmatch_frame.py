@@ -52,8 +52,8 @@ from stellarml.crossmatch.limits import (
 )
 from stellarml.crossmatch.movers import MoverEdges, mover_edges, mover_ranges
 from stellarml.crossmatch.offsets import cell_axes, pair_offsets_mas
-from stellarml.crossmatch.rows import is_bright, match_settings
 from stellarml.crossmatch.settings import FrameSettings, MatchSettings, Sources, sources
+from stellarml.crossmatch.source_columns import is_bright, match_settings
 from stellarml.crossmatch.statistics import is_sampled, merge_statistics, tile_statistics
 from stellarml.sources.descriptor import load_descriptor
 

@@ -31,9 +31,9 @@ from stellarml.core.schema import (
 )
 from stellarml.core.schema import NEIGHBOURHOOD as NEIGHBOURHOOD_COLUMNS
 from stellarml.crossmatch.kernel import TileMatch
+from stellarml.crossmatch.match_rows import MatchedTile
 from stellarml.crossmatch.plan import MatchPlan
 from stellarml.crossmatch.sides import Side
-from stellarml.crossmatch.tiles import MatchedTile
 from stellarml.sources.descriptor import position_columns
 
 Mode = Literal["all", "best", "unique"]
