@@ -17,7 +17,7 @@ import stellarml.ingest
 import stellarml.match
 import stellarml.spectra
 import stellarml.stars  # noqa: F401
-from stellarml.crossmatch.astrometry import vectors
+from stellarml.crossmatch.kernel.astrometry import vectors
 
 vectors(np.zeros(1), np.zeros(1))
 pa.set_memory_pool(pa.system_memory_pool())

@@ -83,7 +83,7 @@ class Cuts(Section):
 
 
 class Crossmatch(Section):
-    """Positional association; `reference` formulas in `stellarml.crossmatch.kernel`."""
+    """Positional association; `reference` formulas in `stellarml.crossmatch.kernel.match_tile`."""
 
     scope: Literal["full", "selected"]
     gamma: Annotated[float, Field(gt=0, lt=1)]

@@ -90,7 +90,7 @@ NEIGHBOURHOOD = (
         pa.int16(),
         "",
         "meta.code",
-        "how the match was made; bits in stellarml.crossmatch.settings",
+        "how the match was made; bits in stellarml.crossmatch.kernel.settings",
     ),
 )
 LEFT_ID, RIGHT_ID = "left_id", "right_id"

@@ -18,11 +18,11 @@ from stellarml.core import sky
 from stellarml.core.errors import InputError
 from stellarml.core.schema import HEALPIX_COLUMN
 from stellarml.core.tiles import Tile
-from stellarml.crossmatch.halo import plan_tile
-from stellarml.crossmatch.kernel import TileMatch, match_tile
-from stellarml.crossmatch.offsets import pair_offsets_mas
+from stellarml.crossmatch.kernel.halo import plan_tile
+from stellarml.crossmatch.kernel.match_tile import TileMatch, match_tile
+from stellarml.crossmatch.kernel.pair_offsets import pair_offsets_mas
+from stellarml.crossmatch.kernel.settings import Floats
 from stellarml.crossmatch.plan import MatchPlan
-from stellarml.crossmatch.settings import Floats
 from stellarml.crossmatch.sides import About, Side
 from stellarml.crossmatch.statistics import is_sampled
 from stellarml.leaf_cache import COLUMNS

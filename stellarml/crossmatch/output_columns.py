@@ -30,7 +30,7 @@ from stellarml.core.schema import (
     arrow_schema,
 )
 from stellarml.core.schema import NEIGHBOURHOOD as NEIGHBOURHOOD_COLUMNS
-from stellarml.crossmatch.kernel import TileMatch
+from stellarml.crossmatch.kernel.match_tile import TileMatch
 from stellarml.crossmatch.match_rows import MatchedTile
 from stellarml.crossmatch.plan import MatchPlan
 from stellarml.crossmatch.sides import Side

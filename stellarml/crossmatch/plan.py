@@ -12,9 +12,22 @@ import numpy as np
 
 from stellarml.core.config import Tiles
 from stellarml.core.tiles import Tile
-from stellarml.crossmatch.frame import FrameOffsets, frame_part, frame_record, frame_search, merge_frame
-from stellarml.crossmatch.halo import halo_radii_arcsec, plan_tile
-from stellarml.crossmatch.limits import (
+from stellarml.crossmatch.kernel.fast_movers import (
+    MoverEdges,
+    merge_edges,
+    mover_edges,
+    mover_ranges,
+    no_edges,
+)
+from stellarml.crossmatch.kernel.frame_offset import (
+    FrameOffsets,
+    frame_part,
+    frame_record,
+    frame_search,
+    merge_frame,
+)
+from stellarml.crossmatch.kernel.halo import halo_radii_arcsec, plan_tile
+from stellarml.crossmatch.kernel.limits import (
     MAX_MOVERS,
     Limits,
     MovingPart,
@@ -26,8 +39,7 @@ from stellarml.crossmatch.limits import (
     staying_part,
     still,
 )
-from stellarml.crossmatch.movers import MoverEdges, merge_edges, mover_edges, mover_ranges, no_edges
-from stellarml.crossmatch.settings import FrameSettings, MatchSettings, Sources
+from stellarml.crossmatch.kernel.settings import FrameSettings, MatchSettings, Sources
 from stellarml.crossmatch.sides import Side
 from stellarml.engine import Unit, run_units
 from stellarml.hats_reading import Leaf

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from stellarml.core.errors import ConfigError, InputError, did_you_mean, raise_gathered
 from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.core.tiles import Tile
-from stellarml.crossmatch.frame import FrameOffsets
-from stellarml.crossmatch.settings import Sources
+from stellarml.crossmatch.kernel.frame_offset import FrameOffsets
+from stellarml.crossmatch.kernel.settings import Sources
 from stellarml.crossmatch.source_columns import (
     is_bright,
     magnitude_columns,

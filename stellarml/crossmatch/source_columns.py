@@ -12,7 +12,13 @@ from stellarml.core import sky
 from stellarml.core.config import Crossmatch
 from stellarml.core.errors import ConfigError
 from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN
-from stellarml.crossmatch.settings import FrameSettings, MatchSettings, PositionErrors, Sources, sources
+from stellarml.crossmatch.kernel.settings import (
+    FrameSettings,
+    MatchSettings,
+    PositionErrors,
+    Sources,
+    sources,
+)
 from stellarml.sources.descriptor import Descriptor, Names, Quantity
 
 _MAS = {"mas": 1.0, "arcsec": 1000.0, "deg": 3.6e6}

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stellarml.crossmatch.frame import BIN_MAS, centre_of
-from stellarml.crossmatch.kernel import TileMatch
-from stellarml.crossmatch.settings import Floats, Integers
+from stellarml.crossmatch.kernel.frame_offset import BIN_MAS, centre_of
+from stellarml.crossmatch.kernel.match_tile import TileMatch
+from stellarml.crossmatch.kernel.settings import Floats, Integers
 
 _BIN_MAS = 1.0
 _SAMPLE_ROWS = 1_000_000

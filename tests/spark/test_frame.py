@@ -15,9 +15,9 @@ from small_surveys import DESCRIPTOR, stars, write_csv, write_surveys
 from stellarml.chain import run_stage
 from stellarml.core import sky
 from stellarml.core.config import Config, load_config
-from stellarml.crossmatch.frame import frame_record, measure_frame
-from stellarml.crossmatch.kernel import match_tile
-from stellarml.crossmatch.limits import limits_of
+from stellarml.crossmatch.kernel.frame_offset import frame_record, measure_frame
+from stellarml.crossmatch.kernel.limits import limits_of
+from stellarml.crossmatch.kernel.match_tile import match_tile
 from stellarml.crossmatch.source_columns import match_settings, to_sources
 from stellarml.hats_reading import open_catalogue
 from stellarml.sources.descriptor import load_descriptor

@@ -15,7 +15,7 @@ import pytest
 from stellarml.chain import run_stage
 from stellarml.core.config import Config, load_config
 from stellarml.core.errors import InputError
-from stellarml.crossmatch.kernel import match_tile
+from stellarml.crossmatch.kernel.match_tile import match_tile
 from stellarml.crossmatch.source_columns import match_settings, taking_part, to_sources
 from stellarml.crossmatch.stage import crossmatch
 from stellarml.hats_reading import open_catalogue

@@ -13,7 +13,7 @@ from astropy.coordinates import angular_separation, position_angle
 from scipy.spatial.transform import Rotation
 
 from stellarml.core import sky
-from stellarml.crossmatch.settings import MatchSettings, PositionErrors, Sources, sources
+from stellarml.crossmatch.kernel.settings import MatchSettings, PositionErrors, Sources, sources
 
 MAS = np.radians(1.0 / 3.6e6)
 

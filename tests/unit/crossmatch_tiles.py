@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from stellarml.core import sky
-from stellarml.crossmatch import halo
-from stellarml.crossmatch.kernel import TileMatch, match_tile
-from stellarml.crossmatch.limits import (
+from stellarml.crossmatch.kernel import halo
+from stellarml.crossmatch.kernel.fast_movers import MoverEdges, merge_edges, mover_edges, mover_ranges
+from stellarml.crossmatch.kernel.limits import (
     Limits,
     choose_edge_radius,
     is_mover,
@@ -20,8 +20,8 @@ from stellarml.crossmatch.limits import (
     moving_part,
     staying_part,
 )
-from stellarml.crossmatch.movers import MoverEdges, merge_edges, mover_edges, mover_ranges
-from stellarml.crossmatch.settings import MatchSettings, PositionErrors, Sources
+from stellarml.crossmatch.kernel.match_tile import TileMatch, match_tile
+from stellarml.crossmatch.kernel.settings import MatchSettings, PositionErrors, Sources
 
 SKYMAPPER = MatchSettings(right_errors=PositionErrors(36.0, 1000.0, 100.0))
 PLACES = [(0.0, -30.0), (123.0, 90.0), (77.0, -89.9999), (45.0, 0.0), (90.0, 41.8103149)]

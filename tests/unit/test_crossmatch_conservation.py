@@ -9,8 +9,8 @@ import pytest
 from crossmatch_oracle import crowded_field
 from crossmatch_tiles import PLACES, SKYMAPPER, each_tile, plan, tiles_of
 
-from stellarml.crossmatch.kernel import TileMatch, match_tile
-from stellarml.crossmatch.settings import MatchSettings
+from stellarml.crossmatch.kernel.match_tile import TileMatch, match_tile
+from stellarml.crossmatch.kernel.settings import MatchSettings
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
 
 

@@ -13,8 +13,14 @@ from crossmatch_oracle import crowded_field, moved
 from crossmatch_tiles import columns, match_by_tiles, serialised, tiles_of
 
 from stellarml.core import sky
-from stellarml.crossmatch.kernel import match_tile
-from stellarml.crossmatch.settings import PARALLAX_LEADS, MatchSettings, PositionErrors, Sources, sources
+from stellarml.crossmatch.kernel.match_tile import match_tile
+from stellarml.crossmatch.kernel.settings import (
+    PARALLAX_LEADS,
+    MatchSettings,
+    PositionErrors,
+    Sources,
+    sources,
+)
 
 MICROARCSEC = 1e-6
 STARS = {

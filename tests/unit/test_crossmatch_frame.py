@@ -28,8 +28,9 @@ from crossmatch_tiles import read as read_rows
 
 from stellarml.core import sky
 from stellarml.core.config import load_config
-from stellarml.crossmatch import halo
-from stellarml.crossmatch.frame import (
+from stellarml.crossmatch.kernel import halo
+from stellarml.crossmatch.kernel.fast_movers import MoverEdges, mover_edges, mover_ranges
+from stellarml.crossmatch.kernel.frame_offset import (
     WHOLE,
     FrameLevel,
     FrameOffsets,
@@ -40,8 +41,7 @@ from stellarml.crossmatch.frame import (
     measure_frame,
     merge_frame,
 )
-from stellarml.crossmatch.kernel import TileMatch, match_tile
-from stellarml.crossmatch.limits import (
+from stellarml.crossmatch.kernel.limits import (
     Limits,
     choose_edge_radius,
     is_mover,
@@ -50,9 +50,9 @@ from stellarml.crossmatch.limits import (
     moving_part,
     staying_part,
 )
-from stellarml.crossmatch.movers import MoverEdges, mover_edges, mover_ranges
-from stellarml.crossmatch.offsets import cell_axes, pair_offsets_mas
-from stellarml.crossmatch.settings import FrameSettings, MatchSettings, Sources, sources
+from stellarml.crossmatch.kernel.match_tile import TileMatch, match_tile
+from stellarml.crossmatch.kernel.pair_offsets import cell_axes, pair_offsets_mas
+from stellarml.crossmatch.kernel.settings import FrameSettings, MatchSettings, Sources, sources
 from stellarml.crossmatch.source_columns import is_bright, match_settings
 from stellarml.crossmatch.statistics import is_sampled, merge_statistics, tile_statistics
 from stellarml.sources.descriptor import load_descriptor

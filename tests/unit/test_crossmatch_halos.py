@@ -23,11 +23,11 @@ from crossmatch_tiles import (
 )
 
 from stellarml.core import sky
-from stellarml.crossmatch import halo
-from stellarml.crossmatch.halo import halo_radii_arcsec, plan_tile
-from stellarml.crossmatch.kernel import TileMatch, match_tile
-from stellarml.crossmatch.limits import choose_edge_radius, limits_of, moving_part
-from stellarml.crossmatch.settings import MatchSettings, Sources, sources
+from stellarml.crossmatch.kernel import halo
+from stellarml.crossmatch.kernel.halo import halo_radii_arcsec, plan_tile
+from stellarml.crossmatch.kernel.limits import choose_edge_radius, limits_of, moving_part
+from stellarml.crossmatch.kernel.match_tile import TileMatch, match_tile
+from stellarml.crossmatch.kernel.settings import MatchSettings, Sources, sources
 
 RADIUS_ARCSEC = 10.0
 FIXED = MatchSettings(radius_arcsec=RADIUS_ARCSEC)

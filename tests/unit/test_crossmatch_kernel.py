@@ -7,9 +7,9 @@ import pytest
 from crossmatch_oracle import brute_force, crowded_field
 
 from stellarml.core.errors import ConfigError, InputError
-from stellarml.crossmatch import settings
-from stellarml.crossmatch.kernel import TileMatch, match_tile
-from stellarml.crossmatch.settings import MatchSettings, PositionErrors, Sources, sources
+from stellarml.crossmatch.kernel import settings
+from stellarml.crossmatch.kernel.match_tile import TileMatch, match_tile
+from stellarml.crossmatch.kernel.settings import MatchSettings, PositionErrors, Sources, sources
 
 SKYMAPPER = MatchSettings(right_errors=PositionErrors(36.0, 1000.0, 100.0))
 PLACES = {

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from stellarml.core import sky
-from stellarml.crossmatch import pairs
-from stellarml.crossmatch.astrometry import vectors
-from stellarml.crossmatch.kernel import match_tile
-from stellarml.crossmatch.occupancy import Occupancy, mark_occupied, may_have_candidate
-from stellarml.crossmatch.settings import MatchSettings, Sources, sources
-from stellarml.crossmatch.zones import build_zones
+from stellarml.crossmatch.kernel import pairs
+from stellarml.crossmatch.kernel.astrometry import vectors
+from stellarml.crossmatch.kernel.match_tile import match_tile
+from stellarml.crossmatch.kernel.occupancy import Occupancy, mark_occupied, may_have_candidate
+from stellarml.crossmatch.kernel.settings import MatchSettings, Sources, sources
+from stellarml.crossmatch.kernel.zones import build_zones
 
 RADIUS_ARCSEC = 2.0
 

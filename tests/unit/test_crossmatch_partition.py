@@ -26,11 +26,17 @@ from hypothesis import strategies as st
 
 from stellarml.core import sky
 from stellarml.core.errors import StellarmlError
-from stellarml.crossmatch import limits
-from stellarml.crossmatch.kernel import match_tile
-from stellarml.crossmatch.limits import choose_edge_radius, is_mover, merge_staying, moving_part, staying_part
-from stellarml.crossmatch.movers import MoverEdges
-from stellarml.crossmatch.settings import MatchSettings, Sources, sources
+from stellarml.crossmatch.kernel import limits
+from stellarml.crossmatch.kernel.fast_movers import MoverEdges
+from stellarml.crossmatch.kernel.limits import (
+    choose_edge_radius,
+    is_mover,
+    merge_staying,
+    moving_part,
+    staying_part,
+)
+from stellarml.crossmatch.kernel.match_tile import match_tile
+from stellarml.crossmatch.kernel.settings import MatchSettings, Sources, sources
 
 KINDS = {
     "errors": SKYMAPPER,

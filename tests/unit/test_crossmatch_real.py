@@ -12,8 +12,8 @@ from astropy.io import fits
 from scipy.spatial import ConvexHull
 
 from stellarml.core import sky
-from stellarml.crossmatch.kernel import match_tile
-from stellarml.crossmatch.settings import MatchSettings, PositionErrors, sources
+from stellarml.crossmatch.kernel.match_tile import match_tile
+from stellarml.crossmatch.kernel.settings import MatchSettings, PositionErrors, sources
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "real"
 pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real catalogue rows: {REAL} is absent")

@@ -12,8 +12,8 @@ from crossmatch_tiles import Columns, columns, joined, match_by_tiles, serialise
 from scipy.spatial.transform import Rotation
 
 from stellarml.core import sky
-from stellarml.crossmatch.kernel import match_tile
-from stellarml.crossmatch.settings import MatchSettings, PositionErrors, Sources, sources
+from stellarml.crossmatch.kernel.match_tile import match_tile
+from stellarml.crossmatch.kernel.settings import MatchSettings, PositionErrors, Sources, sources
 
 HOME = (200.0, 12.0)
 CORNER_DEC = float(np.degrees(np.arcsin(2.0 / 3.0)))

@@ -18,8 +18,8 @@ from crossmatch_tiles import (
 )
 
 from stellarml.core import sky
-from stellarml.crossmatch.kernel import TileMatch, match_tile
-from stellarml.crossmatch.settings import MatchSettings, Sources, sources
+from stellarml.crossmatch.kernel.match_tile import TileMatch, match_tile
+from stellarml.crossmatch.kernel.settings import MatchSettings, Sources, sources
 
 
 def mirrored(pairs: set[tuple[int, int]]) -> set[tuple[int, int]]:

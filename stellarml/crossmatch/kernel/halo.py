@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from stellarml.core import sky
-from stellarml.crossmatch.limits import Limits
-from stellarml.crossmatch.movers import MoverEdges
-from stellarml.crossmatch.settings import Integers, MatchSettings
+from stellarml.crossmatch.kernel.fast_movers import MoverEdges
+from stellarml.crossmatch.kernel.limits import Limits
+from stellarml.crossmatch.kernel.settings import Integers, MatchSettings
 
 
 @dataclass(frozen=True)

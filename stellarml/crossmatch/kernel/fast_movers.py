@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core import sky
-from stellarml.crossmatch.astrometry import Flags, prepare_moving, prepare_staying
-from stellarml.crossmatch.limits import Limits, reach_arcsec
-from stellarml.crossmatch.pairs import find_pairs, index_staying
-from stellarml.crossmatch.settings import Floats, Integers, MatchSettings, Sources
+from stellarml.crossmatch.kernel.astrometry import Flags, prepare_moving, prepare_staying
+from stellarml.crossmatch.kernel.limits import Limits, reach_arcsec
+from stellarml.crossmatch.kernel.pairs import find_pairs, index_staying
+from stellarml.crossmatch.kernel.settings import Floats, Integers, MatchSettings, Sources
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ import numpy as np
 
 from stellarml.core import sky
 from stellarml.core.histograms import median_and_mad
-from stellarml.crossmatch.astrometry import Mask
-from stellarml.crossmatch.kernel import match_tile
-from stellarml.crossmatch.limits import Limits
-from stellarml.crossmatch.offsets import cell_axes, pair_offsets_mas, runs_of_cells, shifted
-from stellarml.crossmatch.settings import Floats, FrameSettings, Integers, MatchSettings, Sources
+from stellarml.crossmatch.kernel.astrometry import Mask
+from stellarml.crossmatch.kernel.limits import Limits
+from stellarml.crossmatch.kernel.match_tile import match_tile
+from stellarml.crossmatch.kernel.pair_offsets import cell_axes, pair_offsets_mas, runs_of_cells, shifted
+from stellarml.crossmatch.kernel.settings import Floats, FrameSettings, Integers, MatchSettings, Sources
 
 BIN_MAS = 5
 WHOLE = -1

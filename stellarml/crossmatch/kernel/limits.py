@@ -21,15 +21,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stellarml.core.sky import ARCSEC_PER_RAD
-from stellarml.crossmatch.astrometry import (
+from stellarml.crossmatch.kernel.astrometry import (
     Mask,
     Moving,
     longest_shift_rad,
     prepare_moving,
     prepare_staying,
 )
-from stellarml.crossmatch.pairs import SAFETY, epoch_limits, search_radius_rad
-from stellarml.crossmatch.settings import Floats, Integers, MatchSettings, Sources
+from stellarml.crossmatch.kernel.pairs import SAFETY, epoch_limits, search_radius_rad
+from stellarml.crossmatch.kernel.settings import Floats, Integers, MatchSettings, Sources
 
 COMFORT_ARCSEC = 10.0
 """A halo of a few times this costs little; no row that reaches less far is a mover."""

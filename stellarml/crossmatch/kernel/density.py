@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.sky import ARCSEC_PER_RAD, MAS_PER_RAD
-from stellarml.crossmatch.astrometry import RAD_PER_DEG, moved, zero_if_missing
-from stellarml.crossmatch.compiled import compiled
-from stellarml.crossmatch.settings import Floats, Integers
-from stellarml.crossmatch.zones import Zones, ra_half_width_deg, ra_windows, window_span, zone_span
+from stellarml.crossmatch.kernel.astrometry import RAD_PER_DEG, moved, zero_if_missing
+from stellarml.crossmatch.kernel.compiled import compiled
+from stellarml.crossmatch.kernel.settings import Floats, Integers
+from stellarml.crossmatch.kernel.zones import Zones, ra_half_width_deg, ra_windows, window_span, zone_span
 
 Counts = NDArray[np.int32]
 Motions = tuple[Floats, Floats, Floats]

@@ -26,15 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.errors import StellarmlError
-from stellarml.crossmatch import settings as flags
-from stellarml.crossmatch.astrometry import Mask, Moving, Staying, prepare_moving, prepare_staying
-from stellarml.crossmatch.compiled import compiled
-from stellarml.crossmatch.density import Counts, count_within, ln_density_per_mas2
-from stellarml.crossmatch.limits import Limits, limits_of, reach_arcsec
-from stellarml.crossmatch.movers import MoverEdges, no_edges
-from stellarml.crossmatch.pairs import find_pairs, index_staying
-from stellarml.crossmatch.settings import Floats, Integers, MatchSettings, Sources
-from stellarml.crossmatch.zones import build_zones
+from stellarml.crossmatch.kernel import settings as flags
+from stellarml.crossmatch.kernel.astrometry import Mask, Moving, Staying, prepare_moving, prepare_staying
+from stellarml.crossmatch.kernel.compiled import compiled
+from stellarml.crossmatch.kernel.density import Counts, count_within, ln_density_per_mas2
+from stellarml.crossmatch.kernel.fast_movers import MoverEdges, no_edges
+from stellarml.crossmatch.kernel.limits import Limits, limits_of, reach_arcsec
+from stellarml.crossmatch.kernel.pairs import find_pairs, index_staying
+from stellarml.crossmatch.kernel.settings import Floats, Integers, MatchSettings, Sources
+from stellarml.crossmatch.kernel.zones import build_zones
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.crossmatch.compiled import compiled
-from stellarml.crossmatch.settings import Floats
-from stellarml.crossmatch.zones import SLACK_DEG, Zones, ra_half_width_deg
+from stellarml.crossmatch.kernel.compiled import compiled
+from stellarml.crossmatch.kernel.settings import Floats
+from stellarml.crossmatch.kernel.zones import SLACK_DEG, Zones, ra_half_width_deg
 
 _CELL_RADII = 3.0
 _MOST_CELLS = 1 << 27

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stellarml.crossmatch.astrometry import RAD_PER_DEG, Mask
-from stellarml.crossmatch.compiled import compiled
-from stellarml.crossmatch.settings import Floats, Integers
+from stellarml.crossmatch.kernel.astrometry import RAD_PER_DEG, Mask
+from stellarml.crossmatch.kernel.compiled import compiled
+from stellarml.crossmatch.kernel.settings import Floats, Integers
 
 SLACK_DEG = 1e-10
 _RA_BITS = 40

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.sky import MAS_PER_RAD
-from stellarml.crossmatch import settings as flags
-from stellarml.crossmatch.compiled import compiled
-from stellarml.crossmatch.settings import Floats, MatchSettings, PositionErrors, Sources
+from stellarml.crossmatch.kernel import settings as flags
+from stellarml.crossmatch.kernel.compiled import compiled
+from stellarml.crossmatch.kernel.settings import Floats, MatchSettings, PositionErrors, Sources
 
 Flags = NDArray[np.int16]
 Mask = NDArray[np.bool_]

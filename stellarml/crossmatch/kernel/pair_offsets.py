@@ -17,16 +17,16 @@ import numpy as np
 
 from stellarml.core import sky
 from stellarml.core.sky import MAS_PER_RAD
-from stellarml.crossmatch.astrometry import (
+from stellarml.crossmatch.kernel.astrometry import (
     RAD_PER_DEG,
     moved,
     prepare_moving,
     prepare_staying,
     zero_if_missing,
 )
-from stellarml.crossmatch.compiled import compiled
-from stellarml.crossmatch.pairs import tangent_offsets
-from stellarml.crossmatch.settings import Floats, Integers, MatchSettings, Sources
+from stellarml.crossmatch.kernel.compiled import compiled
+from stellarml.crossmatch.kernel.pairs import tangent_offsets
+from stellarml.crossmatch.kernel.settings import Floats, Integers, MatchSettings, Sources
 
 Axes = tuple[Floats, Floats, Floats]
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stellarml.core.sky import ARCSEC_PER_RAD, MAS_PER_RAD
-from stellarml.crossmatch import settings as bits
-from stellarml.crossmatch.astrometry import (
+from stellarml.crossmatch.kernel import settings as bits
+from stellarml.crossmatch.kernel.astrometry import (
     RAD_PER_DEG,
     Flags,
     Moving,
@@ -27,10 +27,10 @@ from stellarml.crossmatch.astrometry import (
     widest_variance_mas2,
     zero_if_missing,
 )
-from stellarml.crossmatch.compiled import compiled
-from stellarml.crossmatch.occupancy import Occupancy, mark_occupied, may_have_candidate
-from stellarml.crossmatch.settings import Floats, Integers, MatchSettings
-from stellarml.crossmatch.zones import (
+from stellarml.crossmatch.kernel.compiled import compiled
+from stellarml.crossmatch.kernel.occupancy import Occupancy, mark_occupied, may_have_candidate
+from stellarml.crossmatch.kernel.settings import Floats, Integers, MatchSettings
+from stellarml.crossmatch.kernel.zones import (
     Zones,
     build_zones,
     ra_half_width_deg,
