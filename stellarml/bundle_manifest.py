@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from stellarml.calibration import Calibration
 from stellarml.core.errors import BundleError, InputError, raise_gathered
 from stellarml.core.toml_layers import Section, problems_of
-from stellarml.feature_file import FeatureFile
+from stellarml.features.feature_file import FeatureFile
 from stellarml.novelty import Novelty
 from stellarml.scaling import Scaler
 from stellarml.truth_intervals import MIN_ROWS, TruthTable

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from stellarml.cells import POOLED, CellClass, factors, split_into_cells
 from stellarml.core.toml_layers import Section
-from stellarml.patterns import patterns_of
+from stellarml.features.missing_patterns import patterns_of
 from stellarml.shift import Shift, fit_shift, weights_of
 
 LEVELS = (68, 90, 95)

@@ -39,7 +39,7 @@ from stellarml.core.schema import (
 )
 from stellarml.core.tiles import Tile
 from stellarml.engine import RESULT_SCHEMA, collect_outcomes, guarded, outcome_batch, refuse_units
-from stellarml.feature_file import configured_feature_file
+from stellarml.features.feature_file import configured_feature_file
 from stellarml.fingerprint import code_identity
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_layout import PARTITION_LIST, PROPERTIES
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from pyspark import Broadcast
     from pyspark.sql import DataFrame, SparkSession
 
-    from stellarml.feature_file import FeatureFile
+    from stellarml.features.feature_file import FeatureFile
 
 RIGHT_CUTS_SHIFT = 32
 METRICS = "metrics.prom"
@@ -241,7 +241,7 @@ def _labelling(frame: DataFrame, task: _LabelTask) -> DataFrame:
     """
     from pyspark.sql import functions as sf
 
-    from stellarml.features import check_features, packed_features
+    from stellarml.features.spark_columns import check_features, packed_features
 
     check_features(frame, task.features)
     failed = [name for name in frame.columns if name.startswith("cuts_failed_")]

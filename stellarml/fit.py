@@ -13,7 +13,7 @@ from typing import Any
 
 from stellarml.bundle_manifest import MANIFEST
 from stellarml.core.config import Config
-from stellarml.feature_file import configured_feature_file
+from stellarml.features.feature_file import configured_feature_file
 from stellarml.fingerprint import code_identity, digest
 from stellarml.log import get_logger
 from stellarml.manifest import read_record, stage_run

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.sql_names import words_of
-from stellarml.feature_file import FeatureFile
+from stellarml.features.feature_file import FeatureFile
 
 OF_OTHER_STARS = 0.9  # of the copies; the others lack columns
 MORE_OFTEN = 4.0  # copies like others have gaps than others themselves

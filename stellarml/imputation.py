@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.patterns import any_in_row, patterns_of
+from stellarml.features.missing_patterns import any_in_row, patterns_of
 
 EM_STEPS = 50
 EM_SOLUTIONS = 20_000  # bounds the steps where patterns are many: one linear system a pattern and step

@@ -64,7 +64,7 @@ def features_of(batch: pa.RecordBatch, names: Sequence[str]) -> NDArray[np.float
 
 
 def unpacked(column: pa.ListArray, width: int) -> NDArray[np.float32]:
-    """Return a column of `stellarml.features.packed_features` as (n, `width`); nothing is copied.
+    """Return a column of `stellarml.features.spark_columns.packed_features` as (n, `width`); nothing is copied.
 
     Raises
     ------

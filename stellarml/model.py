@@ -31,7 +31,7 @@ from stellarml.bundle_manifest import (
     signed,
 )
 from stellarml.core.errors import BundleError, StorageError, raise_gathered
-from stellarml.feature_file import FeatureFile, feature_differences
+from stellarml.features.feature_file import FeatureFile, feature_differences
 from stellarml.folding import Folded
 from stellarml.novelty import NoveltyMaps
 from stellarml.scaling import InputMaps

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stellarml.bundle_manifest import LabelRange, Manifest
-from stellarml.feature_file import FeatureFile
+from stellarml.features.feature_file import FeatureFile
 
 CARD = "MODEL_CARD.md"
 

@@ -17,11 +17,11 @@ from stellarml.calibration import LabelCalibration, widths_of
 from stellarml.cells import POOLED, factors
 from stellarml.core.errors import InputError
 from stellarml.core.quality_flags import QualityFlag
+from stellarml.features.missing_patterns import any_in_row, gaps_of, patterns_of
 from stellarml.forward import Answer, Forward
 from stellarml.graph import Head
 from stellarml.model import Bundle, unpack_bundle
 from stellarml.novelty import novelty_scores
-from stellarml.patterns import any_in_row, gaps_of, patterns_of
 from stellarml.truth_intervals import truth_half_widths
 
 REACH = 0.5  # of the range of the training labels: no prediction lies further beyond its ends

@@ -7,7 +7,7 @@ from pathlib import Path
 from stellarml.bundle_manifest import MANIFEST, Manifest, parse_manifest
 from stellarml.core.config import Config
 from stellarml.core.errors import BundleError, InputError, did_you_mean
-from stellarml.feature_file import FeatureFile
+from stellarml.features.feature_file import FeatureFile
 from stellarml.log import get_logger
 from stellarml.model import load_bundle
 from stellarml.ownership import RECORD

@@ -26,7 +26,7 @@ from stellarml.crossmatch.plan import MatchPlan, plan_match
 from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.source_columns import match_settings
 from stellarml.engine import Unit, run_units
-from stellarml.feature_file import FeatureFile
+from stellarml.features.feature_file import FeatureFile
 from stellarml.hats_reading import Leaf, open_catalogue
 from stellarml.manifest import StageRun
 from stellarml.ownership import WORK

@@ -16,11 +16,11 @@ from stellarml.core.config import Config
 from stellarml.core.errors import InputError, UserError
 from stellarml.core.files import storage_errors
 from stellarml.core.schema import arrow_schema, label_columns
-from stellarml.feature_file import load_feature_file
+from stellarml.features.feature_file import load_feature_file
+from stellarml.features.spark_split import split_column
 from stellarml.fingerprint import file_fingerprint
 from stellarml.model import load_bundle, pack_bundle
 from stellarml.single_file import Format, write_file
-from stellarml.split import split_column
 from stellarml.table_reading import check_ids, check_labels, check_units, read_table
 from stellarml.weights import is_plain
 
@@ -51,8 +51,8 @@ def train_on_table(
     """
     from pyspark.sql import functions as sf
 
-    from stellarml.features import check_features, feature_columns
-    from stellarml.features import label_columns as labels_of
+    from stellarml.features.spark_columns import check_features, feature_columns
+    from stellarml.features.spark_columns import label_columns as labels_of
     from stellarml.inference import REDDENING
     from stellarml.training import train
 
@@ -114,7 +114,7 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     """
     from pyspark.sql import functions as sf
 
-    from stellarml.features import check_features, feature_columns
+    from stellarml.features.spark_columns import check_features, feature_columns
     from stellarml.inference import REDDENING, label_frame
 
     kind = _FORMATS.get(out.suffix.lower())

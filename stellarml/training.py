@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from stellarml.bundle_manifest import FORMAT, FORMAT_VERSION, Manifest
 from stellarml.checkpoint import Checkpoint
 from stellarml.core.config import Split, Train
-from stellarml.feature_file import FeatureFile
+from stellarml.features.feature_file import FeatureFile
+from stellarml.features.split import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
 from stellarml.folding import Folded, fold
 from stellarml.forward import Forward
 from stellarml.gaps import column_groups, with_gaps
@@ -32,7 +33,6 @@ from stellarml.held_out import learn_from_held_out, untold_truths
 from stellarml.model import Bundle, save_bundle
 from stellarml.model_card import CARD, model_card
 from stellarml.network import Epoch, Fitted, OnEpoch, Part, Physical, Trainer, keras, scalars_to
-from stellarml.parts import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
 from stellarml.predictor import Predictor
 from stellarml.presets import PRESETS, Preset
 from stellarml.scaling import (

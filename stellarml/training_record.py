@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stellarml import __version__
 from stellarml.bundle_manifest import Curve, LabelRange, Network
 from stellarml.calibration import LEVELS
-from stellarml.feature_file import FeatureFile
+from stellarml.features.feature_file import FeatureFile
 from stellarml.network import Fitted
 from stellarml.predictor import Predictor
 from stellarml.presets import Preset

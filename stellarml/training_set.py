@@ -14,14 +14,14 @@ import pyarrow as pa
 from stellarml.core.config import Config
 from stellarml.core.errors import InputError
 from stellarml.core.schema import HEALPIX_COLUMN, MISSING_MASK
-from stellarml.feature_file import FeatureFile, configured_feature_file
+from stellarml.features.feature_file import FeatureFile, configured_feature_file
+from stellarml.features.spark_split import split_column
 from stellarml.hats_catalogue import write_catalogue
 from stellarml.hats_reading import read_leaves
 from stellarml.manifest import read_record, stage_run
 from stellarml.read_lake import TARGET
 from stellarml.sources.descriptor import load_descriptor
 from stellarml.spectra import resolved_labels
-from stellarml.split import split_column
 from stellarml.storage import write_parquet
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def make_training_set(spark: SparkSession, config: Config, *, overwrite: bool = 
     InputError
         If no matched star has a label and passes the cuts, or a feature names a column that is not there.
     """
-    from stellarml.features import check_features
+    from stellarml.features.spark_columns import check_features
 
     lake = config.path(config.paths.lake)
     out = lake / "training"
@@ -104,7 +104,7 @@ def _training_frame(
 ) -> DataFrame:
     from pyspark.sql import functions as sf
 
-    from stellarml.features import feature_columns
+    from stellarml.features.spark_columns import feature_columns
 
     stars = matched.where(passes_all_cuts(matched))
     names = [f.name for f in features.features]
@@ -131,7 +131,7 @@ def _to_be_labelled(matched: DataFrame, rows: int, features: FeatureFile, config
     """Return the features of about `TARGET_ROWS` matched stars, drawn by hash, less those that fail a cut."""
     from pyspark.sql import functions as sf
 
-    from stellarml.features import feature_columns
+    from stellarml.features.spark_columns import feature_columns
 
     stars = matched.where(passes_all_cuts(matched))
     digits = sf.substring(

@@ -77,7 +77,7 @@ def main() -> None:
 
 def make_model(sky: Path, data: Path, name: str) -> None:
     """Train a preset on a few thousand stars: its speed does not depend on what it has learnt."""
-    from stellarml.feature_file import load_feature_file
+    from stellarml.features.feature_file import load_feature_file
     from stellarml.presets import PRESETS
     from stellarml.read_lake import load_training_set
     from stellarml.training import train
@@ -111,8 +111,8 @@ def features_of_sky(data: Path, rows: int) -> npt.NDArray[np.float32]:
     """Return features of the first rows of the catalogue, kept beside it."""
     path = data / "features.npy"
     if not path.exists():
-        from stellarml.feature_file import configured_feature_file
-        from stellarml.features import packed_features
+        from stellarml.features.feature_file import configured_feature_file
+        from stellarml.features.spark_columns import packed_features
         from stellarml.session import start_session
 
         config = config_of(data, ROWS)
@@ -290,8 +290,8 @@ def recipe_part(options: argparse.Namespace, sky: Path, told: dict[str, Any]) ->
     """
     from pyspark.sql import functions as sf
 
-    from stellarml.feature_file import configured_feature_file
-    from stellarml.features import packed_features
+    from stellarml.features.feature_file import configured_feature_file
+    from stellarml.features.spark_columns import packed_features
     from stellarml.session import start_session
 
     make_matched(sky, options.data / f"matched-{ROWS}", ROWS)

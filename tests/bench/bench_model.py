@@ -24,9 +24,9 @@ from model_data import FOLDS, Labelled, load
 from peers.client import Peer
 
 from stellarml.core.config import Split, load_config
+from stellarml.features.split import TEST, TRAIN, VALIDATION
 from stellarml.inference import Predictor
 from stellarml.model import load_bundle
-from stellarml.parts import TEST, TRAIN, VALIDATION
 from stellarml.training import train
 
 OURS = ("default", "paper", "small")

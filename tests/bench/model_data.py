@@ -27,8 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.core.config import Config, load_config
-from stellarml.feature_file import FeatureFile, load_feature_file
-from stellarml.parts import CALIBRATION, TEST, TRAIN, VALIDATION
+from stellarml.features.feature_file import FeatureFile, load_feature_file
+from stellarml.features.split import CALIBRATION, TEST, TRAIN, VALIDATION
 
 FOLDS = 5
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "real" / "labels"

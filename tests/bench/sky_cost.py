@@ -20,9 +20,9 @@ from sky_data import Sky
 from sky_fits import CALIBRATED, SPLIT, THREADS, VALIDATED, Found
 
 from stellarml.core.config import load_config
-from stellarml.feature_file import load_feature_file
+from stellarml.features.feature_file import load_feature_file
+from stellarml.features.split import CALIBRATION, TRAIN, VALIDATION
 from stellarml.model import load_bundle
-from stellarml.parts import CALIBRATION, TRAIN, VALIDATION
 from stellarml.training import train
 
 PAPER_ROWS = 624_410

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from model_data import sky_config
 
-from stellarml.feature_file import FeatureFile, configured_feature_file, load_feature_file
+from stellarml.features.feature_file import FeatureFile, configured_feature_file, load_feature_file
 from stellarml.hats_reading import read_leaves
 from stellarml.read_lake import load_training_set
 from stellarml.simulate.labels import CORE, STUDENT_NU
@@ -125,7 +125,7 @@ def prepare(root: Path, folder: Path) -> None:
     """Compute the features of a sample of all stars that pass every cut, and of what is injected."""
     from pyspark.sql import functions as sf
 
-    from stellarml.features import feature_columns
+    from stellarml.features.spark_columns import feature_columns
     from stellarml.session import start_session
 
     config = sky_config(root)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from sky_data import LABELS, Sky
 
 from stellarml.core.config import Split, load_config
-from stellarml.parts import CALIBRATION, TRAIN, VALIDATION
+from stellarml.features.split import CALIBRATION, TRAIN, VALIDATION
 from stellarml.predictor import Predictor
 from stellarml.training import train
 

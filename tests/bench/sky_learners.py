@@ -20,8 +20,8 @@ from peers.client import Peer
 from sky_data import LABELS, Sky
 from sky_fits import TRAINED, VALIDATED, Found, Rows, fit, places, summary, tested
 
+from stellarml.features.split import TRAIN
 from stellarml.model import load_bundle
-from stellarml.parts import TRAIN
 from stellarml.predictor import Predictor
 
 COMPARED = 200_000

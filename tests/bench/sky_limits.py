@@ -34,8 +34,8 @@ from sky_fits import (
     tested,
 )
 
+from stellarml.features.split import CALIBRATION, TRAIN, VALIDATION
 from stellarml.model import load_bundle
-from stellarml.parts import CALIBRATION, TRAIN, VALIDATION
 from stellarml.predictor import Predictor
 from stellarml.simulate.fields import FIELDS
 from stellarml.simulate.galaxy import galactic, unit_vectors

@@ -13,10 +13,17 @@ from pyspark.sql import functions as sf
 
 from stellarml.core.config import Split, Train
 from stellarml.core.errors import InputError
-from stellarml.feature_file import FeatureFile, load_feature_file
-from stellarml.features import check_features, feature_columns, label_columns, substitute, used_columns
+from stellarml.features.feature_file import FeatureFile, load_feature_file
+from stellarml.features.spark_columns import (
+    check_features,
+    feature_columns,
+    label_columns,
+    substitute,
+    used_columns,
+)
+from stellarml.features.spark_split import split_column
+from stellarml.features.split import split_of
 from stellarml.inference import label_frame, pack_bundle, predictor_of
-from stellarml.parts import split_of
 from stellarml.photometry import (
     absolute_magnitude,
     gaia_colour_0,
@@ -24,7 +31,6 @@ from stellarml.photometry import (
     skymapper_extinction,
 )
 from stellarml.presets import Phase, Preset
-from stellarml.split import split_column
 from stellarml.training import train
 
 BANDS = "uvgriz"

@@ -14,7 +14,7 @@ from astropy.table import Table
 from label_leaves import Configured
 
 from stellarml.core.errors import InputError, TrainingError
-from stellarml.feature_file import FeatureFile
+from stellarml.features.feature_file import FeatureFile
 from stellarml.table_reading import check_ids, check_labels, check_units, read_table
 from stellarml.tables import label_table, train_on_table
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from stellarml.core.config import Split, Train
-from stellarml.feature_file import FeatureFile
-from stellarml.parts import split_of
+from stellarml.features.feature_file import FeatureFile
+from stellarml.features.split import split_of
 from stellarml.presets import Phase, Preset
 from stellarml.training import train
 

@@ -18,7 +18,7 @@ from stellarml.calibration import (
     fit_calibration,
     widths_of,
 )
-from stellarml.patterns import patterns_of
+from stellarml.features.missing_patterns import patterns_of
 
 
 def survey(n: int, rng: np.random.Generator, rare: float = 0.2) -> Rows:

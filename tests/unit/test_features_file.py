@@ -8,7 +8,7 @@ import pytest
 from model_tables import FEATURES
 
 from stellarml.core.errors import ConfigError
-from stellarml.feature_file import feature_differences, load_feature_file
+from stellarml.features.feature_file import feature_differences, load_feature_file
 
 TABLE_1 = (
     ["r_med_geo", "bp", "rp"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from model_tables import FEATURES
 
-from stellarml.feature_file import load_feature_file
+from stellarml.features.feature_file import load_feature_file
 from stellarml.gaps import MORE_OFTEN, OF_OTHER_STARS, column_groups, with_gaps
 
 

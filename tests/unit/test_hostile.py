@@ -11,7 +11,7 @@ from model_tables import tiny_bundle
 from stellarml.core.config import conf_dir, load_config
 from stellarml.core.errors import BundleError, ConfigError, InputError
 from stellarml.core.sql_names import check_expression
-from stellarml.feature_file import load_feature_file, shipped_feature_files
+from stellarml.features.feature_file import load_feature_file, shipped_feature_files
 from stellarml.registry import chosen_model
 from stellarml.sources.descriptor import load_descriptor
 from stellarml.versions import current_model

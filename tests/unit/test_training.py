@@ -26,11 +26,11 @@ from model_tables import (
 from stellarml.bundle_manifest import MANIFEST, WEIGHTS
 from stellarml.core.config import Split
 from stellarml.core.errors import InputError, TrainingError
-from stellarml.feature_file import FeatureFile
+from stellarml.features.feature_file import FeatureFile
+from stellarml.features.split import split_of
 from stellarml.model import load_bundle
 from stellarml.model_card import CARD
 from stellarml.network import Epoch, Part, Physical, Trainer, build, keras
-from stellarml.parts import split_of
 from stellarml.presets import PRESETS, Phase, Preset
 from stellarml.training import train
 from stellarml.training_table import read_stars

@@ -16,7 +16,7 @@ TRAIN, VALIDATION, CALIBRATION, TEST = PARTS = ("train", "validation", "calibrat
 
 
 def split_of(ids: Iterable[object], settings: Split) -> list[str]:
-    """Return the part of each id: the pure Python twin of `stellarml.split.split_column`.
+    """Return the part of each id: the pure Python twin of `stellarml.features.spark_split.split_column`.
 
     Examples
     --------

@@ -16,7 +16,7 @@ from pyspark.sql.types import BooleanType, DataType, NullType, NumericType, Stru
 
 from stellarml.core.errors import InputError, did_you_mean, raise_gathered
 from stellarml.core.sql_names import substitute, words_of
-from stellarml.feature_file import (
+from stellarml.features.feature_file import (
     FeatureFile,
     FeatureSpec,
     LabelSpec,
