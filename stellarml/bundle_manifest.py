@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from stellarml.calibration import Calibration
 from stellarml.core.errors import BundleError, InputError, raise_gathered
 from stellarml.core.toml_layers import Section, problems_of
 from stellarml.features.feature_file import FeatureFile
+from stellarml.intervals.conformal import Calibration
+from stellarml.intervals.true_parameters import MIN_ROWS, TruthTable
 from stellarml.novelty import Novelty
 from stellarml.scaling import Scaler
-from stellarml.truth_intervals import MIN_ROWS, TruthTable
 from stellarml.weights import is_plain
 
 FORMAT = "stellarml model bundle"

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.bundle_manifest import LabelRange, Manifest
-from stellarml.calibration import LabelCalibration, widths_of
-from stellarml.cells import POOLED, factors
 from stellarml.core.errors import InputError
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.features.missing_patterns import any_in_row, gaps_of, patterns_of
 from stellarml.forward import Answer, Forward
 from stellarml.graph import Head
+from stellarml.intervals.cells import POOLED, factors
+from stellarml.intervals.conformal import LabelCalibration, widths_of
+from stellarml.intervals.true_parameters import truth_half_widths
 from stellarml.model import Bundle, unpack_bundle
 from stellarml.novelty import novelty_scores
-from stellarml.truth_intervals import truth_half_widths
 
 REACH = 0.5  # of the range of the training labels: no prediction lies further beyond its ends
 
@@ -76,7 +76,7 @@ class Predictor:
         reddening_mag
             E(B-V) on the scale of the training table's `ebmv_sfd`, (n,); None where unknown.
         truth
-            Return NAME_true_lo and NAME_true_hi (float32), too: `stellarml.truth_intervals`.
+            Return NAME_true_lo and NAME_true_hi (float32), too: `stellarml.intervals.true_parameters`.
 
         Raises
         ------

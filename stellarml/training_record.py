@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from stellarml import __version__
 from stellarml.bundle_manifest import Curve, LabelRange, Network
-from stellarml.calibration import LEVELS
 from stellarml.features.feature_file import FeatureFile
+from stellarml.intervals.conformal import LEVELS
 from stellarml.network import Fitted
 from stellarml.predictor import Predictor
 from stellarml.presets import Preset

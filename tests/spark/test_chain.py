@@ -230,10 +230,10 @@ def test_every_matched_row_is_labelled(small_chain: Path) -> None:
 def test_true_parameters_have_columns_of_their_own(
     small_chain: Path, small_config: object, spark: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stellarml import truth_intervals
     from stellarml.catalogue import label_catalogue
     from stellarml.core.errors import InputError
     from stellarml.fit import train_model
+    from stellarml.intervals import true_parameters as truth_intervals
 
     own = [f"paths.{name}={tmp_path / name}" for name in ("models", "labels")]
     config: Config = small_config(*own, "label.truth_intervals=true", "train.max_epochs=4")  # type: ignore[operator]

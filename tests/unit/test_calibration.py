@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stellarml.calibration import (
+from stellarml.features.missing_patterns import patterns_of
+from stellarml.intervals.conformal import (
     LEVELS,
     MIN_ROWS,
     POOLED,
@@ -18,7 +19,6 @@ from stellarml.calibration import (
     fit_calibration,
     widths_of,
 )
-from stellarml.features.missing_patterns import patterns_of
 
 
 def survey(n: int, rng: np.random.Generator, rare: float = 0.2) -> Rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stellarml.calibration import (
+from stellarml.intervals.conformal import (
     LEVELS,
     Calibration,
     Rows,
@@ -14,7 +14,7 @@ from stellarml.calibration import (
     fit_calibration,
     widths_of,
 )
-from stellarml.shift import WEIGHT_LIMIT, fit_shift, weights_of
+from stellarml.intervals.covariate_shift import WEIGHT_LIMIT, fit_shift, weights_of
 
 
 def survey(n: int, rng: np.random.Generator, faint: float = 0.0) -> Rows:

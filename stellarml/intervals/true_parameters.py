@@ -18,10 +18,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.calibration import LEVELS
-from stellarml.cells import POOLED, CellClass, factors, split_into_cells
 from stellarml.core.toml_layers import Section
-from stellarml.label_noise import LabelNoise, gaussians, mixture_quantile, most_likely
+from stellarml.intervals.cells import POOLED, CellClass, factors, split_into_cells
+from stellarml.intervals.conformal import LEVELS
+from stellarml.intervals.label_noise import LabelNoise, gaussians, mixture_quantile, most_likely
 
 MIN_ROWS = 500
 MAX_BINS = (4, 5)  # of the predicted label, and of the width within each

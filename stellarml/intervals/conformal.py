@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.cells import POOLED, CellClass, factors, split_into_cells
 from stellarml.core.toml_layers import Section
 from stellarml.features.missing_patterns import patterns_of
-from stellarml.shift import Shift, fit_shift, weights_of
+from stellarml.intervals.cells import POOLED, CellClass, factors, split_into_cells
+from stellarml.intervals.covariate_shift import Shift, fit_shift, weights_of
 
 LEVELS = (68, 90, 95)
 MIN_ROWS = 200
