@@ -43,7 +43,7 @@ from stellarml.features.feature_file import configured_feature_file
 from stellarml.fingerprint import code_identity
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_layout import PARTITION_LIST, PROPERTIES
-from stellarml.label_tiles import (
+from stellarml.labelling.incremental import (
     InputTile,
     changed,
     input_tiles,
@@ -55,14 +55,14 @@ from stellarml.label_tiles import (
     waiting,
     why_unreadable,
 )
+from stellarml.labelling.model_registry import chosen_model
+from stellarml.labelling.monitoring import Tally, prometheus_text, total
+from stellarml.labelling.versions import current_model, publish
 from stellarml.log import get_logger
 from stellarml.manifest import mark_path, sizes_of, stage_run, write_mark
 from stellarml.model import pack_bundle
-from stellarml.monitoring import Tally, prometheus_text, total
 from stellarml.ownership import RECORD
-from stellarml.registry import chosen_model
 from stellarml.storage import leaf_writer
-from stellarml.versions import current_model, publish
 
 if TYPE_CHECKING:
     from pyspark import Broadcast
@@ -318,7 +318,7 @@ def _leaf_of(leaves: Sequence[InputTile], index: int) -> InputTile:
 
 def label_rows(task: _LabelTask, batch: pa.RecordBatch, tally: Tally) -> pa.RecordBatch:
     """Return the output columns for one batch of identity, cuts and features, and count it."""
-    from stellarml.inference import predictor_of, unpacked
+    from stellarml.labelling.spark_label import predictor_of, unpacked
 
     predictor = predictor_of(task.blob.value, task.sha256)
     names = batch.schema.names

@@ -53,7 +53,7 @@ def train_on_table(
 
     from stellarml.features.spark_columns import check_features, feature_columns
     from stellarml.features.spark_columns import label_columns as labels_of
-    from stellarml.inference import REDDENING
+    from stellarml.labelling.spark_label import REDDENING
     from stellarml.training import train
 
     spec = load_feature_file(features)
@@ -115,7 +115,7 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     from pyspark.sql import functions as sf
 
     from stellarml.features.spark_columns import check_features, feature_columns
-    from stellarml.inference import REDDENING, label_frame
+    from stellarml.labelling.spark_label import REDDENING, label_frame
 
     kind = _FORMATS.get(out.suffix.lower())
     if kind is None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from stellarml.cli.options import ConfigFile, Overrides, Profile, configured
 
 if TYPE_CHECKING:
-    from stellarml.compare import Difference
+    from stellarml.labelling.compare import Difference
 
 
 def models(
@@ -26,8 +26,8 @@ def models(
     ] = None,
 ) -> None:
     """List the versions labelled so far, which is current, and what each was made from."""
-    from stellarml.versions import prune as prune_versions
-    from stellarml.versions import versions_of
+    from stellarml.labelling.versions import prune as prune_versions
+    from stellarml.labelling.versions import versions_of
 
     settings = configured(config, profile, overrides)
     if prune is not None:
@@ -64,10 +64,10 @@ def diff(
     overrides: Overrides = None,
 ) -> None:
     """Show how many stars moved between two labelled versions, by how much, by bin."""
-    from stellarml.compare import compare
     from stellarml.core.files import write_atomically
+    from stellarml.labelling.compare import compare
+    from stellarml.labelling.versions import version_named
     from stellarml.session import start_session
-    from stellarml.versions import version_named
 
     settings = configured(config, profile, overrides)
     versions = version_named(settings, first), version_named(settings, second)

@@ -25,7 +25,7 @@ from peers.client import Peer
 
 from stellarml.core.config import Split, load_config
 from stellarml.features.split import TEST, TRAIN, VALIDATION
-from stellarml.inference import Predictor
+from stellarml.labelling.spark_label import Predictor
 from stellarml.model import load_bundle
 from stellarml.training import train
 

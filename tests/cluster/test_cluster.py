@@ -29,7 +29,7 @@ from standalone import Cluster, Shipment, command_of, kill, label_leaves, shippe
 from stellarml.catalogue import label_catalogue
 from stellarml.core.config import Tiles
 from stellarml.hats_catalogue import write_catalogue
-from stellarml.label_tiles import input_tiles
+from stellarml.labelling.incremental import input_tiles
 from stellarml.memory import descendants
 
 KINDS = ("executor", "driver", "python worker", "worker leaves", "terminated", "leaf deleted", "full disk")

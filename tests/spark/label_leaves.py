@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from stellarml.core.config import Config
 from stellarml.hats_layout import partition_list
-from stellarml.label_tiles import input_tiles
+from stellarml.labelling.incremental import input_tiles
 
 Configured = Callable[..., Config]
 

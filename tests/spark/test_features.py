@@ -23,7 +23,7 @@ from stellarml.features.spark_columns import (
 )
 from stellarml.features.spark_split import split_column
 from stellarml.features.split import split_of
-from stellarml.inference import label_frame, pack_bundle, predictor_of
+from stellarml.labelling.spark_label import label_frame, pack_bundle, predictor_of
 from stellarml.photometry import (
     absolute_magnitude,
     gaia_colour_0,

@@ -28,8 +28,8 @@ from label_leaves import (
 from stellarml import catalogue
 from stellarml.catalogue import label_catalogue
 from stellarml.core.errors import StellarmlError, UserError
-from stellarml.label_tiles import input_tiles
-from stellarml.versions import versions_of
+from stellarml.labelling.incremental import input_tiles
+from stellarml.labelling.versions import versions_of
 
 
 def garble(path: Path) -> None:

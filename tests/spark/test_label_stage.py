@@ -26,12 +26,12 @@ from label_leaves import (
 
 from stellarml import catalogue
 from stellarml.catalogue import label_catalogue
-from stellarml.compare import compare
 from stellarml.core.config import conf_dir
 from stellarml.core.quality_flags import QualityFlag
+from stellarml.labelling.compare import compare
+from stellarml.labelling.versions import versions_of
 from stellarml.manifest import read_record
 from stellarml.tables import read_table
-from stellarml.versions import versions_of
 
 
 @pytest.mark.parametrize("batch", [1, 37, 1000, 100_000])

@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 
 from stellarml.catalogue import label_catalogue
 from stellarml.cli.main import app
-from stellarml.compare import compare
 from stellarml.core.config import Config
 from stellarml.core.errors import InputError, OutputBusyError, UserError
 from stellarml.fit import train_model
+from stellarml.labelling.compare import compare
+from stellarml.labelling.versions import current_model, prune, version_named, versions_of
 from stellarml.manifest import held
-from stellarml.versions import current_model, prune, version_named, versions_of
 
 Configured = Callable[..., Config]
 

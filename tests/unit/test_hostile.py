@@ -12,9 +12,9 @@ from stellarml.core.config import conf_dir, load_config
 from stellarml.core.errors import BundleError, ConfigError, InputError
 from stellarml.core.sql_names import check_expression
 from stellarml.features.feature_file import load_feature_file, shipped_feature_files
-from stellarml.registry import chosen_model
+from stellarml.labelling.model_registry import chosen_model
+from stellarml.labelling.versions import current_model
 from stellarml.sources.descriptor import load_descriptor
-from stellarml.versions import current_model
 
 HOSTILE = [
     "reflect('java.lang.Runtime', 'getRuntime')",

@@ -17,7 +17,7 @@ from model_tables import FEATURES, TINY_SHARED, fit_bundle, matrix_of, stars, ta
 
 from stellarml.core.errors import BundleError, InputError
 from stellarml.core.quality_flags import DESCRIPTIONS, QualityFlag, names_of
-from stellarml.inference import features_of, label_batch, pack_bundle, predictor_of
+from stellarml.labelling.spark_label import features_of, label_batch, pack_bundle, predictor_of
 from stellarml.predictor import Predictor
 from stellarml.presets import Phase
 
@@ -263,7 +263,7 @@ def test_the_predictor_is_built_once_a_process() -> None:
 
 def test_labelling_does_not_load_tensorflow() -> None:
     code = (
-        "import sys; from pathlib import Path; import numpy as np; import stellarml.inference as i;"
+        "import sys; from pathlib import Path; import numpy as np; import stellarml.labelling.spark_label as i;"
         f"blob, sha = i.pack_bundle(Path({str(tiny_bundle(TINY_SHARED))!r}));"
         "out = i.predictor_of(blob, sha).label(np.zeros((3, 5), np.float32));"
         "assert len(out['teff']) == 3;"

@@ -9,8 +9,8 @@ from model_tables import TINY, matrix_of, stars, tiny_bundle
 from prometheus_client.parser import text_string_to_metric_families
 
 from stellarml.core.quality_flags import QualityFlag
+from stellarml.labelling.monitoring import Tally, prometheus_text, total
 from stellarml.model import load_bundle
-from stellarml.monitoring import Tally, prometheus_text, total
 
 
 def test_parts_add_up_to_the_whole() -> None:

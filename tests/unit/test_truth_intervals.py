@@ -11,9 +11,9 @@ import pytest
 from model_tables import TINY_SCALES, fit_bundle, matrix_of, stars, tiny_bundle
 
 from stellarml.core.errors import InputError
-from stellarml.inference import label_batch
 from stellarml.intervals.label_noise import gaussians, mixture_quantile, most_likely, plausible_noises
 from stellarml.intervals.true_parameters import fit_truth, truth_half_widths
+from stellarml.labelling.spark_label import label_batch
 from stellarml.model import load_bundle
 from stellarml.predictor import Predictor
 

@@ -10,7 +10,7 @@ from stellarml.core.errors import UserError
 from stellarml.core.files import literal
 from stellarml.core.schema import BIN_EDGES
 from stellarml.hats_layout import partition_list
-from stellarml.versions import Version
+from stellarml.labelling.versions import Version
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
