@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from stellarml.bundle_manifest import LabelRange
 from stellarml.core.config import Config, Tiles
 from stellarml.core.errors import StellarmlError, cause_of
 from stellarml.core.files import literal, write_atomically
@@ -60,7 +59,8 @@ from stellarml.labelling.monitoring import Tally, prometheus_text, total
 from stellarml.labelling.versions import current_model, publish
 from stellarml.log import get_logger
 from stellarml.manifest import mark_path, sizes_of, stage_run, write_mark
-from stellarml.model import pack_bundle
+from stellarml.model.bundle import pack_bundle
+from stellarml.model.manifest import LabelRange
 from stellarml.ownership import RECORD
 from stellarml.storage import leaf_writer
 

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.features.split import CALIBRATION, TEST, TRAIN, VALIDATION
-from stellarml.forward import Forward
 from stellarml.intervals.conformal import Calibration, Rows, fit_calibration, widths_of
 from stellarml.intervals.covariate_shift import weights_of
 from stellarml.intervals.label_noise import plausible_noises
 from stellarml.intervals.true_parameters import MIN_ROWS, TruthTable, fit_truth
-from stellarml.novelty import Novelty, NoveltyMaps, fit_novelty, novelty_scores, with_limits
+from stellarml.model.forward import Forward
+from stellarml.model.novelty import Novelty, NoveltyMaps, fit_novelty, novelty_scores, with_limits
 from stellarml.training_table import Stars
 
 

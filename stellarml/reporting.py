@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stellarml.bundle_manifest import Manifest
 from stellarml.core.config import Config
 from stellarml.core.errors import InputError
 from stellarml.hats_reading import read_leaves
 from stellarml.labelling.versions import current_model
 from stellarml.manifest import read_record, stage_run
-from stellarml.model import load_bundle
+from stellarml.model.bundle import load_bundle
+from stellarml.model.manifest import Manifest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

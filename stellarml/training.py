@@ -20,22 +20,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from stellarml.bundle_manifest import FORMAT, FORMAT_VERSION, Manifest
 from stellarml.checkpoint import Checkpoint
 from stellarml.core.config import Split, Train
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.split import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
-from stellarml.folding import Folded, fold
-from stellarml.forward import Forward
 from stellarml.gaps import column_groups, with_gaps
-from stellarml.graph import Head
 from stellarml.held_out import learn_from_held_out, untold_truths
-from stellarml.model import Bundle, save_bundle
-from stellarml.model_card import CARD, model_card
-from stellarml.network import Epoch, Fitted, OnEpoch, Part, Physical, Trainer, keras, scalars_to
-from stellarml.predictor import Predictor
-from stellarml.presets import PRESETS, Preset
-from stellarml.scaling import (
+from stellarml.model.bundle import Bundle, save_bundle
+from stellarml.model.card import CARD, model_card
+from stellarml.model.folding import Folded, fold
+from stellarml.model.forward import Forward
+from stellarml.model.manifest import FORMAT, FORMAT_VERSION, Manifest
+from stellarml.model.onnx_graph import Head
+from stellarml.model.predictor import Predictor
+from stellarml.model.scaling import (
     InputMaps,
     Scaler,
     design,
@@ -44,6 +42,8 @@ from stellarml.scaling import (
     fit_scaler,
     network_inputs,
 )
+from stellarml.network import Epoch, Fitted, OnEpoch, Part, Physical, Trainer, keras, scalars_to
+from stellarml.presets import PRESETS, Preset
 from stellarml.training_record import label_ranges, measure, network_record, versions
 from stellarml.training_table import Stars, read_stars, read_target, warnings_of
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml import __version__
-from stellarml.bundle_manifest import Curve, LabelRange, Network
 from stellarml.features.feature_file import FeatureFile
 from stellarml.intervals.conformal import LEVELS
+from stellarml.model.manifest import Curve, LabelRange, Network
+from stellarml.model.predictor import Predictor
 from stellarml.network import Fitted
-from stellarml.predictor import Predictor
 from stellarml.presets import Preset
 from stellarml.training_table import Stars
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stellarml.bundle_manifest import MANIFEST, Manifest, parse_manifest
 from stellarml.core.config import Config
 from stellarml.core.errors import BundleError, InputError, did_you_mean
 from stellarml.features.feature_file import FeatureFile
 from stellarml.log import get_logger
-from stellarml.model import load_bundle
+from stellarml.model.bundle import load_bundle
+from stellarml.model.bundle_arrays import is_plain
+from stellarml.model.manifest import MANIFEST, Manifest, parse_manifest
 from stellarml.ownership import RECORD
-from stellarml.weights import is_plain
 
 
 def plain_id(name: str, source: str) -> str:

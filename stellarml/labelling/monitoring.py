@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.bundle_manifest import Manifest
 from stellarml.core.quality_flags import QualityFlag
-from stellarml.scaling import Scaler
+from stellarml.model.manifest import Manifest
+from stellarml.model.scaling import Scaler
 
 CLIP = 10.0
 _BITS = [int(flag) for flag in QualityFlag]

@@ -17,8 +17,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import FloatType, IntegerType, StructField, StructType
 
 from stellarml.core.errors import InputError, did_you_mean, raise_gathered
-from stellarml.model import pack_bundle
-from stellarml.predictor import Predictor
+from stellarml.model.bundle import pack_bundle
+from stellarml.model.predictor import Predictor
 
 __all__ = [
     "Predictor",

@@ -141,8 +141,8 @@ def median_seconds(work: Callable[[], object], runs: int = 5) -> float:
 
 def kernel_worker(data: Path) -> dict[str, float]:
     """One process, one thread: sgemm, the package's engine, the same matrices by NumPy."""
-    from stellarml.model import load_bundle
-    from stellarml.predictor import Predictor
+    from stellarml.model.bundle import load_bundle
+    from stellarml.model.predictor import Predictor
 
     bundle = load_bundle(data / "models" / "paper")
     predictor = Predictor(bundle)
@@ -166,7 +166,7 @@ def kernel_worker(data: Path) -> dict[str, float]:
 
 def numpy_forward(bundle: Any, features: npt.NDArray[np.float32], tile: int = 512) -> npt.NDArray[np.float32]:
     """The folded networks with NumPy's products, tile by tile, buffers and all."""
-    from stellarml.scaling import centred
+    from stellarml.model.scaling import centred
 
     scaler = bundle.manifest.scaler
     out = np.empty((len(features), len(bundle.networks)), np.float32)

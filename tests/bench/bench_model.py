@@ -26,7 +26,7 @@ from peers.client import Peer
 from stellarml.core.config import Split, load_config
 from stellarml.features.split import TEST, TRAIN, VALIDATION
 from stellarml.labelling.spark_label import Predictor
-from stellarml.model import load_bundle
+from stellarml.model.bundle import load_bundle
 from stellarml.training import train
 
 OURS = ("default", "paper", "small")

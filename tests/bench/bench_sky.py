@@ -35,8 +35,8 @@ from sky_limits import blocks_part, limit_part, posterior_part, zero_points_part
 
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.fingerprint import code_identity
-from stellarml.model import load_bundle
-from stellarml.predictor import Predictor
+from stellarml.model.bundle import load_bundle
+from stellarml.model.predictor import Predictor
 
 STARS = 9_200_000
 LEVELS = (68, 90, 95)

@@ -22,7 +22,7 @@ from sky_fits import CALIBRATED, SPLIT, THREADS, VALIDATED, Found
 from stellarml.core.config import load_config
 from stellarml.features.feature_file import load_feature_file
 from stellarml.features.split import CALIBRATION, TRAIN, VALIDATION
-from stellarml.model import load_bundle
+from stellarml.model.bundle import load_bundle
 from stellarml.training import train
 
 PAPER_ROWS = 624_410

@@ -16,7 +16,7 @@ from sky_data import LABELS, Sky
 
 from stellarml.core.config import Split, load_config
 from stellarml.features.split import CALIBRATION, TRAIN, VALIDATION
-from stellarml.predictor import Predictor
+from stellarml.model.predictor import Predictor
 from stellarml.training import train
 
 TRAINED, VALIDATED, CALIBRATED, TESTED = 200_000, 20_000, 60_000, 1_000_000

@@ -21,8 +21,8 @@ from sky_data import LABELS, Sky
 from sky_fits import TRAINED, VALIDATED, Found, Rows, fit, places, summary, tested
 
 from stellarml.features.split import TRAIN
-from stellarml.model import load_bundle
-from stellarml.predictor import Predictor
+from stellarml.model.bundle import load_bundle
+from stellarml.model.predictor import Predictor
 
 COMPARED = 200_000
 FOLDS = int(os.environ.get("BENCH_FOLDS", "1"))

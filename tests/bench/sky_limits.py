@@ -35,8 +35,8 @@ from sky_fits import (
 )
 
 from stellarml.features.split import CALIBRATION, TRAIN, VALIDATION
-from stellarml.model import load_bundle
-from stellarml.predictor import Predictor
+from stellarml.model.bundle import load_bundle
+from stellarml.model.predictor import Predictor
 from stellarml.simulate.fields import FIELDS
 from stellarml.simulate.galaxy import galactic, unit_vectors
 

@@ -59,7 +59,11 @@ def shipment(tmp_path_factory: pytest.TempPathFactory) -> Shipment:
         "raise ImportError('executors must not need TensorFlow')\n"
     )
     told = subprocess.run(
-        [folder / "bin" / "python", "-c", "import pyarrow, pyspark, onnxruntime; import stellarml.model"],
+        [
+            folder / "bin" / "python",
+            "-c",
+            "import pyarrow, pyspark, onnxruntime; import stellarml.model.bundle",
+        ],
         capture_output=True,
         text=True,
         cwd=folder,

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from stellarml.cli.main import app
 from stellarml.core.errors import UserError
 from stellarml.core.quality_flags import QualityFlag
-from stellarml.model import load_bundle
+from stellarml.model.bundle import load_bundle
 from stellarml.tables import label_table, train_on_table
 
 

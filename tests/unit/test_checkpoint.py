@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from model_tables import FEATURES, SPLIT, TINY, TINY_SCALES, settings, stars, table_of
 
-from stellarml.bundle_manifest import WEIGHTS
 from stellarml.checkpoint import Checkpoint
-from stellarml.model import load_bundle
+from stellarml.model.bundle import load_bundle
+from stellarml.model.manifest import WEIGHTS
 from stellarml.presets import Preset
 from stellarml.training import train
 

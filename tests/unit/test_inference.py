@@ -18,7 +18,7 @@ from model_tables import FEATURES, TINY_SHARED, fit_bundle, matrix_of, stars, ta
 from stellarml.core.errors import BundleError, InputError
 from stellarml.core.quality_flags import DESCRIPTIONS, QualityFlag, names_of
 from stellarml.labelling.spark_label import features_of, label_batch, pack_bundle, predictor_of
-from stellarml.predictor import Predictor
+from stellarml.model.predictor import Predictor
 from stellarml.presets import Phase
 
 

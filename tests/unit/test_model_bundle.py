@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from model_tables import FEATURES, tiny_bundle
 
-from stellarml.bundle_manifest import MANIFEST, WEIGHTS, signed
 from stellarml.core.errors import BundleError, StorageError
-from stellarml.model import load_bundle, pack_bundle, save_bundle, unpack_bundle
-from stellarml.model_card import CARD
+from stellarml.model.bundle import load_bundle, pack_bundle, save_bundle, unpack_bundle
+from stellarml.model.card import CARD
+from stellarml.model.manifest import MANIFEST, WEIGHTS, signed
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from model_tables import TINY, TINY_SCALES, TINY_SHARED, fit_bundle, matrix_of, stars, tiny_bundle
 
-from stellarml.forward import BLOCK_ROWS, TILE_ROWS, Forward
-from stellarml.graph import Head
-from stellarml.model import Bundle, load_bundle
+from stellarml.model.bundle import Bundle, load_bundle
+from stellarml.model.forward import BLOCK_ROWS, TILE_ROWS, Forward
+from stellarml.model.onnx_graph import Head
+from stellarml.model.scaling import design, network_inputs
 from stellarml.network import Trainer, keras
 from stellarml.presets import PRESETS, Phase, Preset
-from stellarml.scaling import design, network_inputs
 
 
 def keras_answers(folder: Path, features: np.ndarray) -> tuple[Bundle, np.ndarray]:

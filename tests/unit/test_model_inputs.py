@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from stellarml.features.missing_patterns import any_in_row, gaps_of, patterns_of
-from stellarml.imputation import Gaussian, Imputer, fit_gaussian, pattern_map
-from stellarml.scaling import centred, design, fit_imputation, fit_rotation, fit_scaler, network_inputs
+from stellarml.model.imputation import Gaussian, Imputer, fit_gaussian, pattern_map
+from stellarml.model.scaling import centred, design, fit_imputation, fit_rotation, fit_scaler, network_inputs
 
 RNG = np.random.default_rng(3)
 

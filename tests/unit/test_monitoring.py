@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.labelling.monitoring import Tally, prometheus_text, total
-from stellarml.model import load_bundle
+from stellarml.model.bundle import load_bundle
 
 
 def test_parts_add_up_to_the_whole() -> None:

@@ -7,9 +7,9 @@ import pytest
 from model_tables import TINY_SCALES, fit_bundle, matrix_of, stars, tiny_bundle
 
 from stellarml.core.quality_flags import QualityFlag
-from stellarml.model import load_bundle
-from stellarml.novelty import LIMIT_PERCENTILE, fit_novelty, novelty_scores, with_limits
-from stellarml.predictor import Predictor
+from stellarml.model.bundle import load_bundle
+from stellarml.model.novelty import LIMIT_PERCENTILE, fit_novelty, novelty_scores, with_limits
+from stellarml.model.predictor import Predictor
 
 
 def sky(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

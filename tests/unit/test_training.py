@@ -23,13 +23,13 @@ from model_tables import (
     tiny_bundle,
 )
 
-from stellarml.bundle_manifest import MANIFEST, WEIGHTS
 from stellarml.core.config import Split
 from stellarml.core.errors import InputError, TrainingError
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.split import split_of
-from stellarml.model import load_bundle
-from stellarml.model_card import CARD
+from stellarml.model.bundle import load_bundle
+from stellarml.model.card import CARD
+from stellarml.model.manifest import MANIFEST, WEIGHTS
 from stellarml.network import Epoch, Part, Physical, Trainer, build, keras
 from stellarml.presets import PRESETS, Phase, Preset
 from stellarml.training import train

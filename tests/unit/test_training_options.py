@@ -12,8 +12,8 @@ from model_tables import FEATURES, SPLIT, TINY_SCALES, matrix_of, settings, star
 
 from stellarml.core.errors import InputError
 from stellarml.core.quality_flags import QualityFlag
-from stellarml.model import load_bundle
-from stellarml.predictor import Predictor
+from stellarml.model.bundle import load_bundle
+from stellarml.model.predictor import Predictor
 from stellarml.presets import Preset
 from stellarml.training import prepare, train
 from stellarml.training_table import read_stars, read_target

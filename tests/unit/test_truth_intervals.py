@@ -14,8 +14,8 @@ from stellarml.core.errors import InputError
 from stellarml.intervals.label_noise import gaussians, mixture_quantile, most_likely, plausible_noises
 from stellarml.intervals.true_parameters import fit_truth, truth_half_widths
 from stellarml.labelling.spark_label import label_batch
-from stellarml.model import load_bundle
-from stellarml.predictor import Predictor
+from stellarml.model.bundle import load_bundle
+from stellarml.model.predictor import Predictor
 
 
 def student(rng: np.random.Generator, nu: float, n: int) -> np.ndarray:

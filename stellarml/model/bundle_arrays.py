@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.errors import BundleError, raise_gathered
-from stellarml.folding import Folded
-from stellarml.imputation import Gaussian
-from stellarml.novelty import NoveltyMaps
-from stellarml.scaling import InputMaps
+from stellarml.model.folding import Folded
+from stellarml.model.imputation import Gaussian
+from stellarml.model.novelty import NoveltyMaps
+from stellarml.model.scaling import InputMaps
 
 MAX_BYTES = 1 << 30
 

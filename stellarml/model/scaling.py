@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.toml_layers import Section
-from stellarml.imputation import Gaussian, Imputer, fit_gaussian
+from stellarml.model.imputation import Gaussian, Imputer, fit_gaussian
 
 MIN_MASK_ROWS = 10  # a feature missing in fewer training rows gets no mask: its weight could not be learnt
 MAX_DEVIATION = 10.0  # inputs are clipped to so many half 16-84 % ranges from the median

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.bundle_manifest import LabelRange, Manifest
 from stellarml.core.errors import InputError
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.features.missing_patterns import any_in_row, gaps_of, patterns_of
-from stellarml.forward import Answer, Forward
-from stellarml.graph import Head
 from stellarml.intervals.cells import POOLED, factors
 from stellarml.intervals.conformal import LabelCalibration, widths_of
 from stellarml.intervals.true_parameters import truth_half_widths
-from stellarml.model import Bundle, unpack_bundle
-from stellarml.novelty import novelty_scores
+from stellarml.model.bundle import Bundle, unpack_bundle
+from stellarml.model.forward import Answer, Forward
+from stellarml.model.manifest import LabelRange, Manifest
+from stellarml.model.novelty import novelty_scores
+from stellarml.model.onnx_graph import Head
 
 REACH = 0.5  # of the range of the training labels: no prediction lies further beyond its ends
 
@@ -54,7 +54,7 @@ class Predictor:
 
     @classmethod
     def from_bytes(cls, blob: bytes, sha256: str) -> Predictor:
-        """Rebuild from `stellarml.model.pack_bundle`'s bytes; BundleError if they changed."""
+        """Rebuild from `stellarml.model.bundle.pack_bundle`'s bytes; BundleError if they changed."""
         return cls(unpack_bundle(blob, sha256))
 
     def label(
@@ -133,7 +133,7 @@ class Predictor:
         return out
 
     def novelty(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return how far stars are from those that the networks have learnt from, (n, 2): `stellarml.novelty.KINDS`.
+        """Return how far stars are from those that the networks have learnt from, (n, 2): `stellarml.model.novelty.KINDS`.
 
         Parameters
         ----------

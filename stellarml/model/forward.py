@@ -29,10 +29,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from stellarml.folding import Folded
-from stellarml.graph import INPUTS, LINEAR, Head, graph_of
-from stellarml.imputation import Gaussian, Imputer
-from stellarml.scaling import Scaler, centred
+from stellarml.model.folding import Folded
+from stellarml.model.imputation import Gaussian, Imputer
+from stellarml.model.onnx_graph import INPUTS, LINEAR, Head, graph_of
+from stellarml.model.scaling import Scaler, centred
 
 TILE_ROWS = 1024
 BLOCK_ROWS = 16 * TILE_ROWS  # rows that are scaled and imputed at once

@@ -20,7 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from stellarml.bundle_manifest import (
+from stellarml.core.errors import BundleError, StorageError, raise_gathered
+from stellarml.features.feature_file import FeatureFile, feature_differences
+from stellarml.model.bundle_arrays import arrays_of, inputs_from, novelty_from, read_arrays
+from stellarml.model.folding import Folded
+from stellarml.model.manifest import (
     FORMAT,
     FORMAT_VERSION,
     MANIFEST,
@@ -30,12 +34,8 @@ from stellarml.bundle_manifest import (
     sha256_of,
     signed,
 )
-from stellarml.core.errors import BundleError, StorageError, raise_gathered
-from stellarml.features.feature_file import FeatureFile, feature_differences
-from stellarml.folding import Folded
-from stellarml.novelty import NoveltyMaps
-from stellarml.scaling import InputMaps
-from stellarml.weights import arrays_of, inputs_from, novelty_from, read_arrays
+from stellarml.model.novelty import NoveltyMaps
+from stellarml.model.scaling import InputMaps
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # time stamp of every archive member: same model, same bytes
 

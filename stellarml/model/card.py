@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stellarml.bundle_manifest import LabelRange, Manifest
 from stellarml.features.feature_file import FeatureFile
+from stellarml.model.manifest import LabelRange, Manifest
 
 CARD = "MODEL_CARD.md"
 

@@ -14,9 +14,9 @@ from stellarml.core.toml_layers import Section, problems_of
 from stellarml.features.feature_file import FeatureFile
 from stellarml.intervals.conformal import Calibration
 from stellarml.intervals.true_parameters import MIN_ROWS, TruthTable
-from stellarml.novelty import Novelty
-from stellarml.scaling import Scaler
-from stellarml.weights import is_plain
+from stellarml.model.bundle_arrays import is_plain
+from stellarml.model.novelty import Novelty
+from stellarml.model.scaling import Scaler
 
 FORMAT = "stellarml model bundle"
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.scaling import Scaler
+from stellarml.model.scaling import Scaler
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from stellarml.folding import Folded
+from stellarml.model.folding import Folded
 
 OPSET = 17
 IR_VERSION = 8
