@@ -26,7 +26,7 @@ def make_report(spark: SparkSession, config: Config, *, overwrite: bool = False)
     InputError
         If nothing has been labelled yet.
     """
-    from stellarml.report import ReportInputs, write_report
+    from stellarml.report.page import ReportInputs, write_report
 
     lake = config.path(config.paths.lake)
     model_id = current_model(config)

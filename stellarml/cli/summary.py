@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stellarml.report_sections import PUBLISHED
+from stellarml.report.chapters import PUBLISHED
 
 _STATISTICS = ("mean", "median", "std", "mad")
 

@@ -14,9 +14,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from stellarml.core.schema import MAGNITUDE
-from stellarml.evaluation import Label, evaluate
-from stellarml.overview import catalogue_counts, flag_fractions, matched_counts, sky_map
-from stellarml.report import ReportInputs, measure, metrics_json, write_report
+from stellarml.report.accuracy import Label, evaluate
+from stellarml.report.catalogue_counts import catalogue_counts, flag_fractions, matched_counts, sky_map
+from stellarml.report.page import ReportInputs, measure, metrics_json, write_report
 
 LABELS = [Label("teff", "K"), Label("logg", "dex"), Label("feh", "dex")]
 NAMED = [{"name": label.name, "unit": label.unit} for label in LABELS]

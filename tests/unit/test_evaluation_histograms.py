@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stellarml import binning
 from stellarml.core.histograms import (
     MAD_TO_SIGMA,
     Axis,
@@ -25,6 +24,7 @@ from stellarml.core.histograms import (
     median_and_mad,
     quantiles,
 )
+from stellarml.report import spark_histograms as binning
 
 
 def numpy_mad(values: np.ndarray) -> float:

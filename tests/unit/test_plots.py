@@ -12,13 +12,16 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stellarml import plots_accuracy, plots_catalogue, plots_run, plots_sky
 from stellarml.core.histograms import Counts, Histogram, fill, linear_axis
 from stellarml.core.schema import MAGNITUDE
-from stellarml.evaluation import COLOUR, Label, Metrics, Scale, _histograms, _metrics
-from stellarml.overview import SkyMap, flag_fractions
-from stellarml.plots import axis_label, coarsen, occupied_limits, plain, png, symbol
-from stellarml.report_figures import accuracy_figures, catalogue_figures, run_figures
+from stellarml.report import plot_accuracy as plots_accuracy
+from stellarml.report import plot_catalogue as plots_catalogue
+from stellarml.report import plot_run as plots_run
+from stellarml.report import plot_sky as plots_sky
+from stellarml.report.accuracy import COLOUR, Label, Metrics, Scale, _histograms, _metrics
+from stellarml.report.catalogue_counts import SkyMap, flag_fractions
+from stellarml.report.figures import accuracy_figures, catalogue_figures, run_figures
+from stellarml.report.plot_style import axis_label, coarsen, occupied_limits, plain, png, symbol
 
 LABELS = (Label("teff", "K"), Label("logg", "dex"), Label("a$b_c", "x"))
 WIDTHS = {"teff": 80.0, "logg": 0.1, "a$b_c": 3.0}

@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from stellarml import report_sections
 from stellarml.core.errors import StorageError
 from stellarml.core.histograms import Histogram, fill, integer_axis
-from stellarml.evaluation import Label, Metrics, number
-from stellarml.plots import new_figure, png
-from stellarml.report import Measurements, ReportInputs, metrics_json, render_report, write_report
-from stellarml.report_content import (
+from stellarml.report import chapters as report_sections
+from stellarml.report.accuracy import Label, Metrics, number
+from stellarml.report.blocks import (
     Card,
     Chapter,
     Note,
@@ -32,6 +30,8 @@ from stellarml.report_content import (
     plain_json,
     shown,
 )
+from stellarml.report.page import Measurements, ReportInputs, metrics_json, render_report, write_report
+from stellarml.report.plot_style import new_figure, png
 
 LABELS = [{"name": "teff", "unit": "K"}, {"name": "logg", "unit": "dex"}, {"name": "feh", "unit": "dex"}]
 VOID = {"meta", "img", "br", "hr", "link", "input"}

@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from stellarml.core.quality_flags import DESCRIPTIONS, QualityFlag
 from stellarml.core.schema import BIN_EDGES
-from stellarml.evaluation import Label
-from stellarml.report_content import (
+from stellarml.report.accuracy import Label
+from stellarml.report.blocks import (
     Block,
     Card,
     Chapter,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from stellarml.plots import DPI
+from stellarml.report.plot_style import DPI
 
 NOTHING = "–"
 _SYMBOLS = {

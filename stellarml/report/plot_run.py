@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from stellarml.plots import BAND, LINE, QUIET, new_figure, plain, styled, symbol
+from stellarml.report.plot_style import BAND, LINE, QUIET, new_figure, plain, styled, symbol
 
 
 @styled

@@ -7,12 +7,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from stellarml import plots_accuracy, plots_catalogue, plots_run, plots_sky
 from stellarml.core.histograms import Counts
-from stellarml.evaluation import Label, Metrics
-from stellarml.overview import SkyMap
-from stellarml.plots import png
-from stellarml.report_content import Picture
+from stellarml.report import plot_accuracy as plots_accuracy
+from stellarml.report import plot_catalogue as plots_catalogue
+from stellarml.report import plot_run as plots_run
+from stellarml.report import plot_sky as plots_sky
+from stellarml.report.accuracy import Label, Metrics
+from stellarml.report.blocks import Picture
+from stellarml.report.catalogue_counts import SkyMap
+from stellarml.report.plot_style import png
 
 FIGURES = (
     *("figure_1_one_to_one", "figure_2_errors", "residuals", "coverage", "kiel", "colour_magnitude", "sky"),

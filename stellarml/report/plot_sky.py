@@ -22,9 +22,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from stellarml.core.histograms import FloatArray, IntArray
-from stellarml.evaluation import Label
-from stellarml.overview import SkyMap
-from stellarml.plots import DENSITY_MAP, axis_label, new_figure, plain, styled
+from stellarml.report.accuracy import Label
+from stellarml.report.catalogue_counts import SkyMap
+from stellarml.report.plot_style import DENSITY_MAP, axis_label, new_figure, plain, styled
 
 PATCH_RADIUS_DEG = 35.0
 FIELD_RADIUS_DEG = 8.0

@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from stellarml.core.histograms import Counts, FloatArray, band
 from stellarml.core.schema import MAGNITUDE
-from stellarml.evaluation import COLOUR, Label, Metrics
-from stellarml.plots import (
+from stellarml.report.accuracy import COLOUR, Label, Metrics
+from stellarml.report.plot_style import (
     BAND,
     LINE,
     SERIES,

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stellarml.core.histograms import Counts, quantiles
-from stellarml.plots import (
+from stellarml.report.plot_style import (
     BAND,
     LINE,
     QUIET,

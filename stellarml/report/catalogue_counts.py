@@ -14,10 +14,10 @@ import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
-from stellarml.binning import bin_table
 from stellarml.core.histograms import Counts, FloatArray, Histogram, IntArray, integer_axis, linear_axis
-from stellarml.evaluation import Label
 from stellarml.photometry import absolute_magnitude
+from stellarml.report.accuracy import Label
+from stellarml.report.spark_histograms import bin_table
 
 HEALPIX_ORDER = 29
 FLAG_BITS = 16

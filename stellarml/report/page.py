@@ -17,13 +17,19 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from pyspark.sql import DataFrame
 
-from stellarml import report_sections as sections
 from stellarml.core.files import storage_errors, write_atomically
 from stellarml.core.histograms import Counts
-from stellarml.evaluation import Label, Metrics, evaluate, number
-from stellarml.overview import SkyMap, catalogue_counts, flag_fractions, matched_counts, sky_map
-from stellarml.report_content import Picture, ReportContent, plain_json
-from stellarml.report_figures import FIGURES, accuracy_figures, catalogue_figures, run_figures
+from stellarml.report import chapters as sections
+from stellarml.report.accuracy import Label, Metrics, evaluate, number
+from stellarml.report.blocks import Picture, ReportContent, plain_json
+from stellarml.report.catalogue_counts import (
+    SkyMap,
+    catalogue_counts,
+    flag_fractions,
+    matched_counts,
+    sky_map,
+)
+from stellarml.report.figures import FIGURES, accuracy_figures, catalogue_figures, run_figures
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,6 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
-from stellarml import regression
-from stellarml.binning import bin_table
 from stellarml.core.histograms import (
     Axis,
     Counts,
@@ -31,6 +29,8 @@ from stellarml.core.histograms import (
     quantiles,
 )
 from stellarml.core.schema import BIN_EDGES, MAGNITUDE
+from stellarml.report import regression_to_mean as regression
+from stellarml.report.spark_histograms import bin_table
 
 COLOUR = "bp_rp"
 DENSITY_BINS = 160

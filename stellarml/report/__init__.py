@@ -1,0 +1,1 @@
+"""What a reader is shown: counts in Spark, plots, one page."""
