@@ -100,7 +100,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
-	@$(BIN)/python -m stellarml.session >/dev/null 2>&1 \
+	@$(BIN)/python -m stellarml.run.spark_session >/dev/null 2>&1 \
 	  || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[jre]'
 	@touch $@
 

@@ -37,9 +37,7 @@ from stellarml.core.schema import (
     label_columns,
 )
 from stellarml.core.tiles import Tile
-from stellarml.engine import RESULT_SCHEMA, collect_outcomes, guarded, outcome_batch, refuse_units
 from stellarml.features.feature_file import configured_feature_file
-from stellarml.fingerprint import code_identity
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_layout import PARTITION_LIST, PROPERTIES
 from stellarml.labelling.incremental import (
@@ -57,11 +55,13 @@ from stellarml.labelling.incremental import (
 from stellarml.labelling.model_registry import chosen_model
 from stellarml.labelling.monitoring import Tally, prometheus_text, total
 from stellarml.labelling.versions import current_model, publish
-from stellarml.log import get_logger
-from stellarml.manifest import mark_path, sizes_of, stage_run, write_mark
 from stellarml.model.bundle import pack_bundle
 from stellarml.model.manifest import LabelRange
-from stellarml.ownership import RECORD
+from stellarml.run.fingerprint import code_identity
+from stellarml.run.log import get_logger
+from stellarml.run.ownership import RECORD
+from stellarml.run.stage_run import mark_path, sizes_of, stage_run, write_mark
+from stellarml.run.units import RESULT_SCHEMA, collect_outcomes, guarded, outcome_batch, refuse_units
 from stellarml.storage import leaf_writer
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from stellarml.core.config import Config
 from stellarml.crossmatch.stage import crossmatch
 from stellarml.fit import train_model
 from stellarml.ingest import ingest
-from stellarml.log import get_logger
 from stellarml.reporting import make_report
+from stellarml.run.log import get_logger
 from stellarml.stars import select_stars
 from stellarml.training_set import make_training_set
 

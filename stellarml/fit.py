@@ -13,13 +13,13 @@ from typing import Any
 
 from stellarml.core.config import Config
 from stellarml.features.feature_file import configured_feature_file
-from stellarml.fingerprint import code_identity, digest
-from stellarml.log import get_logger
-from stellarml.manifest import read_record, stage_run
 from stellarml.model.bundle import load_bundle
 from stellarml.model.manifest import MANIFEST
-from stellarml.ownership import WORK
 from stellarml.read_lake import load_target, load_training_set
+from stellarml.run.fingerprint import code_identity, digest
+from stellarml.run.log import get_logger
+from stellarml.run.ownership import WORK
+from stellarml.run.stage_run import read_record, stage_run
 
 _DIGITS = 10
 

@@ -25,7 +25,7 @@ from stellarml.hats_layout import (
     raw_schema,
 )
 from stellarml.leaf_rows import Leaf, LeafFormat, Ranges, read_leaf, row_groups_in
-from stellarml.log import get_logger
+from stellarml.run.log import get_logger
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -23,11 +23,11 @@ from stellarml.core.config import Config
 from stellarml.core.errors import InputError, StellarmlError
 from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.core.tiles import HEALPIX_ORDER, Tile, choose_tiles
-from stellarml.engine import RESULT_SCHEMA, Unit, collect_outcomes, run_units
 from stellarml.hats_catalogue import finish_catalogue
-from stellarml.log import get_logger
-from stellarml.manifest import StageRun, mark_path, stage_run, write_mark
-from stellarml.ownership import WORK
+from stellarml.run.log import get_logger
+from stellarml.run.ownership import WORK
+from stellarml.run.stage_run import StageRun, mark_path, stage_run, write_mark
+from stellarml.run.units import RESULT_SCHEMA, Unit, collect_outcomes, run_units
 from stellarml.selection import chosen_cuts, cut_flow, merge_counts, repair_and_cut, sentinels
 from stellarml.sources.columns import Header, ddl, resolve
 from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor, position_columns

@@ -22,12 +22,12 @@ from stellarml.core.config import Config
 from stellarml.core.errors import InputError, UserError
 from stellarml.core.files import write_atomically
 from stellarml.core.tiles import HEALPIX_ORDER, Tile
-from stellarml.engine import Unit, run_units
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_layout import COLLECTION, find_catalogue, raw_schema
 from stellarml.hats_reading import Catalogue, open_catalogue, read_ranges
-from stellarml.manifest import StageRun, stage_run
 from stellarml.margin import without
+from stellarml.run.stage_run import StageRun, stage_run
+from stellarml.run.units import Unit, run_units
 from stellarml.storage import write_parquet
 from stellarml.tile_border import near_border
 

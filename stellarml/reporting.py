@@ -10,9 +10,9 @@ from stellarml.core.config import Config
 from stellarml.core.errors import InputError
 from stellarml.hats_reading import read_leaves
 from stellarml.labelling.versions import current_model
-from stellarml.manifest import read_record, stage_run
 from stellarml.model.bundle import load_bundle
 from stellarml.model.manifest import Manifest
+from stellarml.run.stage_run import read_record, stage_run
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

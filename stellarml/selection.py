@@ -111,7 +111,7 @@ def _check(frame: DataFrame, descriptor: Descriptor, what: str, expression: str)
     from pyspark.errors import AnalysisException, ParseException
     from pyspark.sql import functions as sf
 
-    from stellarml.quiet import unlogged
+    from stellarml.run.spark_log import unlogged
 
     where = f"survey '{descriptor.name}', {what}: '{expression}'"
     try:

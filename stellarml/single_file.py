@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from stellarml.core.config import Tiles
 from stellarml.core.errors import UserError
 from stellarml.core.files import replacing
-from stellarml.memory import available_bytes
+from stellarml.run.memory import available_bytes
 from stellarml.storage import dictionary_columns
 
 Format = Literal["parquet", "csv", "fits", "votable"]

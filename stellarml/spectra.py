@@ -25,11 +25,11 @@ from stellarml.crossmatch.match_rows import match_rows
 from stellarml.crossmatch.plan import MatchPlan, plan_match
 from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.source_columns import match_settings
-from stellarml.engine import Unit, run_units
 from stellarml.features.feature_file import FeatureFile
 from stellarml.hats_reading import Leaf, open_catalogue
-from stellarml.manifest import StageRun
-from stellarml.ownership import WORK
+from stellarml.run.ownership import WORK
+from stellarml.run.stage_run import StageRun
+from stellarml.run.units import Unit, run_units
 from stellarml.sources.descriptor import Descriptor, load_descriptor
 from stellarml.storage import write_parquet
 

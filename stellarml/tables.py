@@ -18,9 +18,9 @@ from stellarml.core.files import storage_errors
 from stellarml.core.schema import arrow_schema, label_columns
 from stellarml.features.feature_file import load_feature_file
 from stellarml.features.spark_split import split_column
-from stellarml.fingerprint import file_fingerprint
 from stellarml.model.bundle import load_bundle, pack_bundle
 from stellarml.model.bundle_arrays import is_plain
+from stellarml.run.fingerprint import file_fingerprint
 from stellarml.single_file import Format, write_file
 from stellarml.table_reading import check_ids, check_labels, check_units, read_table
 

@@ -18,8 +18,8 @@ from stellarml.features.feature_file import FeatureFile, configured_feature_file
 from stellarml.features.spark_split import split_column
 from stellarml.hats_catalogue import write_catalogue
 from stellarml.hats_reading import read_leaves
-from stellarml.manifest import read_record, stage_run
 from stellarml.read_lake import TARGET
+from stellarml.run.stage_run import read_record, stage_run
 from stellarml.sources.descriptor import load_descriptor
 from stellarml.spectra import resolved_labels
 from stellarml.storage import write_parquet

@@ -50,7 +50,7 @@ def made_once(folder: Path, make: Callable[[], object]) -> None:
 def spark() -> Iterator[object]:
     """The session of the whole run: two cores, no UI, started when a test first asks for it."""
     from stellarml.core.config import load_config
-    from stellarml.session import start_session
+    from stellarml.run.spark_session import start_session
 
     settings = load_config(
         overrides=["spark.master='local[2]'", "spark.driver_memory='2g'"], environment={}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from stellarml.core.config import Config, conf_dir
 from stellarml.core.errors import StellarmlError
-from stellarml.memory import available_bytes
-from stellarml.session import find_java, memory_in_bytes
+from stellarml.run.memory import available_bytes
+from stellarml.run.spark_session import find_java, memory_in_bytes
 
 _PACKAGES = (
     "pyspark",

@@ -24,7 +24,7 @@ from stellarml.cli.options import (
 from stellarml.cli.versions import diff, models
 from stellarml.core.config import Config, load_config
 from stellarml.core.errors import UserError
-from stellarml.log import configure_logging, get_logger
+from stellarml.run.log import configure_logging, get_logger
 
 app = typer.Typer(
     name="stellarml",
@@ -58,7 +58,7 @@ def _run_chain(config: Config, overwrite: bool) -> None:
     from stellarml.chain import run_all
     from stellarml.cli.summary import show_summary
     from stellarml.reporting import read_metrics
-    from stellarml.session import start_session
+    from stellarml.run.spark_session import start_session
 
     run_all(start_session(config.spark), config, overwrite=overwrite)
     show_summary(Console(), read_metrics(config), config.path(config.paths.report) / "report.html")
@@ -109,7 +109,7 @@ def run(
 
 def _stage(name: str, config: Config, overwrite: bool) -> dict[str, Any]:
     from stellarml.chain import run_stage
-    from stellarml.session import start_session
+    from stellarml.run.spark_session import start_session
 
     return run_stage(name, start_session(config.spark), config, overwrite=overwrite)
 
@@ -130,7 +130,7 @@ def ingest(
 ) -> None:
     """Read raw survey files, set cut bits, and write them as HATS tables."""
     from stellarml.ingest import ingest as ingest_survey
-    from stellarml.session import start_session
+    from stellarml.run.spark_session import start_session
 
     settings = configured(config, profile, overrides)
     if survey is None:
@@ -200,7 +200,7 @@ def train(
         return
     if features is None or out is None:
         raise UserError("train: --table needs --features TOML and --out DIR")
-    from stellarml.session import start_session
+    from stellarml.run.spark_session import start_session
     from stellarml.tables import train_on_table
 
     path = train_on_table(start_session(settings.spark), settings, table, features, out, _tell("train"))
@@ -254,7 +254,7 @@ def label(
         raise UserError(
             "label: --keep-going and --strict are about the chain's tiles; a --table is labelled whole"
         )
-    from stellarml.session import start_session
+    from stellarml.run.spark_session import start_session
     from stellarml.tables import label_table
 
     rows = label_table(start_session(settings.spark), settings, table, model, out)

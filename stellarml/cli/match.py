@@ -77,7 +77,7 @@ def match(
     """Match any two catalogues by position, errors, epochs and proper motions; write them and the statistics."""
     from stellarml.cli.summary import match_table
     from stellarml.match import MatchOptions, match_catalogues
-    from stellarml.session import start_session
+    from stellarml.run.spark_session import start_session
 
     if radius_arcsec is not None and radius_arcsec <= 0:
         raise UserError(f"--radius-arcsec is {radius_arcsec}; expected more than 0")
@@ -105,7 +105,7 @@ def margin(
 ) -> None:
     """Write the margin catalogue that other tools (LSDB) need to match across tile borders."""
     from stellarml.margin_writing import write_margin
-    from stellarml.session import start_session
+    from stellarml.run.spark_session import start_session
 
     settings = configured(None, profile, overrides)
     record = write_margin(

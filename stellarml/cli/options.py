@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stellarml.core.config import PROFILES, Config, load_config
-from stellarml.log import configure_logging
+from stellarml.run.log import configure_logging
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run's TOML file.")]
 MaybeConfigFile = Annotated[Path | None, typer.Option("--config", help="The run's TOML file.")]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from stellarml.cli.exit_status import run_to_the_end
 from stellarml.core.config import Config, load_config
-from stellarml.log import configure_logging
-from stellarml.session import start_session
+from stellarml.run.log import configure_logging
+from stellarml.run.spark_session import start_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -67,7 +67,7 @@ def diff(
     from stellarml.core.files import write_atomically
     from stellarml.labelling.compare import compare
     from stellarml.labelling.versions import version_named
-    from stellarml.session import start_session
+    from stellarml.run.spark_session import start_session
 
     settings = configured(config, profile, overrides)
     versions = version_named(settings, first), version_named(settings, second)

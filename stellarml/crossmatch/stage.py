@@ -33,10 +33,10 @@ from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
 from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.source_columns import match_settings
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
-from stellarml.engine import Unit, run_units
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_reading import Catalogue, Leaf, open_catalogue
-from stellarml.manifest import StageRun, stage_run
+from stellarml.run.stage_run import StageRun, stage_run
+from stellarml.run.units import Unit, run_units
 from stellarml.sources.descriptor import load_descriptor
 from stellarml.storage import write_parquet
 

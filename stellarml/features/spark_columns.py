@@ -24,7 +24,7 @@ from stellarml.features.feature_file import (
     load_feature_file,
     shipped_feature_files,
 )
-from stellarml.quiet import unlogged
+from stellarml.run.spark_log import unlogged
 
 __all__ = [
     "FeatureFile",

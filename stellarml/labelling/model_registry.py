@@ -7,11 +7,11 @@ from pathlib import Path
 from stellarml.core.config import Config
 from stellarml.core.errors import BundleError, InputError, did_you_mean
 from stellarml.features.feature_file import FeatureFile
-from stellarml.log import get_logger
 from stellarml.model.bundle import load_bundle
 from stellarml.model.bundle_arrays import is_plain
 from stellarml.model.manifest import MANIFEST, Manifest, parse_manifest
-from stellarml.ownership import RECORD
+from stellarml.run.log import get_logger
+from stellarml.run.ownership import RECORD
 
 
 def plain_id(name: str, source: str) -> str:

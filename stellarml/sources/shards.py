@@ -26,8 +26,8 @@ from stellarml.core.config import Tiles
 from stellarml.core.errors import StellarmlError
 from stellarml.core.files import storage_errors, write_atomically
 from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
-from stellarml.engine import failure, guarded, outcome_batch
-from stellarml.ownership import WORK
+from stellarml.run.ownership import WORK
+from stellarml.run.units import failure, guarded, outcome_batch
 from stellarml.sources.columns import Header, Resolved, valid_positions
 from stellarml.sources.descriptor import Descriptor, position_columns
 from stellarml.sources.parser import Block

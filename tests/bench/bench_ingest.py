@@ -17,8 +17,8 @@ from pathlib import Path
 from stellarml.core.config import load_config
 from stellarml.demo import make_sky
 from stellarml.ingest import ingest
-from stellarml.log import configure_logging
-from stellarml.session import start_session
+from stellarml.run.log import configure_logging
+from stellarml.run.spark_session import start_session
 from stellarml.simulate import SimulateSettings
 
 

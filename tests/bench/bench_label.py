@@ -113,7 +113,7 @@ def features_of_sky(data: Path, rows: int) -> npt.NDArray[np.float32]:
     if not path.exists():
         from stellarml.features.feature_file import configured_feature_file
         from stellarml.features.spark_columns import packed_features
-        from stellarml.session import start_session
+        from stellarml.run.spark_session import start_session
 
         config = config_of(data, ROWS)
         spark = start_session(config.spark)
@@ -261,7 +261,7 @@ def timed_stage(
 ) -> tuple[int, list[float], dict[str, float]]:
     """Return rows, the seconds of each run, and the largest memory of a worker and of the driver's JVM."""
     from stellarml.catalogue import label_catalogue
-    from stellarml.session import start_session
+    from stellarml.run.spark_session import start_session
 
     config = config_of(data, rows, model)
     spark = start_session(config.spark)
@@ -292,7 +292,7 @@ def recipe_part(options: argparse.Namespace, sky: Path, told: dict[str, Any]) ->
 
     from stellarml.features.feature_file import configured_feature_file
     from stellarml.features.spark_columns import packed_features
-    from stellarml.session import start_session
+    from stellarml.run.spark_session import start_session
 
     make_matched(sky, options.data / f"matched-{ROWS}", ROWS)
     config = config_of(options.data, ROWS)

@@ -34,9 +34,9 @@ from sky_learners import learners_part
 from sky_limits import blocks_part, limit_part, posterior_part, zero_points_part
 
 from stellarml.core.quality_flags import QualityFlag
-from stellarml.fingerprint import code_identity
 from stellarml.model.bundle import load_bundle
 from stellarml.model.predictor import Predictor
+from stellarml.run.fingerprint import code_identity
 
 STARS = 9_200_000
 LEVELS = (68, 90, 95)

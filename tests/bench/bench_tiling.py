@@ -28,8 +28,8 @@ from peers.processes import Sampler, is_spark_worker
 
 from stellarml.core.config import Config, load_config
 from stellarml.ingest import ingest
-from stellarml.log import configure_logging
-from stellarml.session import start_session
+from stellarml.run.log import configure_logging
+from stellarml.run.spark_session import start_session
 
 AS_OURS = {"compression": "zstd", "compression_level": 1}
 TARGETS = (("stellarml", "hats-import", 1.0), ("stellarml", "hats-import as shipped", None))

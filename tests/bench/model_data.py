@@ -138,7 +138,7 @@ def make_sky(folder: Path, stars: int) -> Path:
     """Simulate `stars` Gaia sources and run the chain on them up to the features, once; return the folder."""
     from stellarml import demo
     from stellarml.chain import run_stage
-    from stellarml.session import start_session
+    from stellarml.run.spark_session import start_session
     from stellarml.simulate import SimulateSettings
 
     root = folder / f"sky-{stars}"

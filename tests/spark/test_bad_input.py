@@ -28,7 +28,7 @@ from stellarml.cli import main as cli
 from stellarml.core.config import load_config
 from stellarml.core.errors import InputError
 from stellarml.ingest import ingest
-from stellarml.manifest import describe_inputs, read_record
+from stellarml.run.stage_run import describe_inputs, read_record
 
 Run = Callable[..., tuple[int, str]]
 
@@ -38,7 +38,7 @@ def command(
     spark: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Run:
     """Run `stellarml ... --config tmp_path/config.toml`; return the exit status and the one message."""
-    monkeypatch.setattr("stellarml.session.start_session", lambda settings: spark)
+    monkeypatch.setattr("stellarml.run.spark_session.start_session", lambda settings: spark)
 
     def run(*arguments: str, config: bool = True) -> tuple[int, str]:
         given = ["--config", str(tmp_path / "config.toml")] if config else []

@@ -14,7 +14,7 @@ import pytest
 from stellarml.core.config import Config
 from stellarml.core.sky import healpix_29
 from stellarml.hats_reading import open_catalogue
-from stellarml.manifest import read_record
+from stellarml.run.stage_run import read_record
 
 CATALOGUES = ("gaia_dr3", "skymapper_dr2", "stars", "neighbourhood", "best_neighbour", "matched", "training")
 

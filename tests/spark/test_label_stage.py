@@ -30,7 +30,7 @@ from stellarml.core.config import conf_dir
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.labelling.compare import compare
 from stellarml.labelling.versions import versions_of
-from stellarml.manifest import read_record
+from stellarml.run.stage_run import read_record
 from stellarml.tables import read_table
 
 

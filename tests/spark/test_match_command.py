@@ -39,7 +39,7 @@ FIRST = [
 @pytest.fixture
 def match(spark: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run `stellarml match` with tiles of 100 rows; return exit status, and what it said."""
-    monkeypatch.setattr("stellarml.session.start_session", lambda settings: spark)
+    monkeypatch.setattr("stellarml.run.spark_session.start_session", lambda settings: spark)
 
     def run(here: Path, *more: str, left: str = "left_hats", right: str = "right_hats") -> tuple[int, str]:
         surveys = ["--left-survey", str(here / "left.toml"), "--right-survey", str(here / "right.toml")]

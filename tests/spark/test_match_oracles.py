@@ -25,10 +25,10 @@ from stellarml import match
 from stellarml.cli import main as cli
 from stellarml.core import sky
 from stellarml.core.config import load_config
-from stellarml.engine import run_units
 from stellarml.hats_reading import open_catalogue
 from stellarml.ingest import ingest
 from stellarml.margin_writing import write_margin
+from stellarml.run.units import run_units
 
 RADIUS_ARCSEC = 1.0
 ROUNDING_ARCSEC = 2e-7
@@ -161,7 +161,7 @@ def run_match(spark: object, left: Path, right: Path, out: Path, *more: str) -> 
         str(RADIUS_ARCSEC),
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stellarml.session.start_session", lambda settings: spark)
+        patch.setattr("stellarml.run.spark_session.start_session", lambda settings: spark)
         patch.setattr(sys, "argv", ["stellarml", *given, "--mode", "all", "--format", "parquet", *more])
         with pytest.raises(SystemExit) as end:
             cli.main()

@@ -20,7 +20,7 @@ from stellarml.crossmatch.source_columns import match_settings, taking_part, to_
 from stellarml.crossmatch.stage import crossmatch
 from stellarml.hats_reading import open_catalogue
 from stellarml.ingest import ingest
-from stellarml.manifest import read_record
+from stellarml.run.stage_run import read_record
 from stellarml.sources.descriptor import load_descriptor
 
 TILES = ("tiles.max_rows=3000", "tiles.row_group_rows=1000")

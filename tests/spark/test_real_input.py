@@ -17,7 +17,7 @@ import pytest
 
 from stellarml.core.config import Config, load_config
 from stellarml.ingest import ingest
-from stellarml.manifest import read_record
+from stellarml.run.stage_run import read_record
 
 GAIA_FILES = (
     "cone_ra45_dec0_full_columns.parquet",

@@ -18,7 +18,7 @@ from stellarml.chain import run_stage
 from stellarml.core.config import Config, load_config
 from stellarml.core.errors import InputError, StaleOutputError
 from stellarml.ingest import ingest
-from stellarml.manifest import describe_inputs, read_record
+from stellarml.run.stage_run import describe_inputs, read_record
 
 SURVEY = "left_survey"
 MATCHES = ("matched", "neighbourhood", "best_neighbour")

@@ -20,7 +20,7 @@ from stellarml.core.errors import InputError, OutputBusyError, UserError
 from stellarml.fit import train_model
 from stellarml.labelling.compare import compare
 from stellarml.labelling.versions import current_model, prune, version_named, versions_of
-from stellarml.manifest import held
+from stellarml.run.stage_run import held
 
 Configured = Callable[..., Config]
 

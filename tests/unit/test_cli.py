@@ -170,7 +170,7 @@ def test_debug_shows_the_traceback(stellarml: Run, monkeypatch: pytest.MonkeyPat
 class TestDoctor:
     def test_a_whole_machine(self, stellarml: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from stellarml.cli import doctor
-        from stellarml.session import Java
+        from stellarml.run.spark_session import Java
 
         monkeypatch.setattr(doctor, "find_java", lambda: Java(Path("/jvm"), 21, "PATH"))
         (tmp_path / "raw").mkdir()

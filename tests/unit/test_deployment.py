@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from stellarml.core.config import Spark, load_config
-from stellarml.session import _options
+from stellarml.run.spark_session import _options
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"

@@ -159,7 +159,7 @@ def test_the_pointer_names_a_version_not_a_path(tmp_path: Path) -> None:
 def test_secrets_do_not_reach_the_record(tmp_path: Path) -> None:
     import json
 
-    from stellarml.manifest import stage_run
+    from stellarml.run.stage_run import stage_run
 
     hidden = {
         "spark.hadoop.fs.s3a.secret.key": "hunter2",

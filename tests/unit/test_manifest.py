@@ -12,8 +12,8 @@ import pytest
 
 from stellarml.core.config import load_config
 from stellarml.core.errors import InputError, OutputBusyError, StaleOutputError, UserError
-from stellarml.fingerprint import digest, file_fingerprint, origin_of
-from stellarml.manifest import describe_inputs, read_marks, read_record, stage_run, write_mark
+from stellarml.run.fingerprint import digest, file_fingerprint, origin_of
+from stellarml.run.stage_run import describe_inputs, read_marks, read_record, stage_run, write_mark
 
 CONFIG = load_config(environment={})
 
@@ -123,7 +123,7 @@ def test_changed_configuration_is_redone(raw: Path, out: Path) -> None:
 
 
 def test_changed_code_is_redone(raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stellarml import manifest
+    from stellarml.run import stage_run as manifest
 
     made(out, raw)
     other = {**manifest.code_identity(), "digest": "other"}

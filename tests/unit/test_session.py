@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from stellarml import memory, session
 from stellarml.core.config import load_config
 from stellarml.core.errors import PlatformError
-from stellarml.session import Java, check_memory, find_java, memory_in_bytes
+from stellarml.run import memory
+from stellarml.run import spark_session as session
+from stellarml.run.spark_session import Java, check_memory, find_java, memory_in_bytes
 
 SPARK = load_config(environment={}).spark
 

@@ -22,7 +22,7 @@ from stellarml.core.sky import healpix_29
 from stellarml.core.tiles import Tile, choose_tiles
 from stellarml.hats_catalogue import write_catalogue
 from stellarml.hats_reading import open_catalogue, read_ranges, row_groups_in
-from stellarml.ownership import refuse_foreign_folder
+from stellarml.run.ownership import refuse_foreign_folder
 from stellarml.storage import leaf_writer, write_parquet
 
 

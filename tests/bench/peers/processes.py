@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 
-from stellarml.memory import descendants, proportional_bytes
+from stellarml.run.memory import descendants, proportional_bytes
 
 _PERIOD_S = 0.25
 

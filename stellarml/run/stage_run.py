@@ -22,9 +22,9 @@ from typing import Any
 from stellarml.core.config import Config
 from stellarml.core.errors import InputError, OutputBusyError, StaleOutputError
 from stellarml.core.files import storage_errors, write_atomically
-from stellarml.fingerprint import code_identity, digest, file_fingerprint, origin_of, package_versions
-from stellarml.memory import PeakMemory
-from stellarml.ownership import (
+from stellarml.run.fingerprint import code_identity, digest, file_fingerprint, origin_of, package_versions
+from stellarml.run.memory import PeakMemory
+from stellarml.run.ownership import (
     DONE,
     RECORD,
     STATE,

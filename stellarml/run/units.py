@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from stellarml.core import errors
-from stellarml.log import get_logger, progress
-from stellarml.manifest import StageRun, mark_path, write_mark
-from stellarml.ownership import DONE
+from stellarml.run.log import get_logger, progress
+from stellarml.run.ownership import DONE
+from stellarml.run.stage_run import StageRun, mark_path, write_mark
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from stellarml.core.config import Spark, conf_dir
 from stellarml.core.errors import PlatformError
-from stellarml.memory import available_bytes
+from stellarml.run.memory import available_bytes
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
