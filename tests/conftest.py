@@ -76,8 +76,8 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def small_sky(common: Path) -> Path:
     """A simulated sky with its config.toml; tests copy or read it, none writes to it."""
-    from stellarml.demo import make_sky
     from stellarml.simulate import SimulateSettings
+    from stellarml.simulate.demo_folder import make_sky
 
     out = common / "small_sky"
     settings = SimulateSettings(stars=SMALL_STARS, seed=3)

@@ -85,8 +85,8 @@ def simulate(
     """Write a simulated sky as the archives' own files, the truth, and the config.toml that runs on them."""
     from pydantic import ValidationError
 
-    from stellarml.demo import make_sky
     from stellarml.simulate import SimulateSettings
+    from stellarml.simulate.demo_folder import make_sky
 
     configure_logging(load_config().log)
     try:
