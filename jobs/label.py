@@ -3,8 +3,8 @@
 spark-submit jobs/label.py --config config.toml [--profile cluster] [--set key=value ...] [--overwrite]
 """
 
-from stellarml.chain import run_stage
 from stellarml.cli.submit import submitted
+from stellarml.stages.chain import run_stage
 
 if __name__ == "__main__":
     submitted(

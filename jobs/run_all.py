@@ -3,8 +3,8 @@
 spark-submit jobs/run_all.py --config config.toml [--profile cluster] [--set key=value ...] [--overwrite]
 """
 
-from stellarml.chain import run_all
 from stellarml.cli.submit import submitted
+from stellarml.stages.chain import run_all
 
 if __name__ == "__main__":
     submitted(__doc__, lambda spark, config, overwrite: run_all(spark, config, overwrite=overwrite))

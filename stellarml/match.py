@@ -23,7 +23,6 @@ from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
 from stellarml.hats_catalogue import finish_catalogue
 from stellarml.hats_layout import catalogue_properties, is_catalogue
 from stellarml.hats_reading import Catalogue, Leaf, open_catalogue
-from stellarml.ingest import ingest
 from stellarml.run.log import get_logger
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import StageRun, read_record, stage_run
@@ -31,6 +30,7 @@ from stellarml.run.units import Unit, run_units
 from stellarml.single_file import read_parts, write_file
 from stellarml.sources.descriptor import Descriptor, load_descriptor
 from stellarml.sources.files import find_files
+from stellarml.stages.ingest import ingest
 from stellarml.storage import write_parquet
 
 if TYPE_CHECKING:

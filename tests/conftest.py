@@ -88,8 +88,8 @@ def small_sky(common: Path) -> Path:
 @pytest.fixture(scope="session")
 def small_chain(small_sky: Path, common: Path, spark: object) -> Path:
     """The same sky after the whole chain, with tiles of at most 3000 rows so that their borders matter."""
-    from stellarml.chain import run_all
     from stellarml.core.config import load_config
+    from stellarml.stages.chain import run_all
 
     config = load_config(small_sky / "config.toml", overrides=SMALL_TILES, environment={})
     made_once(common / "small_chain", lambda: run_all(spark, config))  # type: ignore[arg-type]

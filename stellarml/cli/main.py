@@ -55,10 +55,10 @@ def _tell(stage: str) -> Callable[[str], None]:
 
 
 def _run_chain(config: Config, overwrite: bool) -> None:
-    from stellarml.chain import run_all
     from stellarml.cli.summary import show_summary
-    from stellarml.reporting import read_metrics
     from stellarml.run.spark_session import start_session
+    from stellarml.stages.chain import run_all
+    from stellarml.stages.report import read_metrics
 
     run_all(start_session(config.spark), config, overwrite=overwrite)
     show_summary(Console(), read_metrics(config), config.path(config.paths.report) / "report.html")
@@ -108,8 +108,8 @@ def run(
 
 
 def _stage(name: str, config: Config, overwrite: bool) -> dict[str, Any]:
-    from stellarml.chain import run_stage
     from stellarml.run.spark_session import start_session
+    from stellarml.stages.chain import run_stage
 
     return run_stage(name, start_session(config.spark), config, overwrite=overwrite)
 
@@ -129,8 +129,8 @@ def ingest(
     overwrite: Overwrite = False,
 ) -> None:
     """Read raw survey files, set cut bits, and write them as HATS tables."""
-    from stellarml.ingest import ingest as ingest_survey
     from stellarml.run.spark_session import start_session
+    from stellarml.stages.ingest import ingest as ingest_survey
 
     settings = configured(config, profile, overrides)
     if survey is None:
@@ -267,7 +267,7 @@ def report(
 ) -> None:
     """Write report.html, its pictures and metrics.json, and print the summary."""
     from stellarml.cli.summary import show_summary
-    from stellarml.reporting import read_metrics
+    from stellarml.stages.report import read_metrics
 
     settings = configured(config, profile, overrides)
     _stage("report", settings, overwrite)

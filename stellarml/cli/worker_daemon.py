@@ -12,11 +12,10 @@ tenth more of a core, most of it to fault in pages that were given back a moment
 import numpy as np
 import pyarrow as pa
 
-import stellarml.catalogue
-import stellarml.ingest
 import stellarml.match
-import stellarml.spectra
-import stellarml.stars  # noqa: F401
+import stellarml.stages.ingest
+import stellarml.stages.label
+import stellarml.stages.select  # noqa: F401
 from stellarml.crossmatch.kernel.astrometry import vectors
 
 vectors(np.zeros(1), np.zeros(1))

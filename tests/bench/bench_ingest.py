@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 from stellarml.core.config import load_config
-from stellarml.ingest import ingest
 from stellarml.run.log import configure_logging
 from stellarml.run.spark_session import start_session
 from stellarml.simulate import SimulateSettings
 from stellarml.simulate.demo_folder import make_sky
+from stellarml.stages.ingest import ingest
 
 
 def gunzip(files: list[Path]) -> float:

@@ -260,8 +260,8 @@ def timed_stage(
     data: Path, rows: int, runs: int, model: str = "paper"
 ) -> tuple[int, list[float], dict[str, float]]:
     """Return rows, the seconds of each run, and the largest memory of a worker and of the driver's JVM."""
-    from stellarml.catalogue import label_catalogue
     from stellarml.run.spark_session import start_session
+    from stellarml.stages.label import label_catalogue
 
     config = config_of(data, rows, model)
     spark = start_session(config.spark)

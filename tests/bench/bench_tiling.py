@@ -27,9 +27,9 @@ from peers.contest import Entry, contest, show
 from peers.processes import Sampler, is_spark_worker
 
 from stellarml.core.config import Config, load_config
-from stellarml.ingest import ingest
 from stellarml.run.log import configure_logging
 from stellarml.run.spark_session import start_session
+from stellarml.stages.ingest import ingest
 
 AS_OURS = {"compression": "zstd", "compression_level": 1}
 TARGETS = (("stellarml", "hats-import", 1.0), ("stellarml", "hats-import as shipped", None))

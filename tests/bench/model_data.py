@@ -136,10 +136,10 @@ def sky(folder: Path, labelled: int) -> Labelled:
 
 def make_sky(folder: Path, stars: int) -> Path:
     """Simulate `stars` Gaia sources and run the chain on them up to the features, once; return the folder."""
-    from stellarml.chain import run_stage
     from stellarml.run.spark_session import start_session
     from stellarml.simulate import SimulateSettings
     from stellarml.simulate import demo_folder as demo
+    from stellarml.stages.chain import run_stage
 
     root = folder / f"sky-{stars}"
     if not (root / "lake" / "training" / "run.json").exists():

@@ -27,7 +27,7 @@ from stellarml.features.feature_file import FeatureFile, configured_feature_file
 from stellarml.hats_reading import read_leaves
 from stellarml.read_lake import load_training_set
 from stellarml.simulate.labels import CORE, STUDENT_NU
-from stellarml.training_set import passes_all_cuts
+from stellarml.stages.features import passes_all_cuts
 
 BANDS = ("u", "v", "g", "r", "i", "z")
 LABELS = ("teff", "logg", "feh")

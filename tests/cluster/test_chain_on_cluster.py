@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from standalone import Cluster, Shipment
 
-from stellarml.chain import STAGES, surveys_of
 from stellarml.core.config import load_config
+from stellarml.stages.chain import STAGES, surveys_of
 
 JOBS = {stage: "select_stars" if stage == "select" else stage for stage in STAGES}
 TILES = ("tiles.max_rows=3000", "tiles.row_group_rows=1000", "train.max_epochs=30")

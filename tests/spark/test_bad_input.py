@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 import pytest
 from small_surveys import stars, write_csv, write_surveys
 
-from stellarml.chain import run_stage
 from stellarml.cli import main as cli
 from stellarml.core.config import load_config
 from stellarml.core.errors import InputError
-from stellarml.ingest import ingest
 from stellarml.run.stage_run import describe_inputs, read_record
+from stellarml.stages.chain import run_stage
+from stellarml.stages.ingest import ingest
 
 Run = Callable[..., tuple[int, str]]
 

@@ -230,10 +230,10 @@ def test_every_matched_row_is_labelled(small_chain: Path) -> None:
 def test_true_parameters_have_columns_of_their_own(
     small_chain: Path, small_config: object, spark: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stellarml.catalogue import label_catalogue
     from stellarml.core.errors import InputError
-    from stellarml.fit import train_model
     from stellarml.intervals import true_parameters as truth_intervals
+    from stellarml.stages.label import label_catalogue
+    from stellarml.stages.train import train_model
 
     own = [f"paths.{name}={tmp_path / name}" for name in ("models", "labels")]
     config: Config = small_config(*own, "label.truth_intervals=true", "train.max_epochs=4")  # type: ignore[operator]
@@ -291,7 +291,7 @@ def test_nothing_temporary_is_left(small_chain: Path) -> None:
 
 
 def test_unchanged_run_does_nothing(small_chain: Path, spark: object, small_config: object) -> None:
-    from stellarml.chain import run_all
+    from stellarml.stages.chain import run_all
 
     def stamps() -> dict[Path, int]:
         told_each_time = (".lock", "metrics.prom")

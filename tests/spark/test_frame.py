@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from small_surveys import DESCRIPTOR, stars, write_csv, write_surveys
 
-from stellarml.chain import run_stage
 from stellarml.core import sky
 from stellarml.core.config import Config, load_config
 from stellarml.crossmatch.kernel.frame_offset import frame_record, measure_frame
@@ -21,6 +20,7 @@ from stellarml.crossmatch.kernel.match_tile import match_tile
 from stellarml.crossmatch.source_columns import match_settings, to_sources
 from stellarml.hats_reading import open_catalogue
 from stellarml.sources.descriptor import load_descriptor
+from stellarml.stages.chain import run_stage
 
 STARS = 1500
 PLANTED_MAS = {0: (300.0, -250.0), 1: (-280.0, 150.0)}

@@ -9,7 +9,7 @@ import pytest
 from small_surveys import stars, write_csv, write_surveys
 
 from stellarml.core.config import load_config
-from stellarml.ingest import ingest
+from stellarml.stages.ingest import ingest
 
 TRIVIAL = '[[cuts]]\nname = "all"\nwhere = "true"\nreason = "none is dropped"\n'
 
@@ -28,8 +28,10 @@ def ingested(
     path = write_csv(folder / "raw" / "left" / "a.csv", rows)
     path.write_text(path.read_text().replace(",14.", ",fourteen.", 1))
     seen = []
-    whole = __import__("stellarml.ingest").ingest.repair_and_cut
-    monkeypatch.setattr("stellarml.ingest.repair_and_cut", lambda *given: seen.append(1) or whole(*given))
+    whole = __import__("stellarml.stages.ingest").ingest.repair_and_cut
+    monkeypatch.setattr(
+        "stellarml.stages.ingest.repair_and_cut", lambda *given: seen.append(1) or whole(*given)
+    )
     return ingest(spark, config, "left_survey.toml"), bool(seen)
 
 

@@ -25,11 +25,11 @@ from label_leaves import (
     waiting,
 )
 
-from stellarml import catalogue
-from stellarml.catalogue import label_catalogue
 from stellarml.core.errors import StellarmlError, UserError
 from stellarml.labelling.incremental import input_tiles
 from stellarml.labelling.versions import versions_of
+from stellarml.stages import label as catalogue
+from stellarml.stages.label import label_catalogue
 
 
 def garble(path: Path) -> None:

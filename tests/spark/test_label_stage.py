@@ -24,13 +24,13 @@ from label_leaves import (
     waiting,
 )
 
-from stellarml import catalogue
-from stellarml.catalogue import label_catalogue
 from stellarml.core.config import conf_dir
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.labelling.compare import compare
 from stellarml.labelling.versions import versions_of
 from stellarml.run.stage_run import read_record
+from stellarml.stages import label as catalogue
+from stellarml.stages.label import label_catalogue
 from stellarml.tables import read_table
 
 

@@ -26,9 +26,9 @@ from stellarml.cli import main as cli
 from stellarml.core import sky
 from stellarml.core.config import load_config
 from stellarml.hats_reading import open_catalogue
-from stellarml.ingest import ingest
 from stellarml.margin_writing import write_margin
 from stellarml.run.units import run_units
+from stellarml.stages.ingest import ingest
 
 RADIUS_ARCSEC = 1.0
 ROUNDING_ARCSEC = 2e-7

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from stellarml.core.config import Config, load_config
-from stellarml.ingest import ingest
 from stellarml.run.stage_run import read_record
+from stellarml.stages.ingest import ingest
 
 GAIA_FILES = (
     "cone_ra45_dec0_full_columns.parquet",
@@ -116,7 +116,7 @@ def gaia(real_data: Path, spark: Any, tmp_path_factory: pytest.TempPathFactory) 
     )
     for survey in ("gaia_dr3", "gaia_distances", "skymapper_dr2"):
         ingest(spark, config, survey)
-    from stellarml.stars import select_stars
+    from stellarml.stages.select import select_stars
 
     select_stars(spark, config)
     return folder, table
@@ -172,7 +172,7 @@ def test_gaia_cut_flow_adds_up(gaia: tuple[Path, pd.DataFrame]) -> None:
 def test_without_distances_the_other_bits_stay(
     gaia: tuple[Path, pd.DataFrame], spark: Any, tmp_path: Path
 ) -> None:
-    from stellarml.stars import select_stars
+    from stellarml.stages.select import select_stars
 
     folder, table = gaia
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
@@ -342,8 +342,8 @@ keep = ["{keep}"]
 def test_ngc1097_matched_within_an_arcsec(real_data: Path, spark: Any, tmp_path: Path) -> None:
     from scipy.spatial import cKDTree
 
-    from stellarml.crossmatch.stage import crossmatch
-    from stellarml.stars import select_stars
+    from stellarml.stages.crossmatch import crossmatch
+    from stellarml.stages.select import select_stars
 
     gaia = FIELD.format(name="field_gaia", kind="astrometry", id="", ra="RA_ICRS", dec="DE_ICRS", keep="gmag")
     smss = FIELD.format(

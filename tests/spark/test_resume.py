@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from small_surveys import stars, write_csv, write_surveys
 
-from stellarml.chain import run_stage
 from stellarml.core.config import Config, load_config
 from stellarml.core.errors import InputError, StaleOutputError
-from stellarml.ingest import ingest
 from stellarml.run.stage_run import describe_inputs, read_record
+from stellarml.stages.chain import run_stage
+from stellarml.stages.ingest import ingest
 
 SURVEY = "left_survey"
 MATCHES = ("matched", "neighbourhood", "best_neighbour")
@@ -103,7 +103,7 @@ def test_ingest_killed_among_its_tiles(copy: Path, made: Path, spark: Any) -> No
 def test_ingest_killed_between_reading_and_tiles(
     copy: Path, made: Path, spark: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stellarml import ingest as module
+    from stellarml.stages import ingest as module
 
     out = copy / "lake" / SURVEY
     shutil.rmtree(out)

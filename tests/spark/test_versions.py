@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from stellarml.catalogue import label_catalogue
 from stellarml.cli.main import app
 from stellarml.core.config import Config
 from stellarml.core.errors import InputError, OutputBusyError, UserError
-from stellarml.fit import train_model
 from stellarml.labelling.compare import compare
 from stellarml.labelling.versions import current_model, prune, version_named, versions_of
 from stellarml.run.stage_run import held
+from stellarml.stages.label import label_catalogue
+from stellarml.stages.train import train_model
 
 Configured = Callable[..., Config]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stellarml.selection import HAS_DISTANCE, cut_flow, merge_counts, sentinels
 from stellarml.sources.descriptor import Cut, load_descriptor
-from stellarml.stars import star_cuts
+from stellarml.stages.select import star_cuts
 
 
 def cuts(enabled: list[bool]) -> list[Cut]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from stellarml.catalogue import label_catalogue
 from stellarml.core.config import Config
-from stellarml.crossmatch.stage import crossmatch
-from stellarml.fit import train_model
-from stellarml.ingest import ingest
-from stellarml.reporting import make_report
 from stellarml.run.log import get_logger
-from stellarml.stars import select_stars
-from stellarml.training_set import make_training_set
+from stellarml.stages.crossmatch import crossmatch
+from stellarml.stages.features import make_training_set
+from stellarml.stages.ingest import ingest
+from stellarml.stages.label import label_catalogue
+from stellarml.stages.report import make_report
+from stellarml.stages.select import select_stars
+from stellarml.stages.train import train_model
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

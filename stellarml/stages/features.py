@@ -21,7 +21,7 @@ from stellarml.hats_reading import read_leaves
 from stellarml.read_lake import TARGET
 from stellarml.run.stage_run import read_record, stage_run
 from stellarml.sources.descriptor import load_descriptor
-from stellarml.spectra import resolved_labels
+from stellarml.stages.spectroscopic_labels import resolved_labels
 from stellarml.storage import write_parquet
 
 if TYPE_CHECKING:
