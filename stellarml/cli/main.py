@@ -201,7 +201,7 @@ def train(
     if features is None or out is None:
         raise UserError("train: --table needs --features TOML and --out DIR")
     from stellarml.run.spark_session import start_session
-    from stellarml.tables import train_on_table
+    from stellarml.standalone.own_table import train_on_table
 
     path = train_on_table(start_session(settings.spark), settings, table, features, out, _tell("train"))
     typer.echo(f"model: {path}")
@@ -255,7 +255,7 @@ def label(
             "label: --keep-going and --strict are about the chain's tiles; a --table is labelled whole"
         )
     from stellarml.run.spark_session import start_session
-    from stellarml.tables import label_table
+    from stellarml.standalone.own_table import label_table
 
     rows = label_table(start_session(settings.spark), settings, table, model, out)
     typer.echo(f"{out}: {rows} rows")

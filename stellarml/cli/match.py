@@ -76,8 +76,8 @@ def match(
 ) -> None:
     """Match any two catalogues by position, errors, epochs and proper motions; write them and the statistics."""
     from stellarml.cli.summary import match_table
-    from stellarml.match import MatchOptions, match_catalogues
     from stellarml.run.spark_session import start_session
+    from stellarml.standalone.match import MatchOptions, match_catalogues
 
     if radius_arcsec is not None and radius_arcsec <= 0:
         raise UserError(f"--radius-arcsec is {radius_arcsec}; expected more than 0")
@@ -104,8 +104,8 @@ def margin(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the margin catalogue that other tools (LSDB) need to match across tile borders."""
-    from stellarml.margin_writing import write_margin
     from stellarml.run.spark_session import start_session
+    from stellarml.standalone.margin import write_margin
 
     settings = configured(None, profile, overrides)
     record = write_margin(

@@ -12,7 +12,6 @@ tenth more of a core, most of it to fault in pages that were given back a moment
 import numpy as np
 import pyarrow as pa
 
-import stellarml.match
 import stellarml.stages.ingest
 import stellarml.stages.label
 import stellarml.stages.select  # noqa: F401

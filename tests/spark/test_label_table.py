@@ -18,7 +18,7 @@ from stellarml.cli.main import app
 from stellarml.core.errors import UserError
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.model.bundle import load_bundle
-from stellarml.tables import label_table, train_on_table
+from stellarml.standalone.own_table import label_table, train_on_table
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from stellarml.core.tiles import Tile
 from stellarml.hats_catalogue import write_catalogue
 from stellarml.hats_reading import open_catalogue
 from stellarml.margin import read_with_margin
-from stellarml.margin_writing import make_collection, write_margin
+from stellarml.standalone.margin import make_collection, write_margin
 
 RADIUS_ARCSEC = 20.0
 MARGIN_ARCSEC = 30.0

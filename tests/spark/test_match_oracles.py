@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 import pytest
 from astropy.coordinates import angular_separation
 
-from stellarml import match
 from stellarml.cli import main as cli
 from stellarml.core import sky
 from stellarml.core.config import load_config
 from stellarml.hats_reading import open_catalogue
-from stellarml.margin_writing import write_margin
 from stellarml.run.units import run_units
 from stellarml.stages.ingest import ingest
+from stellarml.standalone import match
+from stellarml.standalone.margin import write_margin
 
 RADIUS_ARCSEC = 1.0
 ROUNDING_ARCSEC = 2e-7

@@ -23,7 +23,7 @@ from stellarml.core.tiles import Tile
 from stellarml.hats_reading import Catalogue, open_catalogue, open_margin
 from stellarml.leaf_rows import Leaf
 from stellarml.margin import halo_source, margin_is_enough, read_with_margin, without
-from stellarml.margin_writing import bordering_tiles, make_collection, margin_rows, margin_schema
+from stellarml.standalone.margin import bordering_tiles, make_collection, margin_rows, margin_schema
 from stellarml.tile_border import near_border
 
 MARGIN_ARCSEC, HALO_ARCSEC = 1200.0, 1100.0

@@ -11,9 +11,9 @@ from typing import Any
 from match_data import LEAF_ROWS, LEFT_SLIM, RIGHT_SLIM, MatchData
 
 from stellarml.core.config import load_config
-from stellarml.match import MatchOptions, match_catalogues
 from stellarml.run.log import configure_logging
 from stellarml.run.spark_session import start_session
+from stellarml.standalone.match import MatchOptions, match_catalogues
 
 RADIUS_ARCSEC = 1.0
 OURS = {

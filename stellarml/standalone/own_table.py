@@ -22,7 +22,7 @@ from stellarml.model.bundle import load_bundle, pack_bundle
 from stellarml.model.bundle_arrays import is_plain
 from stellarml.run.fingerprint import file_fingerprint
 from stellarml.single_file import Format, write_file
-from stellarml.table_reading import check_ids, check_labels, check_units, read_table
+from stellarml.standalone.own_table_reader import check_ids, check_labels, check_units, read_table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

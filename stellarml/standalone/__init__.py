@@ -1,0 +1,1 @@
+"""Match, margin, train and label on any table, without a chain."""
