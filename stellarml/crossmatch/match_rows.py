@@ -25,7 +25,7 @@ from stellarml.crossmatch.kernel.settings import Floats
 from stellarml.crossmatch.plan import MatchPlan
 from stellarml.crossmatch.sides import About, Side
 from stellarml.crossmatch.statistics import is_sampled
-from stellarml.leaf_cache import COLUMNS
+from stellarml.storage.leaf_cache import COLUMNS
 
 _CELL_ORDER = 14
 _SPARSE = 0.02

@@ -41,12 +41,12 @@ from stellarml.crossmatch.kernel.limits import (
 )
 from stellarml.crossmatch.kernel.settings import FrameSettings, MatchSettings, Sources
 from stellarml.crossmatch.sides import Side
-from stellarml.hats_reading import Leaf
-from stellarml.leaf_cache import COLUMNS
-from stellarml.margin import halo_source
 from stellarml.run.log import get_logger
 from stellarml.run.stage_run import StageRun
 from stellarml.run.units import Unit, run_units
+from stellarml.storage.hats_reader import Leaf
+from stellarml.storage.leaf_cache import COLUMNS
+from stellarml.storage.margin_reader import halo_source
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

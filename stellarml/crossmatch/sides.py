@@ -28,11 +28,11 @@ from stellarml.crossmatch.source_columns import (
     taking_part,
     to_sources,
 )
-from stellarml.hats_reading import Catalogue, Leaf, read_ranges
-from stellarml.margin import margin_for, read_with_margin
 from stellarml.selection import sentinels
 from stellarml.sources.columns import find_name
 from stellarml.sources.descriptor import Descriptor, position_columns
+from stellarml.storage.hats_reader import Catalogue, Leaf, read_ranges
+from stellarml.storage.margin_reader import margin_for, read_with_margin
 
 _COMPARISON = re.compile(r"^\s*(\w+)\s*(<=|>=|<>|!=|=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
 _OPERATORS: dict[str, Callable[..., pa.Array]] = {

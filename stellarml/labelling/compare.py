@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from stellarml.core.errors import UserError
 from stellarml.core.files import literal
 from stellarml.core.schema import BIN_EDGES
-from stellarml.hats_layout import partition_list
 from stellarml.labelling.versions import Version
+from stellarml.storage.hats_layout import partition_list
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -33,7 +33,7 @@ from stellarml.sources.descriptor import Descriptor, position_columns
 from stellarml.sources.parser import Block
 from stellarml.sources.tables import read_table_blocks
 from stellarml.sources.text import read_blocks
-from stellarml.storage import write_parquet
+from stellarml.storage.parquet import write_parquet
 
 FILE, LINE = "_file", "_line"
 ROW_NUMBER = "row_number"

@@ -23,7 +23,6 @@ from stellarml.core.config import Config
 from stellarml.core.errors import InputError, StellarmlError
 from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.core.tiles import HEALPIX_ORDER, Tile, choose_tiles
-from stellarml.hats_catalogue import finish_catalogue
 from stellarml.run.log import get_logger
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import StageRun, mark_path, stage_run, write_mark
@@ -49,6 +48,7 @@ from stellarml.sources.shards import (
 )
 from stellarml.sources.tables import read_table_header
 from stellarml.sources.text import guess_types, read_header
+from stellarml.storage.hats_writer import finish_catalogue
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

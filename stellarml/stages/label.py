@@ -38,8 +38,6 @@ from stellarml.core.schema import (
 )
 from stellarml.core.tiles import Tile
 from stellarml.features.feature_file import configured_feature_file
-from stellarml.hats_catalogue import finish_catalogue
-from stellarml.hats_layout import PARTITION_LIST, PROPERTIES
 from stellarml.labelling.incremental import (
     InputTile,
     changed,
@@ -62,7 +60,9 @@ from stellarml.run.log import get_logger
 from stellarml.run.ownership import RECORD
 from stellarml.run.stage_run import mark_path, sizes_of, stage_run, write_mark
 from stellarml.run.units import RESULT_SCHEMA, collect_outcomes, guarded, outcome_batch, refuse_units
-from stellarml.storage import leaf_writer
+from stellarml.storage.hats_layout import PARTITION_LIST, PROPERTIES
+from stellarml.storage.hats_writer import finish_catalogue
+from stellarml.storage.parquet import leaf_writer
 
 if TYPE_CHECKING:
     from pyspark import Broadcast

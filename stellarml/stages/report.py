@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from stellarml.core.config import Config
 from stellarml.core.errors import InputError
-from stellarml.hats_reading import read_leaves
 from stellarml.labelling.versions import current_model
 from stellarml.model.bundle import load_bundle
 from stellarml.model.manifest import Manifest
 from stellarml.run.stage_run import read_record, stage_run
+from stellarml.storage.hats_reader import read_leaves
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -26,12 +26,12 @@ from stellarml.crossmatch.plan import MatchPlan, plan_match
 from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.source_columns import match_settings
 from stellarml.features.feature_file import FeatureFile
-from stellarml.hats_reading import Leaf, open_catalogue
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import StageRun
 from stellarml.run.units import Unit, run_units
 from stellarml.sources.descriptor import Descriptor, load_descriptor
-from stellarml.storage import write_parquet
+from stellarml.storage.hats_reader import Leaf, open_catalogue
+from stellarml.storage.parquet import write_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -22,14 +22,14 @@ from stellarml.core.config import Config
 from stellarml.core.errors import InputError, UserError
 from stellarml.core.files import write_atomically
 from stellarml.core.tiles import HEALPIX_ORDER, Tile
-from stellarml.hats_catalogue import finish_catalogue
-from stellarml.hats_layout import COLLECTION, find_catalogue, raw_schema
-from stellarml.hats_reading import Catalogue, open_catalogue, read_ranges
-from stellarml.margin import without
 from stellarml.run.stage_run import StageRun, stage_run
 from stellarml.run.units import Unit, run_units
-from stellarml.storage import write_parquet
-from stellarml.tile_border import near_border
+from stellarml.storage.hats_layout import COLLECTION, find_catalogue, raw_schema
+from stellarml.storage.hats_reader import Catalogue, open_catalogue, read_ranges
+from stellarml.storage.hats_writer import finish_catalogue
+from stellarml.storage.margin_reader import without
+from stellarml.storage.parquet import write_parquet
+from stellarml.storage.pixel_border import near_border
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

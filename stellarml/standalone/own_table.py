@@ -21,8 +21,8 @@ from stellarml.features.spark_split import split_column
 from stellarml.model.bundle import load_bundle, pack_bundle
 from stellarml.model.bundle_arrays import is_plain
 from stellarml.run.fingerprint import file_fingerprint
-from stellarml.single_file import Format, write_file
 from stellarml.standalone.own_table_reader import check_ids, check_labels, check_units, read_table
+from stellarml.storage.export import Format, write_file
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

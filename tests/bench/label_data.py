@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from stellarml.core.config import Tiles, load_config
 from stellarml.core.schema import HEALPIX_COLUMN
 from stellarml.core.tiles import choose_tiles
-from stellarml.hats_layout import partition_list
-from stellarml.storage import write_parquet
+from stellarml.storage.hats_layout import partition_list
+from stellarml.storage.parquet import write_parquet
 
 CELL_ORDER = 4
 LEAST_ORDER = 3

@@ -34,8 +34,8 @@ from stellarml.core.config import Tiles, load_config
 from stellarml.core.schema import HEALPIX_COLUMN
 from stellarml.core.sky import healpix_29, mjd_to_jyear
 from stellarml.core.tiles import HEALPIX_ORDER, choose_tiles
-from stellarml.hats_catalogue import finish_catalogue
-from stellarml.storage import sort_rows, write_parquet
+from stellarml.storage.hats_writer import finish_catalogue
+from stellarml.storage.parquet import sort_rows, write_parquet
 
 LEAF_ROWS = 500_000
 FILE_ROWS = 500_000

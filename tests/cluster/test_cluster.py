@@ -27,10 +27,10 @@ import pytest
 from standalone import Cluster, Shipment, command_of, kill, label_leaves, shipped_package
 
 from stellarml.core.config import Tiles
-from stellarml.hats_catalogue import write_catalogue
 from stellarml.labelling.incremental import input_tiles
 from stellarml.run.memory import descendants
 from stellarml.stages.label import label_catalogue
+from stellarml.storage.hats_writer import write_catalogue
 
 KINDS = ("executor", "driver", "python worker", "worker leaves", "terminated", "leaf deleted", "full disk")
 SURVIVED = {"executor", "python worker", "worker leaves"}

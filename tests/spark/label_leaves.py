@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.core.config import Config
-from stellarml.hats_layout import partition_list
 from stellarml.labelling.incremental import input_tiles
+from stellarml.storage.hats_layout import partition_list
 
 Configured = Callable[..., Config]
 

@@ -13,8 +13,8 @@ import pytest
 
 from stellarml.core.config import Config
 from stellarml.core.sky import healpix_29
-from stellarml.hats_reading import open_catalogue
 from stellarml.run.stage_run import read_record
+from stellarml.storage.hats_reader import open_catalogue
 
 CATALOGUES = ("gaia_dr3", "skymapper_dr2", "stars", "neighbourhood", "best_neighbour", "matched", "training")
 

@@ -18,10 +18,10 @@ from stellarml.core import sky
 from stellarml.core.config import Config, Tiles, load_config
 from stellarml.core.errors import UserError
 from stellarml.core.tiles import Tile
-from stellarml.hats_catalogue import write_catalogue
-from stellarml.hats_reading import open_catalogue
-from stellarml.margin import read_with_margin
 from stellarml.standalone.margin import make_collection, write_margin
+from stellarml.storage.hats_reader import open_catalogue
+from stellarml.storage.hats_writer import write_catalogue
+from stellarml.storage.margin_reader import read_with_margin
 
 RADIUS_ARCSEC = 20.0
 MARGIN_ARCSEC = 30.0

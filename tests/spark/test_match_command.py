@@ -20,7 +20,7 @@ from small_surveys import DESCRIPTOR, stars, write_csv
 from stellarml.cli import main as cli
 from stellarml.core.config import Tiles
 from stellarml.core.sky import healpix_29
-from stellarml.hats_catalogue import write_catalogue
+from stellarml.storage.hats_writer import write_catalogue
 
 Run = Callable[..., tuple[int, str]]
 RADIUS = 1.0

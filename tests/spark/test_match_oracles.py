@@ -24,11 +24,11 @@ from astropy.coordinates import angular_separation
 from stellarml.cli import main as cli
 from stellarml.core import sky
 from stellarml.core.config import load_config
-from stellarml.hats_reading import open_catalogue
 from stellarml.run.units import run_units
 from stellarml.stages.ingest import ingest
 from stellarml.standalone import match
 from stellarml.standalone.margin import write_margin
+from stellarml.storage.hats_reader import open_catalogue
 
 RADIUS_ARCSEC = 1.0
 ROUNDING_ARCSEC = 2e-7

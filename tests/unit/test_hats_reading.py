@@ -17,12 +17,12 @@ from foreign_hats import TILES, Layout, field_of_stars, write_foreign, write_pro
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stellarml import leaf_cache
 from stellarml.core.errors import InputError
 from stellarml.core.sky import halo_ranges, healpix_29, in_ranges, merge_ranges
 from stellarml.core.tiles import Tile
-from stellarml.hats_reading import Catalogue, column_named, open_catalogue, read_ranges
-from stellarml.leaf_cache import ColumnCache
+from stellarml.storage import leaf_cache
+from stellarml.storage.hats_reader import Catalogue, column_named, open_catalogue, read_ranges
+from stellarml.storage.leaf_cache import ColumnCache
 
 COLUMNS = ["objID", "RA", "Dec", "mag", "flags", "name", "field", "note", "lightcurve"]
 LAYOUTS = {

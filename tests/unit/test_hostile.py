@@ -184,7 +184,7 @@ def test_parquet_metadata_cannot_point_outside_its_catalogue(tmp_path: Path) -> 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from stellarml.hats_layout import leaf_files
+    from stellarml.storage.hats_layout import leaf_files
 
     (tmp_path / "dataset").mkdir()
     table = pa.table({"a": [1]})

@@ -16,15 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from stellarml import hats_reading, leaf_rows, margin
 from stellarml.core import sky
 from stellarml.core.errors import InputError
 from stellarml.core.tiles import Tile
-from stellarml.hats_reading import Catalogue, open_catalogue, open_margin
-from stellarml.leaf_rows import Leaf
-from stellarml.margin import halo_source, margin_is_enough, read_with_margin, without
 from stellarml.standalone.margin import bordering_tiles, make_collection, margin_rows, margin_schema
-from stellarml.tile_border import near_border
+from stellarml.storage import hats_reader as hats_reading
+from stellarml.storage import leaf_reader as leaf_rows
+from stellarml.storage import margin_reader as margin
+from stellarml.storage.hats_reader import Catalogue, open_catalogue, open_margin
+from stellarml.storage.leaf_reader import Leaf
+from stellarml.storage.margin_reader import halo_source, margin_is_enough, read_with_margin, without
+from stellarml.storage.pixel_border import near_border
 
 MARGIN_ARCSEC, HALO_ARCSEC = 1200.0, 1100.0
 

@@ -10,7 +10,7 @@ import pytest
 from astropy.table import Table
 
 from stellarml.core.config import load_config
-from stellarml.single_file import Format, write_file
+from stellarml.storage.export import Format, write_file
 
 
 @pytest.mark.parametrize("kind", ["fits", "votable"])

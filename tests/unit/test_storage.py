@@ -20,10 +20,10 @@ from stellarml.core.errors import InputError, StorageError, UserError
 from stellarml.core.files import storage_errors, write_atomically
 from stellarml.core.sky import healpix_29
 from stellarml.core.tiles import Tile, choose_tiles
-from stellarml.hats_catalogue import write_catalogue
-from stellarml.hats_reading import open_catalogue, read_ranges, row_groups_in
 from stellarml.run.ownership import refuse_foreign_folder
-from stellarml.storage import leaf_writer, write_parquet
+from stellarml.storage.hats_reader import open_catalogue, read_ranges, row_groups_in
+from stellarml.storage.hats_writer import write_catalogue
+from stellarml.storage.parquet import leaf_writer, write_parquet
 
 
 def tiles(**changes: Any) -> Tiles:

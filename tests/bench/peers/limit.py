@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from stellarml.core.config import Tiles
-from stellarml.storage import write_parquet
+from stellarml.storage.parquet import write_parquet
 
 PROCESSES = 2
 

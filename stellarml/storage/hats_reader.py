@@ -16,7 +16,8 @@ from stellarml.core.errors import InputError, did_you_mean
 from stellarml.core.files import literal
 from stellarml.core.schema import HEALPIX_COLUMN
 from stellarml.core.tiles import HEALPIX_ORDER, Tile
-from stellarml.hats_layout import (
+from stellarml.run.log import get_logger
+from stellarml.storage.hats_layout import (
     Properties,
     catalogue_properties,
     find_catalogue,
@@ -24,8 +25,7 @@ from stellarml.hats_layout import (
     parquet_metadata,
     raw_schema,
 )
-from stellarml.leaf_rows import Leaf, LeafFormat, Ranges, read_leaf, row_groups_in
-from stellarml.run.log import get_logger
+from stellarml.storage.leaf_reader import Leaf, LeafFormat, Ranges, read_leaf, row_groups_in
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -18,7 +18,7 @@ from stellarml.core.config import Tiles
 from stellarml.core.files import storage_errors
 from stellarml.core.schema import HEALPIX_COLUMN
 from stellarml.core.tiles import HEALPIX_ORDER, Tile, choose_tiles
-from stellarml.storage import sort_rows, write_parquet
+from stellarml.storage.parquet import sort_rows, write_parquet
 
 
 def finish_catalogue(

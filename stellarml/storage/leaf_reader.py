@@ -21,7 +21,7 @@ from stellarml.core import sky
 from stellarml.core.errors import InputError
 from stellarml.core.schema import HEALPIX_COLUMN
 from stellarml.core.tiles import HEALPIX_ORDER, Tile
-from stellarml.leaf_cache import COLUMNS, FileKey, Name, file_key, footer
+from stellarml.storage.leaf_cache import COLUMNS, FileKey, Name, file_key, footer
 
 _MOST_SLICES = 8
 _NUDGE_ARCSEC = 1e-3

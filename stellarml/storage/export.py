@@ -20,7 +20,7 @@ from stellarml.core.config import Tiles
 from stellarml.core.errors import UserError
 from stellarml.core.files import replacing
 from stellarml.run.memory import available_bytes
-from stellarml.storage import dictionary_columns
+from stellarml.storage.parquet import dictionary_columns
 
 Format = Literal["parquet", "csv", "fits", "votable"]
 _COPIES = 4

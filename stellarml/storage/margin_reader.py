@@ -17,8 +17,8 @@ import pyarrow as pa
 from stellarml.core import sky
 from stellarml.core.schema import HEALPIX_COLUMN
 from stellarml.core.tiles import Tile
-from stellarml.hats_reading import Catalogue, Margin, leaves_in, read_ranges
-from stellarml.leaf_rows import Leaf, read_leaf
+from stellarml.storage.hats_reader import Catalogue, Margin, leaves_in, read_ranges
+from stellarml.storage.leaf_reader import Leaf, read_leaf
 
 RIM_ARCSEC = 1e-3
 """By this much a margin must be wider than a halo: rows of one index are then all within it, or all not needed."""

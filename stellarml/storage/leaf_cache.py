@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.hats_layout import parquet_metadata
+from stellarml.storage.hats_layout import parquet_metadata
 
 CACHE_BYTES = 512 << 20
 _MAX_FOOTERS = 64

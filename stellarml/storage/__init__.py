@@ -1,0 +1,1 @@
+"""HATS catalogues and Parquet, in and out."""
