@@ -34,7 +34,7 @@ from stellarml.crossmatch.kernel.match_tile import TileMatch
 from stellarml.crossmatch.match_rows import MatchedTile
 from stellarml.crossmatch.plan import MatchPlan
 from stellarml.crossmatch.sides import Side
-from stellarml.sources.descriptor import position_columns
+from stellarml.surveys.descriptor import position_columns
 
 Mode = Literal["all", "best", "unique"]
 Join = Literal["inner", "left", "anti"]

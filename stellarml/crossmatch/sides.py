@@ -28,11 +28,11 @@ from stellarml.crossmatch.source_columns import (
     taking_part,
     to_sources,
 )
-from stellarml.selection import sentinels
-from stellarml.sources.columns import find_name
-from stellarml.sources.descriptor import Descriptor, position_columns
 from stellarml.storage.hats_reader import Catalogue, Leaf, read_ranges
 from stellarml.storage.margin_reader import margin_for, read_with_margin
+from stellarml.surveys.column_mapping import find_name
+from stellarml.surveys.cuts import sentinels
+from stellarml.surveys.descriptor import Descriptor, position_columns
 
 _COMPARISON = re.compile(r"^\s*(\w+)\s*(<=|>=|<>|!=|=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
 _OPERATORS: dict[str, Callable[..., pa.Array]] = {

@@ -19,7 +19,7 @@ from stellarml.crossmatch.kernel.settings import (
     Sources,
     sources,
 )
-from stellarml.sources.descriptor import Descriptor, Names, Quantity
+from stellarml.surveys.descriptor import Descriptor, Names, Quantity
 
 _MAS = {"mas": 1.0, "arcsec": 1000.0, "deg": 3.6e6}
 _CORRELATIONS = ("ra_dec", "ra_pmra", "ra_pmdec", "dec_pmra", "dec_pmdec", "pmra_pmdec")

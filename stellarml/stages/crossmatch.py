@@ -35,10 +35,10 @@ from stellarml.crossmatch.source_columns import match_settings
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
 from stellarml.run.stage_run import StageRun, stage_run
 from stellarml.run.units import Unit, run_units
-from stellarml.sources.descriptor import load_descriptor
 from stellarml.storage.hats_reader import Catalogue, Leaf, open_catalogue
 from stellarml.storage.hats_writer import finish_catalogue
 from stellarml.storage.parquet import write_parquet
+from stellarml.surveys.descriptor import load_descriptor
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -27,11 +27,13 @@ from stellarml.run.log import get_logger
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import StageRun, mark_path, stage_run, write_mark
 from stellarml.run.units import RESULT_SCHEMA, Unit, collect_outcomes, run_units
-from stellarml.selection import chosen_cuts, cut_flow, merge_counts, repair_and_cut, sentinels
-from stellarml.sources.columns import Header, ddl, resolve
-from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor, position_columns
-from stellarml.sources.files import SourceFile, find_files
-from stellarml.sources.shards import (
+from stellarml.storage.hats_writer import finish_catalogue
+from stellarml.surveys.binary_reader import read_table_header
+from stellarml.surveys.column_mapping import Header, ddl, resolve
+from stellarml.surveys.cuts import chosen_cuts, cut_flow, merge_counts, repair_and_cut, sentinels
+from stellarml.surveys.descriptor import Cut, Descriptor, load_descriptor, position_columns
+from stellarml.surveys.raw_files import SourceFile, find_files
+from stellarml.surveys.shards import (
     FILE,
     LINE,
     PIXEL_FOLDER,
@@ -46,9 +48,7 @@ from stellarml.sources.shards import (
     without_expressions,
     write_tile,
 )
-from stellarml.sources.tables import read_table_header
-from stellarml.sources.text import guess_types, read_header
-from stellarml.storage.hats_writer import finish_catalogue
+from stellarml.surveys.text_reader import guess_types, read_header
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

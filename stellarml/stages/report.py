@@ -130,7 +130,7 @@ def stage_rows(config: Config, model_id: str) -> list[dict[str, Any]]:
 
 
 def _surveys(config: Config) -> list[str]:
-    from stellarml.sources.descriptor import load_descriptor
+    from stellarml.surveys.descriptor import load_descriptor
 
     s = config.surveys
     return [

@@ -21,12 +21,12 @@ from stellarml.core.schema import CUTS_FAILED, REPAIRS
 from stellarml.core.tiles import Tile
 from stellarml.run.stage_run import read_record, stage_run
 from stellarml.run.units import Unit, run_units
-from stellarml.selection import HAS_DISTANCE, chosen_cuts, cut_flow, merge_counts
-from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor
-from stellarml.sources.shards import PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT
 from stellarml.storage.hats_reader import Leaf, open_catalogue
 from stellarml.storage.hats_writer import finish_catalogue
 from stellarml.storage.parquet import write_parquet
+from stellarml.surveys.cuts import HAS_DISTANCE, chosen_cuts, cut_flow, merge_counts
+from stellarml.surveys.descriptor import Cut, Descriptor, load_descriptor
+from stellarml.surveys.shards import PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -29,9 +29,9 @@ from stellarml.features.feature_file import FeatureFile
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import StageRun
 from stellarml.run.units import Unit, run_units
-from stellarml.sources.descriptor import Descriptor, load_descriptor
 from stellarml.storage.hats_reader import Leaf, open_catalogue
 from stellarml.storage.parquet import write_parquet
+from stellarml.surveys.descriptor import Descriptor, load_descriptor
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

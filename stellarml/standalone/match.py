@@ -24,14 +24,14 @@ from stellarml.run.log import get_logger
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import StageRun, read_record, stage_run
 from stellarml.run.units import Unit, run_units
-from stellarml.sources.descriptor import Descriptor, load_descriptor
-from stellarml.sources.files import find_files
 from stellarml.stages.ingest import ingest
 from stellarml.storage.export import read_parts, write_file
 from stellarml.storage.hats_layout import catalogue_properties, is_catalogue
 from stellarml.storage.hats_reader import Catalogue, Leaf, open_catalogue
 from stellarml.storage.hats_writer import finish_catalogue
 from stellarml.storage.parquet import write_parquet
+from stellarml.surveys.descriptor import Descriptor, load_descriptor
+from stellarml.surveys.raw_files import find_files
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from stellarml.core.errors import InputError, raise_gathered
 from stellarml.core.files import literal
 from stellarml.features.feature_file import FeatureFile
-from stellarml.sources.columns import EXACT_IN_FLOAT64
 from stellarml.storage.hats_layout import is_catalogue
 from stellarml.storage.hats_reader import open_catalogue
+from stellarml.surveys.column_mapping import EXACT_IN_FLOAT64
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -18,9 +18,9 @@ from stellarml.crossmatch.kernel.frame_offset import frame_record, measure_frame
 from stellarml.crossmatch.kernel.limits import limits_of
 from stellarml.crossmatch.kernel.match_tile import match_tile
 from stellarml.crossmatch.source_columns import match_settings, to_sources
-from stellarml.sources.descriptor import load_descriptor
 from stellarml.stages.chain import run_stage
 from stellarml.storage.hats_reader import open_catalogue
+from stellarml.surveys.descriptor import load_descriptor
 
 STARS = 1500
 PLANTED_MAS = {0: (300.0, -250.0), 1: (-280.0, 150.0)}

@@ -17,11 +17,11 @@ from stellarml.core.errors import InputError
 from stellarml.crossmatch.kernel.match_tile import match_tile
 from stellarml.crossmatch.source_columns import match_settings, taking_part, to_sources
 from stellarml.run.stage_run import read_record
-from stellarml.sources.descriptor import load_descriptor
 from stellarml.stages.chain import run_stage
 from stellarml.stages.crossmatch import crossmatch
 from stellarml.stages.ingest import ingest
 from stellarml.storage.hats_reader import open_catalogue
+from stellarml.surveys.descriptor import load_descriptor
 
 TILES = ("tiles.max_rows=3000", "tiles.row_group_rows=1000")
 

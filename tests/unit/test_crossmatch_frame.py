@@ -55,7 +55,7 @@ from stellarml.crossmatch.kernel.pair_offsets import cell_axes, pair_offsets_mas
 from stellarml.crossmatch.kernel.settings import FrameSettings, MatchSettings, Sources, sources
 from stellarml.crossmatch.source_columns import is_bright, match_settings
 from stellarml.crossmatch.statistics import is_sampled, merge_statistics, tile_statistics
-from stellarml.sources.descriptor import load_descriptor
+from stellarml.surveys.descriptor import load_descriptor
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "real"
 NOISE_MAS = 40.0

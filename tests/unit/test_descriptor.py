@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from stellarml.core.errors import ConfigError, InputError
-from stellarml.sources.columns import FileColumn, Header, convert, ddl, resolve
-from stellarml.sources.descriptor import Descriptor, load_descriptor, shipped_descriptors
-from stellarml.sources.files import SourceFile, find_files
+from stellarml.surveys.column_mapping import FileColumn, Header, convert, ddl, resolve
+from stellarml.surveys.descriptor import Descriptor, load_descriptor, shipped_descriptors
+from stellarml.surveys.raw_files import SourceFile, find_files
 
 SHIPPED = (
     "gaia_dr3",

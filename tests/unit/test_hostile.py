@@ -14,7 +14,7 @@ from stellarml.core.sql_names import check_expression
 from stellarml.features.feature_file import load_feature_file, shipped_feature_files
 from stellarml.labelling.model_registry import chosen_model
 from stellarml.labelling.versions import current_model
-from stellarml.sources.descriptor import load_descriptor
+from stellarml.surveys.descriptor import load_descriptor
 
 HOSTILE = [
     "reflect('java.lang.Runtime', 'getRuntime')",

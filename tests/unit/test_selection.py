@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stellarml.selection import HAS_DISTANCE, cut_flow, merge_counts, sentinels
-from stellarml.sources.descriptor import Cut, load_descriptor
 from stellarml.stages.select import star_cuts
+from stellarml.surveys.cuts import HAS_DISTANCE, cut_flow, merge_counts, sentinels
+from stellarml.surveys.descriptor import Cut, load_descriptor
 
 
 def cuts(enabled: list[bool]) -> list[Cut]:

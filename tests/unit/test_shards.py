@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stellarml.sources import shards
+from stellarml.surveys import shards
 
 KEYS = st.lists(st.tuples(st.integers(-3, 6), st.integers(0, 2), st.integers(0, 3)), max_size=40)
 

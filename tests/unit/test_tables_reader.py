@@ -14,10 +14,10 @@ from astropy import units
 from astropy.table import MaskedColumn, Table
 
 from stellarml.core.errors import InputError
-from stellarml.sources.columns import resolve
-from stellarml.sources.descriptor import Descriptor
-from stellarml.sources.files import find_files
-from stellarml.sources.tables import read_table_blocks, read_table_header
+from stellarml.surveys.binary_reader import read_table_blocks, read_table_header
+from stellarml.surveys.column_mapping import resolve
+from stellarml.surveys.descriptor import Descriptor
+from stellarml.surveys.raw_files import find_files
 
 SURVEY = Descriptor(
     name="t",

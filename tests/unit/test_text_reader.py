@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stellarml.core.errors import InputError
-from stellarml.sources.columns import resolve
-from stellarml.sources.descriptor import Descriptor
-from stellarml.sources.files import find_files
-from stellarml.sources.text import guess_types, read_blocks, read_header
+from stellarml.surveys.column_mapping import resolve
+from stellarml.surveys.descriptor import Descriptor
+from stellarml.surveys.raw_files import find_files
+from stellarml.surveys.text_reader import guess_types, read_blocks, read_header
 
 HEADER = "id,x,s\n"
 Rows = list[tuple[Any, ...]]

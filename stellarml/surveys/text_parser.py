@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from stellarml.core.errors import InputError
-from stellarml.sources.columns import Header, convert
-from stellarml.sources.descriptor import Descriptor
+from stellarml.surveys.column_mapping import Header, convert
+from stellarml.surveys.descriptor import Descriptor
 
 _TRUE = ["true", "True", "TRUE", "t", "T", "1"]
 _FALSE = ["false", "False", "FALSE", "f", "F", "0"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Literal, cast
 
 from stellarml.core.errors import InputError
-from stellarml.sources.descriptor import Descriptor
+from stellarml.surveys.descriptor import Descriptor
 
 Family = Literal["text", "fits", "votable", "parquet"]
 

@@ -18,10 +18,10 @@ import yaml
 from isal import isal_zlib
 
 from stellarml.core.errors import InputError
-from stellarml.sources.columns import FileColumn, Header
-from stellarml.sources.descriptor import Descriptor
-from stellarml.sources.files import SourceFile
-from stellarml.sources.parser import Block, BlockParser, clean_lines
+from stellarml.surveys.column_mapping import FileColumn, Header
+from stellarml.surveys.descriptor import Descriptor
+from stellarml.surveys.raw_files import SourceFile
+from stellarml.surveys.text_parser import Block, BlockParser, clean_lines
 
 _ECSV_TYPES = {
     "int8": pa.int8(), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(), "uint8": pa.uint8(),

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.core.errors import InputError
-from stellarml.sources.columns import FileColumn, Header, convert
-from stellarml.sources.files import SourceFile
-from stellarml.sources.parser import Block
+from stellarml.surveys.column_mapping import FileColumn, Header, convert
+from stellarml.surveys.raw_files import SourceFile
+from stellarml.surveys.text_parser import Block
 
 _BLOCK_ROWS = 131_072
 
@@ -44,7 +44,7 @@ def read_table_header(file: SourceFile) -> Header:
 
 
 def read_table_blocks(header: Header, names: list[str | None], schema: pa.Schema) -> Iterator[Block]:
-    """Yield the rows of one file as blocks of the survey's schema; see `stellarml.sources.text.read_blocks`."""
+    """Yield the rows of one file as blocks of the survey's schema; see `stellarml.surveys.text_reader.read_blocks`."""
     first = 1
     for table in _pieces(header.file, [n for n in names if n is not None]):
         lines = np.arange(first, first + table.num_rows)

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stellarml.core.errors import InputError, did_you_mean, raise_gathered
-from stellarml.sources.descriptor import Descriptor, WantedColumn
-from stellarml.sources.files import SourceFile
+from stellarml.surveys.descriptor import Descriptor, WantedColumn
+from stellarml.surveys.raw_files import SourceFile
 
 ARROW_TYPES: dict[str, pa.DataType] = {
     "long": pa.int64(),

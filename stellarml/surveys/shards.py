@@ -28,12 +28,12 @@ from stellarml.core.files import storage_errors, write_atomically
 from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.run.ownership import WORK
 from stellarml.run.units import failure, guarded, outcome_batch
-from stellarml.sources.columns import Header, Resolved, valid_positions
-from stellarml.sources.descriptor import Descriptor, position_columns
-from stellarml.sources.parser import Block
-from stellarml.sources.tables import read_table_blocks
-from stellarml.sources.text import read_blocks
 from stellarml.storage.parquet import write_parquet
+from stellarml.surveys.binary_reader import read_table_blocks
+from stellarml.surveys.column_mapping import Header, Resolved, valid_positions
+from stellarml.surveys.descriptor import Descriptor, position_columns
+from stellarml.surveys.text_parser import Block
+from stellarml.surveys.text_reader import read_blocks
 
 FILE, LINE = "_file", "_line"
 ROW_NUMBER = "row_number"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stellarml.core.config import Config
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.core.schema import CUTS_FAILED, REPAIRS
-from stellarml.sources.descriptor import Cut, Descriptor, load_descriptor
+from stellarml.surveys.descriptor import Cut, Descriptor, load_descriptor
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -1,0 +1,1 @@
+"""What is known of a survey is data: descriptors, raw readers, cuts."""
