@@ -35,7 +35,7 @@ def fold(
     mean: NDArray[np.float64],
     std: NDArray[np.float64],
 ) -> Folded:
-    """Fold `model` (from `stellarml.network.build`) with its scaler, rotation and label units.
+    """Fold `model` (from `stellarml.training.network.build`) with its scaler, rotation and label units.
 
     Parameters
     ----------

@@ -16,13 +16,13 @@ from stellarml.core.errors import InputError
 from stellarml.core.schema import HEALPIX_COLUMN, MISSING_MASK
 from stellarml.features.feature_file import FeatureFile, configured_feature_file
 from stellarml.features.spark_split import split_column
-from stellarml.read_lake import TARGET
 from stellarml.run.stage_run import read_record, stage_run
 from stellarml.stages.spectroscopic_labels import resolved_labels
 from stellarml.storage.hats_reader import read_leaves
 from stellarml.storage.hats_writer import write_catalogue
 from stellarml.storage.parquet import write_parquet
 from stellarml.surveys.descriptor import load_descriptor
+from stellarml.training.read_lake import TARGET
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -15,11 +15,11 @@ from stellarml.core.config import Config
 from stellarml.features.feature_file import configured_feature_file
 from stellarml.model.bundle import load_bundle
 from stellarml.model.manifest import MANIFEST
-from stellarml.read_lake import load_target, load_training_set
 from stellarml.run.fingerprint import code_identity, digest
 from stellarml.run.log import get_logger
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import read_record, stage_run
+from stellarml.training.read_lake import load_target, load_training_set
 
 _DIGITS = 10
 
@@ -32,7 +32,7 @@ def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
     TrainingError
         If the training set cannot teach anything.
     """
-    from stellarml.training import train
+    from stellarml.training.fit import train
 
     lake, models = config.path(config.paths.lake), config.path(config.paths.models)
     features = configured_feature_file(config)

@@ -54,7 +54,7 @@ def train_on_table(
     from stellarml.features.spark_columns import check_features, feature_columns
     from stellarml.features.spark_columns import label_columns as labels_of
     from stellarml.labelling.spark_label import REDDENING
-    from stellarml.training import train
+    from stellarml.training.fit import train
 
     spec = load_feature_file(features)
     if not is_plain(out.name):

@@ -78,9 +78,9 @@ def main() -> None:
 def make_model(sky: Path, data: Path, name: str) -> None:
     """Train a preset on a few thousand stars: its speed does not depend on what it has learnt."""
     from stellarml.features.feature_file import load_feature_file
-    from stellarml.presets import PRESETS
-    from stellarml.read_lake import load_training_set
-    from stellarml.training import train
+    from stellarml.training.fit import train
+    from stellarml.training.presets import PRESETS
+    from stellarml.training.read_lake import load_training_set
 
     table = load_training_set(sky / "lake" / "training").slice(0, 8000)
     preset = replace(PRESETS["paper"], widths=(8,)) if name == "costless" else PRESETS[name]

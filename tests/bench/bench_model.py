@@ -27,7 +27,7 @@ from stellarml.core.config import Split, load_config
 from stellarml.features.split import TEST, TRAIN, VALIDATION
 from stellarml.labelling.spark_label import Predictor
 from stellarml.model.bundle import load_bundle
-from stellarml.training import train
+from stellarml.training.fit import train
 
 OURS = ("default", "paper", "small")
 LEARNERS = ("LightGBM", "XGBoost", "random forest", "SVR", "ridge")

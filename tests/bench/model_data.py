@@ -117,7 +117,7 @@ def segue(path: Path) -> Labelled:
 
 def sky(folder: Path, labelled: int) -> Labelled:
     """Simulate a sky with at least `labelled` training stars, once, and run the chain on it up to the features."""
-    from stellarml.read_lake import load_training_set
+    from stellarml.training.read_lake import load_training_set
 
     table = load_training_set(make_sky(folder, round(labelled * 4.6)) / "lake" / "training")
     spec = load_feature_file("paper")

@@ -23,7 +23,7 @@ from stellarml.core.config import load_config
 from stellarml.features.feature_file import load_feature_file
 from stellarml.features.split import CALIBRATION, TRAIN, VALIDATION
 from stellarml.model.bundle import load_bundle
-from stellarml.training import train
+from stellarml.training.fit import train
 
 PAPER_ROWS = 624_410
 PRESETS = ("default", "paper")

@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 from model_data import sky_config
 
 from stellarml.features.feature_file import FeatureFile, configured_feature_file, load_feature_file
-from stellarml.read_lake import load_training_set
 from stellarml.simulate.labels import CORE, STUDENT_NU
 from stellarml.stages.features import passes_all_cuts
 from stellarml.storage.hats_reader import read_leaves
+from stellarml.training.read_lake import load_training_set
 
 BANDS = ("u", "v", "g", "r", "i", "z")
 LABELS = ("teff", "logg", "feh")

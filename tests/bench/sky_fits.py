@@ -17,7 +17,7 @@ from sky_data import LABELS, Sky
 from stellarml.core.config import Split, load_config
 from stellarml.features.split import CALIBRATION, TRAIN, VALIDATION
 from stellarml.model.predictor import Predictor
-from stellarml.training import train
+from stellarml.training.fit import train
 
 TRAINED, VALIDATED, CALIBRATED, TESTED = 200_000, 20_000, 60_000, 1_000_000
 CELL_STARS = 5000

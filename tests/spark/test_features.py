@@ -30,8 +30,8 @@ from stellarml.photometry import (
     gaia_extinction,
     skymapper_extinction,
 )
-from stellarml.presets import Phase, Preset
-from stellarml.training import train
+from stellarml.training.fit import train
+from stellarml.training.presets import Phase, Preset
 
 BANDS = "uvgriz"
 SPLIT = Split(salt="0", validation=0.1, test=0.1, calibration=0.1)

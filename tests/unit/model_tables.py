@@ -16,8 +16,8 @@ import pyarrow as pa
 from stellarml.core.config import Split, Train
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.split import split_of
-from stellarml.presets import Phase, Preset
-from stellarml.training import train
+from stellarml.training.fit import train
+from stellarml.training.presets import Phase, Preset
 
 SPLIT = Split(salt="t", validation=0.15, test=0.15, calibration=0.2)
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from model_tables import FEATURES, SPLIT, TINY, TINY_SCALES, settings, stars, table_of
 
-from stellarml.checkpoint import Checkpoint
 from stellarml.model.bundle import load_bundle
 from stellarml.model.manifest import WEIGHTS
-from stellarml.presets import Preset
-from stellarml.training import train
+from stellarml.training.checkpoint import Checkpoint
+from stellarml.training.fit import train
+from stellarml.training.presets import Preset
 
 
 class KilledError(Exception):

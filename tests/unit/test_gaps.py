@@ -6,7 +6,7 @@ import numpy as np
 from model_tables import FEATURES
 
 from stellarml.features.feature_file import load_feature_file
-from stellarml.gaps import MORE_OFTEN, OF_OTHER_STARS, column_groups, with_gaps
+from stellarml.training.missing_copies import MORE_OFTEN, OF_OTHER_STARS, column_groups, with_gaps
 
 
 def test_features_of_one_column_go_together() -> None:

@@ -19,7 +19,7 @@ from stellarml.core.errors import BundleError, InputError
 from stellarml.core.quality_flags import DESCRIPTIONS, QualityFlag, names_of
 from stellarml.labelling.spark_label import features_of, label_batch, pack_bundle, predictor_of
 from stellarml.model.predictor import Predictor
-from stellarml.presets import Phase
+from stellarml.training.presets import Phase
 
 
 @pytest.fixture(scope="module")

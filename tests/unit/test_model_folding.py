@@ -14,8 +14,8 @@ from stellarml.model.bundle import Bundle, load_bundle
 from stellarml.model.forward import BLOCK_ROWS, TILE_ROWS, Forward
 from stellarml.model.onnx_graph import Head
 from stellarml.model.scaling import design, network_inputs
-from stellarml.network import Trainer, keras
-from stellarml.presets import PRESETS, Phase, Preset
+from stellarml.training.network import Trainer, keras
+from stellarml.training.presets import PRESETS, Phase, Preset
 
 
 def keras_answers(folder: Path, features: np.ndarray) -> tuple[Bundle, np.ndarray]:

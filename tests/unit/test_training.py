@@ -30,10 +30,10 @@ from stellarml.features.split import split_of
 from stellarml.model.bundle import load_bundle
 from stellarml.model.card import CARD
 from stellarml.model.manifest import MANIFEST, WEIGHTS
-from stellarml.network import Epoch, Part, Physical, Trainer, build, keras
-from stellarml.presets import PRESETS, Phase, Preset
-from stellarml.training import train
-from stellarml.training_table import read_stars
+from stellarml.training.fit import train
+from stellarml.training.labelled_stars import read_stars
+from stellarml.training.network import Epoch, Part, Physical, Trainer, build, keras
+from stellarml.training.presets import PRESETS, Phase, Preset
 
 LAMOST = Path(__file__).parents[2].parent / "shared/data/real/labels/lamost_13band_train.parquet"
 FAST = dataclasses.replace(TINY_SHARED, members=1, phases=(Phase("mae", 2, 1e-2),), widths=(8, 8))

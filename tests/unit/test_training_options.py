@@ -14,9 +14,9 @@ from stellarml.core.errors import InputError
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.model.bundle import load_bundle
 from stellarml.model.predictor import Predictor
-from stellarml.presets import Preset
-from stellarml.training import prepare, train
-from stellarml.training_table import read_stars, read_target
+from stellarml.training.fit import prepare, train
+from stellarml.training.labelled_stars import read_stars, read_target
+from stellarml.training.presets import Preset
 
 
 def faint(n: int) -> dict[str, np.ndarray]:

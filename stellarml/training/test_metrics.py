@@ -15,9 +15,9 @@ from stellarml.features.feature_file import FeatureFile
 from stellarml.intervals.conformal import LEVELS
 from stellarml.model.manifest import Curve, LabelRange, Network
 from stellarml.model.predictor import Predictor
-from stellarml.network import Fitted
-from stellarml.presets import Preset
-from stellarml.training_table import Stars
+from stellarml.training.labelled_stars import Stars
+from stellarml.training.network import Fitted
+from stellarml.training.presets import Preset
 
 EDGE_PERCENTILES = (0.1, 99.9)
 MAD_FACTOR = 1.4826

@@ -15,7 +15,7 @@ from stellarml.intervals.label_noise import plausible_noises
 from stellarml.intervals.true_parameters import MIN_ROWS, TruthTable, fit_truth
 from stellarml.model.forward import Forward
 from stellarml.model.novelty import Novelty, NoveltyMaps, fit_novelty, novelty_scores, with_limits
-from stellarml.training_table import Stars
+from stellarml.training.labelled_stars import Stars
 
 
 @dataclass(frozen=True)

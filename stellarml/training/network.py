@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.errors import TrainingError
-from stellarml.optimiser import Adam, schedule
-from stellarml.presets import Preset
+from stellarml.training.optimiser import Adam, schedule
+from stellarml.training.presets import Preset
 
 if TYPE_CHECKING:
-    from stellarml.checkpoint import Checkpoint
+    from stellarml.training.checkpoint import Checkpoint
 
 SMAPE_FLOOR = 1e-3
 SCALE_LIMITS = (-7.0, 4.0)  # of the logarithm of a half-width in standard deviations

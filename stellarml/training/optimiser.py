@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.presets import Phase, Preset
+from stellarml.training.presets import Phase, Preset
 
 FINAL_RATE = 0.01  # of a phase's learning rate, reached at its end
 WARM_UP_STEPS = 200

@@ -20,12 +20,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from stellarml.checkpoint import Checkpoint
 from stellarml.core.config import Split, Train
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.split import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
-from stellarml.gaps import column_groups, with_gaps
-from stellarml.held_out import learn_from_held_out, untold_truths
 from stellarml.model.bundle import Bundle, save_bundle
 from stellarml.model.card import CARD, model_card
 from stellarml.model.folding import Folded, fold
@@ -42,10 +39,13 @@ from stellarml.model.scaling import (
     fit_scaler,
     network_inputs,
 )
-from stellarml.network import Epoch, Fitted, OnEpoch, Part, Physical, Trainer, keras, scalars_to
-from stellarml.presets import PRESETS, Preset
-from stellarml.training_record import label_ranges, measure, network_record, versions
-from stellarml.training_table import Stars, read_stars, read_target, warnings_of
+from stellarml.training.calibrate import learn_from_held_out, untold_truths
+from stellarml.training.checkpoint import Checkpoint
+from stellarml.training.labelled_stars import Stars, read_stars, read_target, warnings_of
+from stellarml.training.missing_copies import column_groups, with_gaps
+from stellarml.training.network import Epoch, Fitted, OnEpoch, Part, Physical, Trainer, keras, scalars_to
+from stellarml.training.presets import PRESETS, Preset
+from stellarml.training.test_metrics import label_ranges, measure, network_record, versions
 
 NOTHING_LEARNT = (
     0.98  # validation MAE above this share of what the training median reaches: the user is warned
