@@ -14,7 +14,9 @@ import pyarrow as pa
 
 import stellarml.stages.ingest
 import stellarml.stages.label
-import stellarml.stages.select  # noqa: F401
+import stellarml.stages.select
+import stellarml.stages.spectroscopic_labels
+import stellarml.standalone.match  # noqa: F401
 from stellarml.crossmatch.kernel.astrometry import vectors
 
 vectors(np.zeros(1), np.zeros(1))

@@ -10,8 +10,16 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F  # noqa: N812
 
 from stellarml.core.config import Split
-from stellarml.features.split import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION, part_limits, split_of
-from stellarml.hashing import DIGITS
+from stellarml.features.split import (
+    CALIBRATION,
+    DIGITS,
+    PARTS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    part_limits,
+    split_of,
+)
 
 __all__ = ["CALIBRATION", "PARTS", "TEST", "TRAIN", "VALIDATION", "split_column", "split_of"]
 

@@ -1,16 +1,18 @@
 """Which part of the labelled stars an id belongs to, in plain Python.
 
-The part is a comparison of the id's salted hash with three thresholds, so it never depends on the order of rows, on
-partitions or on which other stars are there. The calibration part is taken out of the paper's 80 %.
+Each id has a number between 0 and 1 that is its own for ever, on any machine: SHA-256 of ``salt:id``, cut to 52 bits.
+Every choice that must not depend on the order of rows, on partitions or on a random generator's state (the split, the
+subset of `train.max_rows`) is a comparison of these digits with thresholds, as hexadecimal text, so that Spark (`sha2`)
+and hashlib need no arithmetic to agree. The calibration part is taken out of the paper's 80 %.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 from stellarml.core.config import Split
 from stellarml.core.errors import ConfigError
-from stellarml.hashing import hash_digits, threshold
 
 TRAIN, VALIDATION, CALIBRATION, TEST = PARTS = ("train", "validation", "calibration", "test")
 
@@ -50,3 +52,28 @@ def part_limits(settings: Split) -> list[tuple[str, str]]:
         total += share
         limits.append((part, threshold(total)))
     return limits
+
+
+DIGITS = 13  # hexadecimal digits kept: 52 bits
+
+
+def hash_digits(ids: Iterable[object], salt: str) -> list[str]:
+    """Return the first 13 hexadecimal digits of SHA-256 of ``salt:id`` for each id; a null id hashes the salt.
+
+    Parameters
+    ----------
+    ids
+        Integers or strings; an integer hashes as its decimal text, as Spark casts it.
+    salt
+        Another salt, another order.
+    """
+    prefix = salt.encode()
+    digest = hashlib.sha256
+    return [
+        digest(prefix if i is None else prefix + b":" + str(i).encode()).hexdigest()[:DIGITS] for i in ids
+    ]
+
+
+def threshold(fraction: float) -> str:
+    """Return the digits below which a share `fraction` of all ids lie; `fraction` is in [0, 1)."""
+    return f"{int(fraction * 16**DIGITS):0{DIGITS}x}"

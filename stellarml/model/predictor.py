@@ -133,7 +133,7 @@ class Predictor:
         return out
 
     def novelty(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return how far stars are from those that the networks have learnt from, (n, 2): `stellarml.model.novelty.KINDS`.
+        """Return how far stars are from those that the networks have learnt from, (n, 2): `novelty.KINDS`.
 
         Parameters
         ----------

@@ -15,7 +15,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from stellarml.core.histograms import Counts, FloatArray, Histogram, IntArray, integer_axis, linear_axis
-from stellarml.photometry import absolute_magnitude
 from stellarml.report.accuracy import Label
 from stellarml.report.spark_histograms import bin_table
 
@@ -148,3 +147,8 @@ def _passes_cuts(table: DataFrame) -> Column:
         if "cuts_failed" in name:
             passes = passes & (F.coalesce(F.col(name), F.lit(0)) == 0)
     return passes
+
+
+def absolute_magnitude(magnitude: Column, distance_pc: Column) -> Column:
+    """Return m - 5 log10(D / pc) + 5 in mag, reddening left in; null where D is not positive."""
+    return magnitude - F.when(distance_pc > 0, 5 * F.log10(distance_pc) - 5)

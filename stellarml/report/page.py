@@ -164,7 +164,7 @@ def render_report(out: Path, content: ReportContent) -> Path:
         If the folder cannot be written.
     """
     environment = Environment(
-        loader=PackageLoader("stellarml", "templates"),
+        loader=PackageLoader("stellarml.report"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -25,7 +25,7 @@ class ArchiveColumn:
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    text = resources.files("stellarml").joinpath("data", name).read_text(encoding="utf-8")
+    text = resources.files("stellarml.simulate").joinpath("data", name).read_text(encoding="utf-8")
     return list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
 
 

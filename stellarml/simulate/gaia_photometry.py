@@ -28,7 +28,7 @@ _MAGNITUDE_RANGE = (4.0, 20.9)
 @cache
 def _splines() -> dict[str, BSpline]:
     text = (
-        resources.files("stellarml")
+        resources.files("stellarml.simulate")
         .joinpath("data", "gaia_edr3_photerr_spline.csv")
         .read_text(encoding="utf-8")
     )

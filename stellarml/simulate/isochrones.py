@@ -68,7 +68,7 @@ def kroupa_number(mass: Floats) -> Floats:
 @cache
 def grid() -> Grid:
     """Read the packaged MIST isochrones and bring them to common evolutionary points."""
-    with resources.files("stellarml").joinpath("data", TABLE).open("rb") as handle:
+    with resources.files("stellarml.simulate").joinpath("data", TABLE).open("rb") as handle:
         rows = pd.read_csv(handle, comment="#", compression="gzip")
     feh = np.sort(rows["feh"].unique()).astype(np.float64)
     log_age = np.sort(rows["log10_age_yr"].unique()).astype(np.float64)

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from stellarml.core.errors import InputError, TrainingError, did_you_mean, raise_gathered
 from stellarml.features.feature_file import FeatureFile
-from stellarml.features.split import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION
-from stellarml.hashing import hash_digits
+from stellarml.features.split import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION, hash_digits
 
 MIN_ROWS = {TRAIN: 100, VALIDATION: 10, CALIBRATION: 20}
 LEAST_TARGET = 500  # rows without labels: fewer cannot say what the stars to be labelled are like

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from colour_loci import clean_high_latitude, colour_loci, weighted_percentiles
 
 from stellarml.simulate import SimulateSettings, simulate
-from stellarml.simulate.loci import clean_high_latitude, colour_loci, weighted_percentiles
 
 REAL_FIELD = Path(__file__).parents[2].parent / "shared/data/real/skymapper_dr4/NGC1097_SMSS.csv"
 REAL_MEDIANS = {"u-v": 0.338, "v-g": 1.160, "g-r": 0.318, "g-i": 0.489, "i-z": 0.042}

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from stellarml.core.config import Split
 from stellarml.core.errors import ConfigError
-from stellarml.features.split import PARTS, split_of
-from stellarml.hashing import hash_digits, threshold
+from stellarml.features.split import PARTS, hash_digits, split_of, threshold
 
 SETTINGS = Split(salt="0", validation=0.1, test=0.1, calibration=0.1)
 

@@ -1,1 +1,0 @@
-"""What stellarml knows of a survey, and how its files become tables."""
