@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from helpers.places import REAL
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Every Java of the tests lives for a minute: the optimising compiler costs it more than it gives.
@@ -17,7 +18,6 @@ os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSeria
 hypothesis.settings.register_profile("stellarml", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("stellarml")
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 SMALL_STARS = 12_000
 # A file of tests goes to the next process that is free, in this order: the longest first, and files that need the small
 # chain after the first of them has had time to make it.
@@ -67,10 +67,9 @@ def spark() -> Iterator[object]:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Rows of real surveys; they are not part of the project."""
-    folder = SHARED / "real"
-    if not folder.is_dir():
+    if not REAL.is_dir():
         pytest.skip("the folder of real survey rows is not beside the checkout")
-    return folder
+    return REAL
 
 
 @pytest.fixture(scope="session")

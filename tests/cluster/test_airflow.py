@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from standalone import CHECKOUT, SMALL_SETTINGS, Cluster, label_leaves
+from helpers.standalone_cluster import CHECKOUT, SMALL_SETTINGS, Cluster, label_leaves
 
 
 def test_the_dag_labels(small_chain: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from standalone import Cluster, Shipment
+from helpers.standalone_cluster import Cluster, Shipment
 
 from stellarml.core.config import load_config
 from stellarml.stages.chain import STAGES, surveys_of

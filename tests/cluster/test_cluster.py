@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from standalone import Cluster, Shipment, command_of, kill, label_leaves, shipped_package
+from helpers.standalone_cluster import Cluster, Shipment, command_of, kill, label_leaves, shipped_package
 
 from stellarml.core.config import Tiles
 from stellarml.labelling.incremental import input_tiles

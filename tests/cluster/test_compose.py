@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from standalone import CHECKOUT, SMALL_SETTINGS, Cluster, free_port, kill, label_leaves
+from helpers.standalone_cluster import CHECKOUT, SMALL_SETTINGS, Cluster, free_port, kill, label_leaves
 
 from stellarml.run.memory import descendants
 

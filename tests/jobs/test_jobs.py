@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.places import CHECKOUT
 
-JOBS = Path(__file__).parents[2] / "jobs"
+JOBS = CHECKOUT / "jobs"
 STAGES = {
     "ingest": "ingest",
     "select_stars": "select",

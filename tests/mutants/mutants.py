@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PACKAGE = "stellarml/crossmatch"
+PACKAGE = "stellarml/crossmatch/kernel"
 EVERYTHING = ("kernel", "epochs", "swap", "halos", "rotation", "conservation", "partition", "occupancy")
-FILES = {name: f"test_crossmatch_{name}.py" for name in EVERYTHING} | {"sky": "test_sky.py"}
+FILES = {name: f"crossmatch/kernel/test_{name}.py" for name in EVERYTHING} | {
+    "kernel": "crossmatch/kernel/test_match_tile.py",
+    "sky": "core/test_sky.py",
+}
 
 
 @dataclass(frozen=True)
@@ -274,63 +277,63 @@ ERRORS = (
 COUNTING = (
     Mutant(
         "mates_off_by_one",
-        f"{PACKAGE}/kernel.py",
+        f"{PACKAGE}/match_tile.py",
         "chosen[right_node[e]] - (1 if best[left_node[e]] == e else 0)",
         "chosen[right_node[e]]",
         "other sources, not all",
     ),
     Mutant(
         "mates_are_rivals",
-        f"{PACKAGE}/kernel.py",
+        f"{PACKAGE}/match_tile.py",
         "        if best[a] >= 0:\n            chosen[right_node[best[a]]] += 1\n",
         "        if best[a] >= 0:\n            chosen[right_node[best[a]]] = reverse[right_node[best[a]]]\n",
         "mates chose the same best; reverse neighbours are more",
     ),
     Mutant(
         "tie_to_the_larger_id",
-        f"{PACKAGE}/kernel.py",
+        f"{PACKAGE}/match_tile.py",
         "right_ids[b] < right_ids[right_node[f]]",
         "right_ids[b] > right_ids[right_node[f]]",
         "ties go to the smaller id",
     ),
     Mutant(
         "tie_to_the_first_found",
-        f"{PACKAGE}/kernel.py",
+        f"{PACKAGE}/match_tile.py",
         "            if nearer or (not farther and right_ids[b] < right_ids[right_node[f]]):",
         "            if nearer:",
         "which comes first depends on the rows' order",
     ),
     Mutant(
         "worst_for_best",
-        f"{PACKAGE}/kernel.py",
+        f"{PACKAGE}/match_tile.py",
         "rank[e] > rank[f]",
         "rank[e] < rank[f]",
         "best has the highest figure of merit",
     ),
     Mutant(
         "unique_by_mates",
-        f"{PACKAGE}/kernel.py",
+        f"{PACKAGE}/match_tile.py",
         "unique=(degree == 1) & (reverse_degree == 1)",
         "unique=(degree == 1) & (mates[kept] == 0)",
         "not symmetric: a1 of the chain a1-b1-a2-b2 would be kept",
     ),
     Mutant(
         "one_sided_unique",
-        f"{PACKAGE}/kernel.py",
+        f"{PACKAGE}/match_tile.py",
         "unique=(degree == 1) & (reverse_degree == 1)",
         "unique=degree == 1",
         "degree 1 on both sides",
     ),
     Mutant(
         "order_of_rows",
-        f"{PACKAGE}/kernel.py",
+        f"{PACKAGE}/match_tile.py",
         "    kept = kept[_order(left.healpix_29, left_ids, right_ids, left_node[kept], right_node[kept])]\n",
         "",
         "edges come out in the order of the catalogue",
     ),
     Mutant(
         "not_only_the_owned",
-        f"{PACKAGE}/kernel.py",
+        f"{PACKAGE}/match_tile.py",
         "        mine[: len(left)] = owned",
         "        mine[: len(left)] = True",
         "rows of the halo belong to other tiles",
@@ -389,7 +392,7 @@ TILES = (
     ),
     Mutant(
         "movers_do_not_compete",
-        f"{PACKAGE}/kernel.py",
+        f"{PACKAGE}/match_tile.py",
         "    far = edges if edges is not None else no_edges()",
         "    far = no_edges()",
         "their edges count in every tile",

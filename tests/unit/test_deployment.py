@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.places import CHECKOUT
 
 from stellarml.core.config import Spark, load_config
 from stellarml.run.spark_session import _options
 
-ROOT = Path(__file__).parents[2]
-DOCKER = ROOT / "docker"
+DOCKER = CHECKOUT / "docker"
 
 
 def tool(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +36,7 @@ def test_dockerfile_does_not_run_as_root() -> None:
     users = [line.split()[1] for line in lines if line.startswith("USER")]
     assert users and users[-1] not in ("root", "0")
     copied = [word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]]
-    assert all((ROOT / name).exists() for name in copied)
+    assert all((CHECKOUT / name).exists() for name in copied)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_services_name_jobs_and_files_that_exist() -> None:
     assert set(services) == {"master", "worker", "history", "job"}
     inside = [word for word in services["job"]["command"] if word.startswith("/opt/stellarml/")]
     assert len(inside) == 2
-    assert all((ROOT / word.removeprefix("/opt/stellarml/")).is_file() for word in inside)
+    assert all((CHECKOUT / word.removeprefix("/opt/stellarml/")).is_file() for word in inside)
 
 
 def settings_of(lines: list[str]) -> dict[str, str]:
@@ -105,7 +105,7 @@ def settings_of(lines: list[str]) -> dict[str, str]:
 def test_clusters_get_the_settings_of_local_mode() -> None:
     """A leaf must be one task and one compiled method everywhere, or labels would depend on where they are made."""
     local = _options(load_config(environment={}).spark)
-    shipped = settings_of((ROOT / "conf" / "spark-defaults.conf").read_text().splitlines())
+    shipped = settings_of((CHECKOUT / "conf" / "spark-defaults.conf").read_text().splitlines())
     scheduled = yaml.safe_load((DOCKER / "k8s" / "scheduled.yaml").read_text())["spec"]["template"][
         "sparkConf"
     ]
@@ -122,7 +122,7 @@ def test_scheduled_application_forbids_a_second_run() -> None:
     assert scheduled["kind"] == "ScheduledSparkApplication"
     assert scheduled["spec"]["concurrencyPolicy"] == "Forbid"
     job = scheduled["spec"]["template"]["mainApplicationFile"].removeprefix("local:///opt/stellarml/")
-    assert (ROOT / job).is_file()
+    assert (CHECKOUT / job).is_file()
 
 
 def test_dag_submits_a_job_that_exists_one_run_at_a_time() -> None:
@@ -135,7 +135,7 @@ def test_dag_submits_a_job_that_exists_one_run_at_a_time() -> None:
     given = {k.arg: ast.unparse(k.value) for k in calls["DAG"].keywords}
     assert given["max_active_runs"] == "1" and given["catchup"] == "False"
     application = next(k.value for k in calls["SparkSubmitOperator"].keywords if k.arg == "application")
-    assert (ROOT / ast.unparse(application).split("}")[1].strip("'/")).is_file()
+    assert (CHECKOUT / ast.unparse(application).split("}")[1].strip("'/")).is_file()
 
 
 def test_cron_line_is_locked() -> None:

@@ -1,0 +1,1 @@
+"""What several tests share: small surveys, tables, catalogues and oracles."""

@@ -1,0 +1,154 @@
+"""Tables of a user's own, as files state them: units, ids, labels that are none, sentinels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy import units
+from astropy.table import Table
+from helpers.label_leaves import Configured
+
+from stellarml.core.errors import InputError, TrainingError
+from stellarml.features.feature_file import FeatureFile
+from stellarml.standalone.own_table import label_table, train_on_table
+from stellarml.standalone.own_table_reader import check_ids, check_labels, check_units, read_table
+
+SPEC = FeatureFile(
+    id="gaia.id",
+    labels=({"name": "teff", "column": "teff", "error": "e_teff", "unit": "K"},),
+    features=(
+        {"name": "g", "expression": "g", "unit": "mag"},
+        {"name": "colour", "expression": "u - g", "unit": "mag"},
+    ),
+)
+TOML = """
+id = "gaia.id"
+labels = [{name = "teff", column = "teff", error = "e_teff", unit = "K"}]
+features = [
+    {name = "g", expression = "g", unit = "mag"},
+    {name = "colour", expression = "u - g", unit = "mag"},
+]
+"""
+
+
+def stars(n: int = 900, *, teff_unit: str = "K", g_unit: str = "mag", scale: float = 1.0) -> Table:
+    rng = np.random.default_rng(2)
+    g, colour = rng.uniform(10, 15, n), rng.uniform(1.0, 2.5, n)
+    teff = (8000 - 1500 * colour + rng.normal(0, 60, n)) * scale
+    columns = {"gaia.id": [f"HD {i:04d}" for i in range(n)], "g": g, "u": g + colour, "teff": teff}
+    table = Table({**columns, "e_teff": np.full(n, 60.0 * scale)})
+    table["teff"].unit = table["e_teff"].unit = units.Unit(teff_unit)
+    table["g"].unit = units.Unit(g_unit)
+    return table
+
+
+@pytest.mark.parametrize("ending", ["fits", "vot", "ecsv"])
+def test_a_unit_in_the_file_must_be_the_feature_files(spark: Any, tmp_path: Path, ending: str) -> None:
+    kind = {"fits": "fits", "vot": "votable", "ecsv": "ascii.ecsv"}[ending]
+    stars(20, teff_unit="kK", g_unit="mmag", scale=1e-3).write(tmp_path / f"odd.{ending}", format=kind)
+    frame = read_table(spark, tmp_path / f"odd.{ending}", SPEC.id)
+    with pytest.raises(InputError, match=r"column 'g' is in 'mmag'") as found:
+        check_units(frame, SPEC, labels=True)
+    assert "column 'teff' is in 'kK'" in str(found.value) and "'e_teff'" in str(found.value)
+    with pytest.raises(InputError) as found:
+        check_units(frame, SPEC)
+    assert "teff" not in str(found.value)
+
+
+@pytest.mark.parametrize("unit", ["", "mag", "mag(AB)", "unheard_of"])
+def test_units_that_fit_or_say_nothing_are_let_pass(spark: Any, tmp_path: Path, unit: str) -> None:
+    table = stars(20)
+    table["g"].unit = units.Unit(unit, parse_strict="silent")
+    table.write(tmp_path / "right.ecsv", format="ascii.ecsv")
+    check_units(read_table(spark, tmp_path / "right.ecsv", SPEC.id), SPEC, labels=True)
+
+
+def test_text_ids_with_dots_and_gaps_come_back_as_they_were(
+    labelled: Configured, spark: Any, tmp_path: Path
+) -> None:
+    table = stars()
+    table.write(tmp_path / "STARS.FITS", format="fits")
+    (tmp_path / "f.toml").write_text(TOML)
+    config = labelled("train.preset=small", "train.max_epochs=2")
+    model = train_on_table(
+        spark, config, tmp_path / "STARS.FITS", tmp_path / "f.toml", tmp_path / "model", lambda line: None
+    )
+    assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".model")]
+    for name in ("out.fits", "out.parquet"):
+        label_table(spark, config, tmp_path / "STARS.FITS", model, tmp_path / name)
+    assert list(Table.read(tmp_path / "out.fits")["gaia.id"]) == list(table["gaia.id"])
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found["gaia.id"].to_pylist() == list(table["gaia.id"])
+    assert np.isfinite(found["teff"].to_numpy()).all()
+
+
+def test_ids_of_text_files_keep_their_zeros(spark: Any, tmp_path: Path) -> None:
+    (tmp_path / "padded.csv").write_text("id,g\n0007,10.5\n0008,11\n,12\n")
+    assert [r["id"] for r in read_table(spark, tmp_path / "padded.csv", "id").collect()] == [
+        "0007",
+        "0008",
+        None,
+    ]
+    (tmp_path / "whole.csv").write_text("id,g\n7,10.5\n-8,11\n,12\n")
+    assert [r["id"] for r in read_table(spark, tmp_path / "whole.csv", "id").collect()] == [7, -8, None]
+
+
+def test_ids_that_a_float_cannot_hold_are_refused(spark: Any, tmp_path: Path) -> None:
+    for name, values in (("small", [1.0, 2.0**53 - 1]), ("large", [float("nan"), 4.4e18])):
+        pq.write_table(pa.table({"gaia.id": values}), tmp_path / f"{name}.parquet")
+    check_ids(read_table(spark, tmp_path / "small.parquet"), SPEC.id)
+    with pytest.raises(InputError, match="as floating-point numbers"):
+        check_ids(read_table(spark, tmp_path / "large.parquet"), SPEC.id)
+
+
+def test_labels_that_are_text_are_refused_with_one_of_them(spark: Any, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"teff": ["5777", "5777±60"], "e_teff": [60.0, 60.0]}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="of type string, expected numbers, for example '5777±60'"):
+        check_labels(read_table(spark, tmp_path / "t.parquet"), SPEC)
+
+
+def test_sentinels_among_the_labels_are_refused(labelled: Configured, spark: Any, tmp_path: Path) -> None:
+    table = stars()
+    table["teff"][::100] = -9999.0
+    table.write(tmp_path / "stars.ecsv", format="ascii.ecsv")
+    (tmp_path / "f.toml").write_text(TOML)
+    config = labelled("train.preset=small", "train.max_epochs=1")
+    with pytest.raises(TrainingError, match=r"label 'teff' is -9999 for 9 stars.*null_when"):
+        train_on_table(
+            spark, config, tmp_path / "stars.ecsv", tmp_path / "f.toml", tmp_path / "model", lambda line: None
+        )
+    (tmp_path / "f.toml").write_text(TOML + '\n[null_when]\nteff = "teff < 0"\n')
+    train_on_table(
+        spark, config, tmp_path / "stars.ecsv", tmp_path / "f.toml", tmp_path / "model", lambda line: None
+    )
+
+
+def test_a_training_that_was_interrupted_goes_on(labelled: Configured, spark: Any, tmp_path: Path) -> None:
+    stars().write(tmp_path / "stars.fits", format="fits")
+    (tmp_path / "f.toml").write_text(TOML)
+    config = labelled("train.preset=small", "train.max_epochs=4")
+
+    def train(name: str, stop_at: str) -> list[str]:
+        told: list[str] = []
+
+        def tell(line: str) -> None:
+            if stop_at and stop_at in line:
+                raise KeyboardInterrupt
+            told.append(line)
+
+        train_on_table(spark, config, tmp_path / "stars.fits", tmp_path / "f.toml", tmp_path / name, tell)
+        return [line for line in told if "epoch" in line]
+
+    with pytest.raises(KeyboardInterrupt):
+        train("model", "epoch 2/4")
+    assert not (tmp_path / "model").exists()
+    assert [line.split(": ")[1].split()[1] for line in train("model", "")] == ["3/4", "4/4"]
+    assert not (tmp_path / ".model-checkpoints").exists()
+    assert len(train("whole", "")) == 4
+    weights = [(tmp_path / name / "weights.npz").read_bytes() for name in ("model", "whole")]
+    assert weights[0] == weights[1]
