@@ -90,7 +90,7 @@ def _memory(config: Config) -> Finding:
 
 
 def _disk(config: Config) -> Finding:
-    lake = config.path(config.paths.lake)
+    lake = config.lake_folder
     there = next((p for p in (lake, *lake.parents) if p.exists()), Path("/"))
     free = shutil.disk_usage(there).free
     return Finding("disk", f"{free / 2**30:.1f} GiB free at {there}", free > 1 << 30, "free some space")

@@ -61,7 +61,7 @@ def _run_chain(config: Config, overwrite: bool) -> None:
     from stellarml.stages.report import read_metrics
 
     run_all(start_session(config.spark), config, overwrite=overwrite)
-    show_summary(Console(), read_metrics(config), config.path(config.paths.report) / "report.html")
+    show_summary(Console(), read_metrics(config.report_folder), config.report_folder / "report.html")
 
 
 @app.command(epilog="Example: stellarml demo --out demo --stars 50000")
@@ -130,11 +130,11 @@ def ingest(
 ) -> None:
     """Read raw survey files, set cut bits, and write them as HATS tables."""
     from stellarml.run.spark_session import start_session
-    from stellarml.stages.ingest import ingest as ingest_survey
+    from stellarml.stages.ingest import ingest_survey
 
     settings = configured(config, profile, overrides)
     if survey is None:
-        for record in _stage("ingest", settings, overwrite).values():
+        for record in _stage("ingest", settings, overwrite)["surveys"].values():
             _show_rows(record)
     else:
         _show_rows(ingest_survey(start_session(settings.spark), settings, survey, overwrite=overwrite))
@@ -196,7 +196,7 @@ def train(
             )
         record = _stage("train", settings, overwrite)
         _show_rows(record)
-        typer.echo(f"model: {settings.path(settings.paths.models) / record['model_id']}")
+        typer.echo(f"model: {settings.models_folder / record['model_id']}")
         return
     if features is None or out is None:
         raise UserError("train: --table needs --features TOML and --out DIR")
@@ -271,7 +271,7 @@ def report(
 
     settings = configured(config, profile, overrides)
     _stage("report", settings, overwrite)
-    show_summary(Console(), read_metrics(settings), settings.path(settings.paths.report) / "report.html")
+    show_summary(Console(), read_metrics(settings.report_folder), settings.report_folder / "report.html")
 
 
 app.command(

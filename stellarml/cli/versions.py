@@ -31,10 +31,10 @@ def models(
 
     settings = configured(config, profile, overrides)
     if prune is not None:
-        for name in prune_versions(settings, prune):
+        for name in prune_versions(settings.labels_folder, prune):
             typer.echo(f"removed {name}")
-    table = Table(title=str(settings.path(settings.paths.labels)), title_justify="left")
-    found = versions_of(settings)
+    table = Table(title=str(settings.labels_folder), title_justify="left")
+    found = versions_of(settings.labels_folder)
     table.add_column("model", no_wrap=True, min_width=max((len(version.id) for version in found), default=0))
     for name in ("current", "preset"):
         table.add_column(name)
@@ -70,7 +70,7 @@ def diff(
     from stellarml.run.spark_session import start_session
 
     settings = configured(config, profile, overrides)
-    versions = version_named(settings, first), version_named(settings, second)
+    versions = version_named(settings.labels_folder, first), version_named(settings.labels_folder, second)
     found = compare(start_session(settings.spark), *versions)
     console = Console()
     console.print(

@@ -48,6 +48,11 @@ class Surveys(Section):
     distances: str
     labels: tuple[str, ...]
 
+    @property
+    def names(self) -> list[str]:
+        """Every survey that is named, in the order of ingest."""
+        return [name for name in (self.astrometry, self.distances, self.photometry, *self.labels) if name]
+
 
 class Paths(Section):
     """Output folders, relative to the configuration file."""
@@ -188,7 +193,7 @@ class Config(Section):
     log: Log
     root: Path = Path()
 
-    def told(self) -> dict[str, Any]:
+    def as_record(self) -> dict[str, Any]:
         """Return the configuration for a record: values of Spark options that look like secrets are left out."""
         found: dict[str, Any] = self.model_dump(mode="json", exclude={"root"})
         options = found["spark"]["options"]
@@ -200,6 +205,31 @@ class Config(Section):
     def path(self, relative: Path | str) -> Path:
         """Return `relative` below the folder of the configuration file (an absolute path stays)."""
         return (self.root / relative).expanduser()
+
+    @property
+    def lake_folder(self) -> Path:
+        """Folder of the tables: a folder below it for each survey and stage."""
+        return self.path(self.paths.lake)
+
+    @property
+    def models_folder(self) -> Path:
+        """Folder of the models, one folder each."""
+        return self.path(self.paths.models)
+
+    @property
+    def labels_folder(self) -> Path:
+        """Folder of the labelled catalogues, one folder a model."""
+        return self.path(self.paths.labels)
+
+    @property
+    def report_folder(self) -> Path:
+        """Folder of the report."""
+        return self.path(self.paths.report)
+
+    @property
+    def feature_file(self) -> str | Path:
+        """Name of a shipped feature file, or path of the user's own."""
+        return self.path(self.features.file) if self.features.file.endswith(".toml") else self.features.file
 
     def raw_path(self, survey: str) -> Path:
         """Return where the raw files of `survey` lie.

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from stellarml.core.config import Config, conf_dir
+from stellarml.core.config import conf_dir
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.core.sql_names import check_expression
 from stellarml.core.toml_layers import Section, problems_of, read_toml
@@ -132,9 +132,3 @@ def feature_differences(model: FeatureFile, given: FeatureFile) -> list[str]:
         )
         problems.append(f"[null_when] differs for {', '.join(changed)}")
     return problems
-
-
-def configured_feature_file(config: Config) -> FeatureFile:
-    """Return the feature file that the configuration names: shipped, or a path relative to the configuration."""
-    name = config.features.file
-    return load_feature_file(config.path(name) if name.endswith(".toml") else name)

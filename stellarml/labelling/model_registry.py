@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stellarml.core.config import Config
 from stellarml.core.errors import BundleError, InputError, did_you_mean
 from stellarml.features.feature_file import FeatureFile
 from stellarml.model.bundle import load_bundle
@@ -27,10 +26,10 @@ def plain_id(name: str, source: str) -> str:
     return name
 
 
-def finished_models(config: Config) -> list[str]:
+def finished_models(models: Path) -> list[str]:
     """Return the ids of all finished models, the newest last; those of another format are told and left out."""
     found = []
-    for path in config.path(config.paths.models).glob(f"*/{RECORD}"):
+    for path in models.glob(f"*/{RECORD}"):
         manifest = path.with_name(MANIFEST)
         if not manifest.is_file():
             continue
@@ -43,8 +42,17 @@ def finished_models(config: Config) -> list[str]:
     return [name for _, name in sorted(found)]
 
 
-def chosen_model(config: Config, features: FeatureFile | None = None) -> tuple[Path, Manifest]:
-    """Return the folder of the model to label with, the one configured or else the newest, and its manifest.
+def chosen_model(models: Path, name: str = "", features: FeatureFile | None = None) -> tuple[Path, Manifest]:
+    """Return the folder of the model to label with, and its manifest.
+
+    Parameters
+    ----------
+    models
+        The folder of all models.
+    name
+        Id of a model; empty for the newest one that is finished.
+    features
+        What the caller is about to feed; None to skip that comparison.
 
     Raises
     ------
@@ -53,17 +61,16 @@ def chosen_model(config: Config, features: FeatureFile | None = None) -> tuple[P
     BundleError
         If it is damaged, or was made for other features than `features`.
     """
-    models = config.path(config.paths.models)
-    if config.label.model:
-        folder = models / plain_id(config.label.model, "label.model")
+    if name:
+        folder = models / plain_id(name, "label.model")
         if not folder.is_dir():
             known = [p.name for p in models.glob("*/") if (p / MANIFEST).is_file()]
             raise BundleError(
-                f"{folder}: no such model.{did_you_mean(config.label.model, known)} "
+                f"{folder}: no such model.{did_you_mean(name, known)} "
                 f"Models there: {', '.join(sorted(known)) or 'none'}."
             )
     else:
-        known = finished_models(config)
+        known = finished_models(models)
         if not known:
             raise InputError(f"{models}: holds no finished model. Run  stellarml train  first.")
         folder = models / known[-1]

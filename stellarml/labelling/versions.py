@@ -10,18 +10,14 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from stellarml.core.config import Config
 from stellarml.core.errors import InputError, UserError, did_you_mean
 from stellarml.core.files import storage_errors, write_atomically
 from stellarml.labelling.model_registry import plain_id
 from stellarml.run.log import get_logger
 from stellarml.run.ownership import LOCK, RECORD, STATE, clear, names_of_others
 from stellarml.run.stage_run import held, read_record
-
-if TYPE_CHECKING:
-    pass
 
 CURRENT = "current.json"
 
@@ -41,16 +37,16 @@ class Version:
         return int(self.record["config"]["label"]["level"])
 
 
-def publish(config: Config, model_id: str) -> None:
-    """Name the published version: one small file, replaced in one step."""
-    pointer = config.path(config.paths.labels) / CURRENT
-    if current_model(config) == model_id:
+def publish(labels: Path, model_id: str) -> None:
+    """Name the published version in the folder `labels`: one small file, replaced in one step."""
+    pointer = labels / CURRENT
+    if current_model(labels) == model_id:
         return
     content = {"model_id": model_id, "published_utc": datetime.now(UTC).isoformat(timespec="seconds")}
     write_atomically(pointer, json.dumps(content) + "\n")
 
 
-def current_model(config: Config) -> str | None:
+def current_model(labels: Path) -> str | None:
     """Return the id of the published version, or None.
 
     Raises
@@ -58,7 +54,7 @@ def current_model(config: Config) -> str | None:
     InputError
         If current.json is damaged.
     """
-    pointer = config.path(config.paths.labels) / CURRENT
+    pointer = labels / CURRENT
     try:
         return plain_id(str(json.loads(pointer.read_text())["model_id"]), str(pointer))
     except FileNotFoundError:
@@ -67,11 +63,10 @@ def current_model(config: Config) -> str | None:
         raise InputError(f"{pointer}: is damaged. Delete it and run  stellarml label  again.") from None
 
 
-def versions_of(config: Config) -> list[Version]:
+def versions_of(labels: Path) -> list[Version]:
     """Return every finished version, oldest first; one whose run.json is damaged is none."""
-    root = config.path(config.paths.labels)
-    current = current_model(config)
-    paths = [path for path in root.glob(f"*/{RECORD}") if not path.parent.is_symlink()]
+    current = current_model(labels)
+    paths = [path for path in labels.glob(f"*/{RECORD}") if not path.parent.is_symlink()]
     found = []
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.parent.name)):
         try:
@@ -84,7 +79,7 @@ def versions_of(config: Config) -> list[Version]:
     return found
 
 
-def version_named(config: Config, name: str) -> Version:
+def version_named(labels: Path, name: str) -> Version:
     """Return one finished version.
 
     Raises
@@ -92,16 +87,16 @@ def version_named(config: Config, name: str) -> Version:
     UserError
         If there is none of that id.
     """
-    found = {version.id: version for version in versions_of(config)}
+    found = {version.id: version for version in versions_of(labels)}
     if name not in found:
         raise UserError(
-            f"{config.path(config.paths.labels)}: holds no finished version '{name}'.{did_you_mean(name, found)} "
+            f"{labels}: holds no finished version '{name}'.{did_you_mean(name, found)} "
             f"Versions there: {', '.join(found) or 'none'}."
         )
     return found[name]
 
 
-def prune(config: Config, keep: int) -> list[str]:
+def prune(labels: Path, keep: int) -> list[str]:
     """Remove all but the `keep` newest versions; the published one stays, and so does a user's file among them.
 
     Return the ids that were removed.
@@ -115,12 +110,12 @@ def prune(config: Config, keep: int) -> list[str]:
     """
     if keep < 1:
         raise UserError(f"prune: {keep} versions to keep, expected at least 1")
-    versions = versions_of(config)
+    versions = versions_of(labels)
     gone = [version for version in versions[:-keep] if not version.current]
     removed: list[str] = []
     for version in gone:
         with held(version.folder), storage_errors(version.folder):
-            if current_model(config) == version.id:  # published in the meantime
+            if current_model(labels) == version.id:  # published in the meantime
                 continue
             removed.append(version.id)
             others = names_of_others(version.folder, version.record)

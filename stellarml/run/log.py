@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,3 +78,9 @@ def progress(
     finally:
         stop.set()
         thread.join()
+
+
+def log_done(record: Mapping[str, Any]) -> None:
+    """Log that a stage has ended, with its rows and seconds; `record` is what its run.json says."""
+    rows = {name: value for name, value in record["rows"].items() if isinstance(value, int)}
+    get_logger().info("done", stage=record["stage"], **rows, seconds=record["seconds"])

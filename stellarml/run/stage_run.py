@@ -37,6 +37,9 @@ from stellarml.run.ownership import (
     refuse_other_stage,
 )
 
+Record = dict[str, Any]
+"""What run.json says of a finished stage."""
+
 
 @dataclass
 class StageRun:
@@ -51,7 +54,7 @@ class StageRun:
     inputs: list[dict[str, Any]]
     others: dict[str, list[str]] = field(default_factory=dict)
     complete: bool = False
-    record: dict[str, Any] = field(default_factory=dict)
+    record: Record = field(default_factory=dict)
     marks: dict[str, dict[str, Any]] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     memory: PeakMemory = field(default_factory=PeakMemory)
@@ -69,11 +72,11 @@ class StageRun:
         self.forget()
         write_mark(self.out, "output", {"files": sizes_of(self.out, files)})
 
-    def finish(self, rows: Mapping[str, Any], **extra: Any) -> dict[str, Any]:
+    def finish(self, rows: Mapping[str, Any], **extra: Any) -> Record:
         """Write run.json in the output folder and its siblings: the output is whole."""
-        record: dict[str, Any] = {
+        record: Record = {
             "stage": self.stage,
-            "config": self.config.told(),
+            "config": self.config.as_record(),
             "code": code_identity(),
             "inputs": self.inputs,
             "rows": dict(rows),
@@ -130,7 +133,7 @@ def _same_size(path: Path, size: int) -> bool:
         return False
 
 
-def read_record(out: Path) -> dict[str, Any]:
+def read_record(out: Path) -> Record:
     """Return the run.json of a finished stage.
 
     Raises

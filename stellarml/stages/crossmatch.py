@@ -33,9 +33,9 @@ from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
 from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.source_columns import match_settings
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
-from stellarml.run.stage_run import StageRun, stage_run
+from stellarml.run.stage_run import Record, StageRun, stage_run
 from stellarml.run.units import Unit, run_units
-from stellarml.storage.hats_reader import Catalogue, Leaf, open_catalogue
+from stellarml.storage.hats_reader import Leaf, open_catalogue
 from stellarml.storage.hats_writer import finish_catalogue
 from stellarml.storage.parquet import write_parquet
 from stellarml.surveys.descriptor import load_descriptor
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def crossmatch(spark: SparkSession, config: Config, *, overwrite: bool = False) -> dict[str, Any]:
+def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Record:
     """Match ``lake/stars`` with the photometric survey; return the run.json of ``lake/matched``.
 
     Raises
@@ -52,7 +52,7 @@ def crossmatch(spark: SparkSession, config: Config, *, overwrite: bool = False) 
     InputError
         If an input is missing, or not one star has a counterpart.
     """
-    lake = config.path(config.paths.lake)
+    lake = config.lake_folder
     left = load_descriptor(config.surveys.astrometry, config.root)
     right = load_descriptor(config.surveys.photometry, config.root)
     settings = match_settings(config.crossmatch, left, right)
@@ -72,25 +72,26 @@ def crossmatch(spark: SparkSession, config: Config, *, overwrite: bool = False) 
         derived=[lake / "stars", lake / right.name],
         siblings=[lake / NEIGHBOURHOOD, lake / BEST],
         overwrite=overwrite,
-    ) as run:
-        if run.complete:
-            return run.record
+    ) as output:
+        if output.complete:
+            return output.record
         catalogues = open_catalogue(lake / "stars"), open_catalogue(lake / right.name)
         sides = [
             side_of(c, d, config.crossmatch.scope, with_errors=settings.radius_arcsec is None)
             for c, d in zip(catalogues, (left, right), strict=True)
         ]
-        plan = plan_match(spark, run, sides[0], sides[1], settings)
-        return _match_tiles(spark, run, plan, catalogues, config)
+        plan = plan_match(spark, output, sides[0], sides[1], settings)
+        return _match_tiles(spark, output, plan, catalogues[0].rows)
 
 
 def _match_tiles(
     spark: SparkSession,
     run: StageRun,
     plan: MatchPlan,
-    catalogues: tuple[Catalogue, Catalogue],
-    config: Config,
-) -> dict[str, Any]:
+    sources: int,
+) -> Record:
+    """Match every tile of the left catalogue, which has `sources` rows."""
+
     def work(leaf: Leaf) -> dict[str, Any]:
         return _match_leaf(plan, leaf)
 
@@ -110,12 +111,10 @@ def _match_tiles(
             ra=RA,
             dec=DEC,
             schema=schemas[name],
-            max_rows=config.tiles.max_rows,
+            max_rows=plan.tiles.max_rows,
         )
     rows = {name: sum(mark["rows"][name] for mark in done) for name in (NEIGHBOURHOOD, BEST, MATCHED)}
-    return run.finish(
-        {"in": catalogues[0].rows, "out": rows[MATCHED], **rows}, units=len(units), match=statistics
-    )
+    return run.finish({"in": sources, "out": rows[MATCHED], **rows}, units=len(units), match=statistics)
 
 
 def _match_leaf(plan: MatchPlan, leaf: Leaf) -> dict[str, Any]:

@@ -7,17 +7,17 @@ driver as Arrow and is written there, sorted, as a HATS catalogue.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from stellarml.core.config import Config
+from stellarml.core.config import Config, Split
 from stellarml.core.errors import InputError
 from stellarml.core.schema import HEALPIX_COLUMN, MISSING_MASK
-from stellarml.features.feature_file import FeatureFile, configured_feature_file
+from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.features.spark_split import split_column
-from stellarml.run.stage_run import read_record, stage_run
-from stellarml.stages.spectroscopic_labels import resolved_labels
+from stellarml.run.stage_run import Record, read_record, stage_run
+from stellarml.stages.spectroscopic_labels import label_rows, match_by_position, resolved_labels
 from stellarml.storage.hats_reader import read_leaves
 from stellarml.storage.hats_writer import write_catalogue
 from stellarml.storage.parquet import write_parquet
@@ -32,7 +32,7 @@ TARGET_ROWS = 100_000
 _IDENTITY = (HEALPIX_COLUMN, "source_id", "original_ext_source_id", "ra", "dec")
 
 
-def make_training_set(spark: SparkSession, config: Config, *, overwrite: bool = False) -> dict[str, Any]:
+def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Record:
     """Write ``lake/training/`` and return its run.json.
 
     Raises
@@ -42,10 +42,11 @@ def make_training_set(spark: SparkSession, config: Config, *, overwrite: bool = 
     """
     from stellarml.features.spark_columns import check_features
 
-    lake = config.path(config.paths.lake)
+    lake = config.lake_folder
     out = lake / "training"
-    features = configured_feature_file(config)
+    features = load_feature_file(config.feature_file)
     tables = [load_descriptor(name, config.root) for name in config.surveys.labels]
+    stars = load_descriptor(config.surveys.astrometry, config.root)
     relevant = {
         "features": features.model_dump(mode="json"),
         "labels": config.labels.model_dump(),
@@ -56,13 +57,24 @@ def make_training_set(spark: SparkSession, config: Config, *, overwrite: bool = 
     derived = [lake / "matched", *(lake / table.name for table in tables)]
     with stage_run(
         "features", out, config=config, relevant=relevant, derived=derived, overwrite=overwrite
-    ) as run:
-        if run.complete:
-            return run.record
+    ) as output:
+        if output.complete:
+            return output.record
         matched = read_leaves(spark, lake / "matched")
         check_features(matched, features)
-        labels, counts = resolved_labels(spark, config, features, run)
-        frame = _training_frame(matched, labels, features, config)
+        frames = [
+            label_rows(
+                spark,
+                lake / table.name,
+                table,
+                rank,
+                features,
+                match_by_position(spark, output, lake, table, stars, config) if table.has_positions else None,
+            )
+            for rank, table in enumerate(tables)
+        ]
+        labels, counts = resolved_labels(frames, features.label_names, config.labels)
+        frame = _training_frame(matched, labels, features, config.split)
         table = frame.toArrow()
         found = counts.as_dict()
         if table.num_rows == 0:
@@ -75,10 +87,12 @@ def make_training_set(spark: SparkSession, config: Config, *, overwrite: bool = 
         tiles = write_catalogue(
             out, table, config.tiles, name="training", ra="ra", dec="dec", id_column="source_id"
         )
-        wanted = _to_be_labelled(matched, read_record(lake / "matched")["rows"]["out"], features, config)
+        wanted = _to_be_labelled(
+            matched, read_record(lake / "matched")["rows"]["out"], features, config.split
+        )
         write_parquet(out / TARGET, wanted, config.tiles)
-        run.settle([*(p.relative_to(out) for p in (out / "dataset").rglob("*.parquet")), Path(TARGET)])
-        return run.finish(
+        output.settle([*(p.relative_to(out) for p in (out / "dataset").rglob("*.parquet")), Path(TARGET)])
+        return output.finish(
             {"in": found["label_rows"], "out": table.num_rows, **found},
             units=0,
             tiles=tiles,
@@ -99,9 +113,7 @@ def passes_all_cuts(frame: DataFrame) -> Column:
     return passes
 
 
-def _training_frame(
-    matched: DataFrame, labels: DataFrame, features: FeatureFile, config: Config
-) -> DataFrame:
+def _training_frame(matched: DataFrame, labels: DataFrame, features: FeatureFile, split: Split) -> DataFrame:
     from pyspark.sql import functions as sf
 
     from stellarml.features.spark_columns import feature_columns
@@ -123,11 +135,11 @@ def _training_frame(
         *names,
         mask.alias(MISSING_MASK),
         *labelled,
-        split_column("source_id", config.split).alias("split"),
+        split_column("source_id", split).alias("split"),
     )
 
 
-def _to_be_labelled(matched: DataFrame, rows: int, features: FeatureFile, config: Config) -> pa.Table:
+def _to_be_labelled(matched: DataFrame, rows: int, features: FeatureFile, split: Split) -> pa.Table:
     """Return the features of about `TARGET_ROWS` matched stars, drawn by hash, less those that fail a cut."""
     from pyspark.sql import functions as sf
 
@@ -135,7 +147,7 @@ def _to_be_labelled(matched: DataFrame, rows: int, features: FeatureFile, config
 
     stars = matched.where(passes_all_cuts(matched))
     digits = sf.substring(
-        sf.sha2(sf.concat_ws(":", sf.lit(config.split.salt), sf.lit(TARGET), "source_id"), 256), 1, 8
+        sf.sha2(sf.concat_ws(":", sf.lit(split.salt), sf.lit(TARGET), "source_id"), 256), 1, 8
     )
     share = min(1.0, TARGET_ROWS / max(rows, 1))
     chosen = stars.where(digits < f"{min(round(share * 16**8), 16**8 - 1):08x}")

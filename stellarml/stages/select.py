@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from stellarml.core.config import Config, Tiles
 from stellarml.core.schema import CUTS_FAILED, REPAIRS
 from stellarml.core.tiles import Tile
-from stellarml.run.stage_run import read_record, stage_run
+from stellarml.run.stage_run import Record, read_record, stage_run
 from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_reader import Leaf, open_catalogue
 from stellarml.storage.hats_writer import finish_catalogue
@@ -44,7 +44,7 @@ class _StarsTask:
     tiles: Tiles
 
 
-def select_stars(spark: SparkSession, config: Config, *, overwrite: bool = False) -> dict[str, Any]:
+def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Record:
     """Write ``lake/stars/`` and return its run.json with the cut-flow of both surveys.
 
     Raises
@@ -52,7 +52,7 @@ def select_stars(spark: SparkSession, config: Config, *, overwrite: bool = False
     InputError
         If a survey has not been ingested.
     """
-    lake = config.path(config.paths.lake)
+    lake = config.lake_folder
     astrometry = load_descriptor(config.surveys.astrometry, config.root)
     photometry = load_descriptor(config.surveys.photometry, config.root)
     distances = load_descriptor(config.surveys.distances, config.root) if config.surveys.distances else None
@@ -63,9 +63,9 @@ def select_stars(spark: SparkSession, config: Config, *, overwrite: bool = False
     derived = [lake / survey.name for survey in surveys]
     with stage_run(
         "select", out, config=config, relevant=relevant, derived=derived, overwrite=overwrite
-    ) as run:
-        if run.complete:
-            return run.record
+    ) as output:
+        if output.complete:
+            return output.record
         catalogue = open_catalogue(lake / astrometry.name)
         columns = _distance_columns(lake, distances, catalogue.schema)
         schema = pa.schema([*catalogue.schema, *columns])
@@ -82,7 +82,7 @@ def select_stars(spark: SparkSession, config: Config, *, overwrite: bool = False
                 config.tiles,
             )
             units.append(Unit(leaf.tile.name, leaf.rows, task))
-        done = run_units(spark, run, units, _write_stars)
+        done = run_units(spark, output, units, _write_stars)
         finish_catalogue(
             out,
             name="stars",
@@ -97,7 +97,7 @@ def select_stars(spark: SparkSession, config: Config, *, overwrite: bool = False
         flow += read_record(lake / photometry.name)["cut_flow"]
         rows = sum(mark["rows"] for mark in done)
         with_distance = sum(mark["with_distance"] for mark in done)
-        return run.finish(
+        return output.finish(
             {
                 "in": catalogue.rows,
                 "out": rows,

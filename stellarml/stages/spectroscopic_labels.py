@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from stellarml.core.config import Config, Tiles
+from stellarml.core.config import Config, Labels, Tiles
 from stellarml.core.errors import ConfigError, did_you_mean
 from stellarml.core.files import literal
 from stellarml.core.schema import CUTS_FAILED
@@ -31,7 +31,7 @@ from stellarml.run.stage_run import StageRun
 from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_reader import Leaf, open_catalogue
 from stellarml.storage.parquet import write_parquet
-from stellarml.surveys.descriptor import Descriptor, load_descriptor
+from stellarml.surveys.descriptor import Descriptor
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -52,27 +52,28 @@ class LabelCounts:
 
 
 def resolved_labels(
-    spark: SparkSession, config: Config, features: FeatureFile, run: StageRun
+    frames: Sequence[DataFrame], names: Sequence[str], settings: Labels
 ) -> tuple[DataFrame, LabelCounts]:
-    """Return one row a star: source_id, every label, its error as e_<label>, and what two rows of it tell.
+    """Return one row a star: source_id, every label, its error as e_<label>, and how far apart two rows of it are.
 
     That is repeat_<label>, the difference of a star's two labels, and e_repeat_<label>, the root of the sum of their
     squared stated errors; null for stars with one row, or more than two.
 
-    Raises
-    ------
-    ConfigError
-        If a label table does not give a label that the feature file names.
+    Parameters
+    ----------
+    frames
+        The usable rows of each label table (`label_rows`), the most trusted first.
+    names
+        Of the labels.
+    settings
+        How far two rows of a star may be apart before they contradict each other.
     """
     from pyspark.sql import DataFrame as SparkFrame
     from pyspark.sql import Observation
     from pyspark.sql import functions as sf
 
-    tables = [load_descriptor(name, config.root) for name in config.surveys.labels]
-    frames = [_label_rows(spark, config, features, run, table, rank) for rank, table in enumerate(tables)]
     counts = LabelCounts(Observation("label rows"), Observation("labelled stars"))
     rows = reduce(SparkFrame.unionByName, frames).observe(counts.rows, sf.count(sf.lit(1)).alias("rows"))
-    names = features.label_names
     errors = [sf.coalesce(sf.col(f"e_{name}"), sf.lit(float("inf"))) for name in names]
     first = sf.min(sf.struct(sf.col("rank"), *errors, *(sf.col(n) for n in _columns(names))))
     spreads = [(sf.max(name) - sf.min(name)).alias(f"spread_{name}") for name in names]
@@ -83,7 +84,7 @@ def resolved_labels(
     stars = rows.groupBy("source_id").agg(
         first.alias("best"), sf.count(sf.lit(1)).alias("rows"), *spreads, *combined
     )
-    conflict = _conflict(config, names)
+    conflict = _conflict(settings, names)
     stars = stars.observe(
         counts.stars,
         sf.count(sf.lit(1)).alias("labelled_stars"),
@@ -104,13 +105,13 @@ def _columns(names: Sequence[str]) -> list[str]:
     return [column for name in names for column in (name, f"e_{name}")]
 
 
-def _conflict(config: Config, names: Sequence[str]) -> Column:
+def _conflict(settings: Labels, names: Sequence[str]) -> Column:
     from pyspark.sql import functions as sf
 
     limits = {
-        "teff": config.labels.conflict_teff_k,
-        "logg": config.labels.conflict_logg_dex,
-        "feh": config.labels.conflict_feh_dex,
+        "teff": settings.conflict_teff_k,
+        "logg": settings.conflict_logg_dex,
+        "feh": settings.conflict_feh_dex,
     }
     found = sf.lit(False)
     for name in names:
@@ -119,14 +120,33 @@ def _conflict(config: Config, names: Sequence[str]) -> Column:
     return found
 
 
-def _label_rows(
-    spark: SparkSession, config: Config, features: FeatureFile, run: StageRun, table: Descriptor, rank: int
+def label_rows(
+    spark: SparkSession,
+    folder: Path,
+    table: Descriptor,
+    rank: int,
+    features: FeatureFile,
+    pairs: Sequence[Path] | None,
 ) -> DataFrame:
-    """Return the usable rows of one label table: source_id, rank, labels and their errors."""
+    """Return the usable rows of one label table: source_id, rank, labels and their errors.
+
+    Parameters
+    ----------
+    folder
+        The ingested table.
+    rank
+        Its place among the label tables; of two rows of a star the one with the lower rank is taken.
+    pairs
+        Files of what `match_by_position` has found; None for a table that is keyed by source_id.
+
+    Raises
+    ------
+    ConfigError
+        If the table does not give a label that the feature file names.
+    """
     from pyspark.sql import functions as sf
 
-    root = config.path(config.paths.lake) / table.name
-    rows = spark.read.option("recursiveFileLookup", "true").parquet(literal(root / "dataset"))
+    rows = spark.read.option("recursiveFileLookup", "true").parquet(literal(folder / "dataset"))
     rows = rows.coalesce(_TASKS).where(sf.col(CUTS_FAILED) == 0)
     columns = []
     for label in features.labels:
@@ -139,14 +159,13 @@ def _label_rows(
         value = sf.col(given.value[0].lower()).cast("float")
         error = sf.col(given.error[0].lower()).cast("float") if given.error else sf.lit(None).cast("float")
         columns += [value.alias(label.name), error.alias(f"e_{label.name}")]
-    if table.has_positions:
-        pairs = _by_position(spark, config, run, table)
+    if pairs is not None:
         if not pairs:
             schema = "source_id long, rank int, " + ", ".join(
                 f"{c} float" for c in _columns(features.label_names)
             )
             return spark.createDataFrame([], schema)
-        found = spark.read.parquet(*(literal(Path(pair)) for pair in pairs)).coalesce(_TASKS)
+        found = spark.read.parquet(*(literal(pair) for pair in pairs)).coalesce(_TASKS)
         rows = rows.join(found, rows[table.id_column] == found["label_id"])
         key = sf.col("matched_source_id")
     else:
@@ -163,10 +182,10 @@ class _PositionTask:
     tiles: Tiles
 
 
-def _by_position(spark: SparkSession, config: Config, run: StageRun, table: Descriptor) -> list[str]:
-    """Match a label table to the stars within a fixed radius, one to one; return the files of pairs."""
-    lake = config.path(config.paths.lake)
-    stars = load_descriptor(config.surveys.astrometry, config.root)
+def match_by_position(
+    spark: SparkSession, run: StageRun, lake: Path, table: Descriptor, stars: Descriptor, config: Config
+) -> list[Path]:
+    """Match a label table to the stars of the lake within a fixed radius, one to one; return the files of pairs."""
     update = {"radius_arcsec": config.labels.match_radius_arcsec, "frame_offset": "none"}
     fixed = config.crossmatch.model_copy(update=update)
     catalogues = open_catalogue(lake / table.name), open_catalogue(lake / "stars")
@@ -182,7 +201,7 @@ def _by_position(spark: SparkSession, config: Config, run: StageRun, table: Desc
             Unit(name, leaf.rows, _PositionTask(plan, leaf, Path(WORK, f"{name}.parquet"), config.tiles))
         )
     marks = run_units(spark, run, units, _match_labels)
-    return [str(run.out / path) for mark in marks for path in mark["files"]]
+    return [run.out / path for mark in marks for path in mark["files"]]
 
 
 def _match_labels(task: _PositionTask) -> dict[str, Any]:

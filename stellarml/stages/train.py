@@ -9,23 +9,28 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stellarml.core.config import Config
-from stellarml.features.feature_file import configured_feature_file
+from stellarml.features.feature_file import load_feature_file
 from stellarml.model.bundle import load_bundle
 from stellarml.model.manifest import MANIFEST
 from stellarml.run.fingerprint import code_identity, digest
 from stellarml.run.log import get_logger
 from stellarml.run.ownership import WORK
-from stellarml.run.stage_run import read_record, stage_run
+from stellarml.run.stage_run import Record, read_record, stage_run
 from stellarml.training.read_lake import load_target, load_training_set
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 _DIGITS = 10
 
 
-def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
+def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Record:
     """Fit the model that the configuration describes; write ``models/<id>/`` and return its run.json.
+
+    The session is not used: networks are fitted on the driver.
 
     Raises
     ------
@@ -34,21 +39,21 @@ def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
     """
     from stellarml.training.fit import train
 
-    lake, models = config.path(config.paths.lake), config.path(config.paths.models)
-    features = configured_feature_file(config)
+    lake, models = config.lake_folder, config.models_folder
+    features = load_feature_file(config.feature_file)
     training = read_record(lake / "training")
     relevant = {
         "train": config.train.model_dump(exclude={"threads", "tensorboard"}),
         "features": features.model_dump(mode="json"),
         "split": config.split.model_dump(),
     }
-    model_id = _model_id(config, relevant, training["key"])
+    model_id = _model_id(config.train.preset, relevant, training["key"])
     out = models / model_id
     with stage_run(
         "train", out, config=config, relevant=relevant, derived=[lake / "training"], overwrite=overwrite
-    ) as run:
-        if run.complete:
-            return run.record
+    ) as output:
+        if output.complete:
+            return output.record
         log = get_logger()
         work, checkpoints = out / WORK, out / "_checkpoints"
         shutil.rmtree(work, ignore_errors=True)
@@ -75,8 +80,8 @@ def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
         shutil.rmtree(work, ignore_errors=True)
         shutil.rmtree(checkpoints, ignore_errors=True)
         bundle = load_bundle(out, features)
-        run.settle(Path(name) for name in (MANIFEST, *bundle.manifest.files))
-        return run.finish(
+        output.settle(Path(name) for name in (MANIFEST, *bundle.manifest.files))
+        return output.finish(
             {"in": table.num_rows, "out": table.num_rows, **bundle.manifest.counts},
             units=0,
             model_id=model_id,
@@ -84,6 +89,6 @@ def train_model(config: Config, *, overwrite: bool = False) -> dict[str, Any]:
         )
 
 
-def _model_id(config: Config, relevant: dict[str, Any], training_key: str) -> str:
+def _model_id(preset: str, relevant: dict[str, Any], training_key: str) -> str:
     settings = json.dumps(relevant, sort_keys=True)
-    return f"{config.train.preset}-{digest([settings, training_key, code_identity()['digest']])[:_DIGITS]}"
+    return f"{preset}-{digest([settings, training_key, code_identity()['digest']])[:_DIGITS]}"

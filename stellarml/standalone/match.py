@@ -24,7 +24,7 @@ from stellarml.run.log import get_logger
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import StageRun, read_record, stage_run
 from stellarml.run.units import Unit, run_units
-from stellarml.stages.ingest import ingest
+from stellarml.stages.ingest import ingest_survey
 from stellarml.storage.export import read_parts, write_file
 from stellarml.storage.hats_layout import catalogue_properties, is_catalogue
 from stellarml.storage.hats_reader import Catalogue, Leaf, open_catalogue
@@ -149,7 +149,7 @@ def _ingested(spark: SparkSession, config: Config, given: _Input, lake: Path, ov
     """Ingest the raw files of a side."""
     paths = config.paths.model_copy(update={"lake": lake.absolute()})
     chosen = config.model_copy(update={"paths": paths, "raw": {given.descriptor.name: str(given.path)}})
-    ingest(spark, chosen, given.survey, overwrite=overwrite)
+    ingest_survey(spark, chosen, given.survey, overwrite=overwrite)
     return open_catalogue(lake / given.descriptor.name)
 
 

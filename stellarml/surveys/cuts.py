@@ -36,9 +36,7 @@ def chosen_cuts(config: Config, descriptor: Descriptor) -> tuple[Cut, ...]:
     """
     if not (config.cuts.enable or config.cuts.disable):
         return descriptor.cuts
-    s = config.surveys
-    names = [name for name in (s.astrometry, s.distances, s.photometry, *s.labels) if name]
-    surveys = [descriptor, *(load_descriptor(name, config.root) for name in names)]
+    surveys = [descriptor, *(load_descriptor(name, config.root) for name in config.surveys.names)]
     known = dict.fromkeys([*(cut.name for survey in surveys for cut in survey.cuts), HAS_DISTANCE.name])
     problems = [
         f"cuts.{key} names '{cut}', which no survey of this run has.{did_you_mean(cut, known)} "

@@ -19,7 +19,7 @@ from stellarml.run.log import configure_logging
 from stellarml.run.spark_session import start_session
 from stellarml.simulate import SimulateSettings
 from stellarml.simulate.demo_folder import make_sky
-from stellarml.stages.ingest import ingest
+from stellarml.stages.ingest import ingest_survey
 
 
 def gunzip(files: list[Path]) -> float:
@@ -55,7 +55,7 @@ def main() -> None:
             shutil.rmtree(Path(scratch) / "lake", ignore_errors=True)
             seconds = gunzip(files)
             started = time.perf_counter()
-            rows = ingest(spark, config, "gaia_dr3")["rows"]["out"]
+            rows = ingest_survey(spark, config, "gaia_dr3")["rows"]["out"]
             if turn:
                 peer.append(seconds)
                 ours.append(time.perf_counter() - started)

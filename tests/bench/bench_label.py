@@ -2,7 +2,7 @@
 
 ``engines``: one thread, the three folded 18-layer networks of the preset ``paper`` on the same features by NumPy, ONNX
 Runtime (what the package uses) and Keras ``predict``, beside the rate of NumPy's product of two 2048 x 2048 matrices of
-float32 in the same process. ``stage``: `label_catalogue` on two cores, medians after a first run that is discarded;
+float32 in the same process. ``stage``: the stage label on two cores, medians after a first run that is discarded;
 what is not the kernel is what the stage takes with the networks of one hidden layer of 8, intervals and flags and all,
 and, for comparison, the time of two cores with ``paper`` less the kernel's, measured in two processes at once.
 ``recipe``: `predict_batch_udf` around ``model.predict``, which gives three numbers a star and no interval, on fewer
@@ -111,16 +111,16 @@ def features_of_sky(data: Path, rows: int) -> npt.NDArray[np.float32]:
     """Return features of the first rows of the catalogue, kept beside it."""
     path = data / "features.npy"
     if not path.exists():
-        from stellarml.features.feature_file import configured_feature_file
+        from stellarml.features.feature_file import load_feature_file
         from stellarml.features.spark_columns import packed_features
         from stellarml.run.spark_session import start_session
 
         config = config_of(data, ROWS)
         spark = start_session(config.spark)
-        leaf = next((config.path(config.paths.lake) / "matched" / "dataset").rglob("*.parquet"))
+        leaf = next((config.lake_folder / "matched" / "dataset").rglob("*.parquet"))
         frame = spark.read.parquet(str(leaf)).limit(rows)
         packed = frame.select(
-            packed_features(configured_feature_file(config), frame.columns).alias("x")
+            packed_features(load_feature_file(config.feature_file), frame.columns).alias("x")
         ).toArrow()["x"]
         np.save(path, packed.combine_chunks().flatten().to_numpy().reshape(len(packed), -1))
         spark.stop()
@@ -261,7 +261,7 @@ def timed_stage(
 ) -> tuple[int, list[float], dict[str, float]]:
     """Return rows, the seconds of each run, and the largest memory of a worker and of the driver's JVM."""
     from stellarml.run.spark_session import start_session
-    from stellarml.stages.label import label_catalogue
+    from stellarml.stages import label
 
     config = config_of(data, rows, model)
     spark = start_session(config.spark)
@@ -269,8 +269,8 @@ def timed_stage(
     jvm = Sampler(os.getpid(), is_spark_jvm)
 
     def run() -> dict[str, Any]:
-        shutil.rmtree(config.path(config.paths.labels), ignore_errors=True)
-        return label_catalogue(spark, config)
+        shutil.rmtree(config.labels_folder, ignore_errors=True)
+        return label.run(spark, config)
 
     with worker, jvm:  # the first run, which is not timed: sampling costs a tenth of a core
         found = run()["rows"]["out"]
@@ -290,15 +290,15 @@ def recipe_part(options: argparse.Namespace, sky: Path, told: dict[str, Any]) ->
     """
     from pyspark.sql import functions as sf
 
-    from stellarml.features.feature_file import configured_feature_file
+    from stellarml.features.feature_file import load_feature_file
     from stellarml.features.spark_columns import packed_features
     from stellarml.run.spark_session import start_session
 
     make_matched(sky, options.data / f"matched-{ROWS}", ROWS)
     config = config_of(options.data, ROWS)
     spark = start_session(config.spark)
-    matched = spark.read.parquet(str(config.path(config.paths.lake) / "matched" / "dataset"))
-    packed = packed_features(configured_feature_file(config), matched.columns).alias("x")
+    matched = spark.read.parquet(str(config.lake_folder / "matched" / "dataset"))
+    packed = packed_features(load_feature_file(config.feature_file), matched.columns).alias("x")
     found: dict[str, Any] = {}
     for name, (batch, limit) in RECIPES.items():
         rows = matched.limit(limit).select("source_id", packed).repartition(2)

@@ -29,7 +29,7 @@ from peers.processes import Sampler, is_spark_worker
 from stellarml.core.config import Config, load_config
 from stellarml.run.log import configure_logging
 from stellarml.run.spark_session import start_session
-from stellarml.stages.ingest import ingest
+from stellarml.stages.ingest import ingest_survey
 
 AS_OURS = {"compression": "zstd", "compression_level": 1}
 TARGETS = (("stellarml", "hats-import", 1.0), ("stellarml", "hats-import as shipped", None))
@@ -91,7 +91,7 @@ def main() -> None:
         def us() -> dict[str, Any]:
             shutil.rmtree(scratch / "lake", ignore_errors=True)
             started = perf_counter()
-            record = ingest(spark, config, survey)
+            record = ingest_survey(spark, config, survey)
             return {"seconds": perf_counter() - started, "rows": record["rows"]["out"]}
 
         if options.memory:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from model_data import sky_config
 
-from stellarml.features.feature_file import FeatureFile, configured_feature_file, load_feature_file
+from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.simulate.labels import CORE, STUDENT_NU
 from stellarml.stages.features import passes_all_cuts
 from stellarml.storage.hats_reader import read_leaves
@@ -129,7 +129,7 @@ def prepare(root: Path, folder: Path) -> None:
     from stellarml.run.spark_session import start_session
 
     config = sky_config(root)
-    spec = configured_feature_file(config)
+    spec = load_feature_file(config.feature_file)
     spark = start_session(config.spark)
     matched = read_leaves(spark, root / "lake" / "matched")
     features = feature_columns(spec, matched.columns)

@@ -16,7 +16,7 @@ import pytest
 from helpers.standalone_cluster import Cluster, Shipment
 
 from stellarml.core.config import load_config
-from stellarml.stages.chain import STAGES, surveys_of
+from stellarml.stages.chain import STAGES
 
 JOBS = {stage: "select_stars" if stage == "select" else stage for stage in STAGES}
 TILES = ("tiles.max_rows=3000", "tiles.row_group_rows=1000", "train.max_epochs=30")
@@ -59,7 +59,7 @@ def test_every_stage_makes_the_bytes_of_local_mode(
     assert len(expected) > 20
     assert [name for name in expected if found[name] != expected[name]] == []
     config = load_config(tmp_path / "config.toml", overrides=TILES, environment={})
-    for name in (*surveys_of(config), "stars", "matched", "training"):
+    for name in (*config.surveys.names, "stars", "matched", "training"):
         ours, theirs = (
             json.loads((root / "lake" / name / "run.json").read_text()) for root in (tmp_path, small_chain)
         )

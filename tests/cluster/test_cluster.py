@@ -29,7 +29,7 @@ from helpers.standalone_cluster import Cluster, Shipment, command_of, kill, labe
 from stellarml.core.config import Tiles
 from stellarml.labelling.incremental import input_tiles
 from stellarml.run.memory import descendants
-from stellarml.stages.label import label_catalogue
+from stellarml.stages import label
 from stellarml.storage.hats_writer import write_catalogue
 
 KINDS = ("executor", "driver", "python worker", "worker leaves", "terminated", "leaf deleted", "full disk")
@@ -89,7 +89,7 @@ def sky(
     write_catalogue(new, table, tiles, name="matched", ra="ra", dec="dec", id_column="source_id")
     shutil.copy(old / "run.json", new / "run.json")
     config = load_config(root / "config.toml", overrides=TILES, environment={})
-    label_catalogue(spark, config)
+    label.run(spark, config)
     expected = label_leaves(root)
     assert len(expected) > 10
     shutil.rmtree(root / "labels")

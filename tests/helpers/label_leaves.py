@@ -18,7 +18,7 @@ Configured = Callable[..., Config]
 
 
 def out_of(config: Config) -> Path:
-    labels = config.path(config.paths.labels)
+    labels = config.labels_folder
     return Path(labels / json.loads((labels / "current.json").read_text())["model_id"])
 
 
@@ -31,7 +31,7 @@ def stamps(root: Path) -> dict[str, int]:
 
 
 def matched_leaves(config: Config) -> list[Path]:
-    return [found.path for found in input_tiles(config.path(config.paths.lake) / "matched")]
+    return [found.path for found in input_tiles(config.lake_folder / "matched")]
 
 
 def waiting(out: Path) -> dict[str, bytes]:
@@ -41,7 +41,7 @@ def waiting(out: Path) -> dict[str, bytes]:
 
 def crossmatch_ran_again(config: Config) -> None:
     """Give matched another key and its number of rows, as a run of the stage crossmatch with other inputs would."""
-    root = config.path(config.paths.lake) / "matched"
+    root = config.lake_folder / "matched"
     record = json.loads((root / "run.json").read_text())
     rows = sum(pq.read_metadata(root / t.path).num_rows for t in partition_list(root / "partition_info.csv"))
     record |= {"key": hashlib.sha256(b"x").hexdigest(), "rows": {**record["rows"], "out": rows}}

@@ -29,7 +29,7 @@ from stellarml.core.config import load_config
 from stellarml.core.errors import InputError
 from stellarml.run.stage_run import describe_inputs, read_record
 from stellarml.stages.chain import run_stage
-from stellarml.stages.ingest import ingest
+from stellarml.stages.ingest import ingest_survey
 
 Run = Callable[..., tuple[int, str]]
 
@@ -533,7 +533,7 @@ def wanted(spark: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an ingest on a large disk writes."""
     folder = tmp_path_factory.mktemp("large_disk")
     config = load_config(write_surveys(folder, LARGE_STARS), overrides=[LARGE_TILES], environment={})
-    ingest(spark, config, "left_survey.toml")  # type: ignore[arg-type]
+    ingest_survey(spark, config, "left_survey.toml")  # type: ignore[arg-type]
     return folder / "lake" / "left_survey"
 
 

@@ -19,8 +19,7 @@ from stellarml.core.errors import InputError, OutputBusyError, UserError
 from stellarml.labelling.compare import compare
 from stellarml.labelling.versions import current_model, prune, version_named, versions_of
 from stellarml.run.stage_run import held
-from stellarml.stages.label import label_catalogue
-from stellarml.stages.train import train_model
+from stellarml.stages import label, train
 
 Configured = Callable[..., Config]
 
@@ -37,8 +36,8 @@ def second(
     """A folder with a second model beside the first; the second is published."""
     folder = tmp_path_factory.mktemp("second")
     config = labelled_in(folder)(*SECOND)
-    train_model(config)
-    label_catalogue(spark, config)
+    train.run(spark, config)
+    label.run(spark, config)
     return folder
 
 
@@ -54,9 +53,9 @@ def rows_of(folder: Path) -> pd.DataFrame:
 
 
 def test_versions_are_listed_compared_and_pruned(two: Config, spark: Any, tmp_path: Path) -> None:
-    first, second = versions_of(two)
+    first, second = versions_of(two.labels_folder)
     assert (first.current, second.current) == (False, True)
-    assert second.id == current_model(two) and second.record["preset"] == "small"
+    assert second.id == current_model(two.labels_folder) and second.record["preset"] == "small"
 
     found = compare(spark, first, second)
     a, b = rows_of(first.folder), rows_of(second.folder)
@@ -78,34 +77,34 @@ def test_versions_are_listed_compared_and_pruned(two: Config, spark: Any, tmp_pa
     same = compare(spark, first, first)
     assert same.flags_differ == 0 and all(m.largest == 0 and m.beyond == 0 for m in same.moved)
 
-    assert prune(two, 2) == []
+    assert prune(two.labels_folder, 2) == []
     with pytest.raises(UserError, match="expected at least 1"):
-        prune(two, 0)
+        prune(two.labels_folder, 0)
     with held(first.folder), pytest.raises(OutputBusyError):
-        prune(two, 1)
-    assert prune(two, 1) == [first.id]
-    assert [v.id for v in versions_of(two)] == [second.id] and not first.folder.exists()
-    assert prune(two, 1) == []
+        prune(two.labels_folder, 1)
+    assert prune(two.labels_folder, 1) == [first.id]
+    assert [v.id for v in versions_of(two.labels_folder)] == [second.id] and not first.folder.exists()
+    assert prune(two.labels_folder, 1) == []
 
 
 def test_pruning_leaves_what_a_user_has_put_there(two: Config) -> None:
-    first, _ = versions_of(two)
+    first, _ = versions_of(two.labels_folder)
     mine = first.folder / "mine.txt"
     mine.write_text("mine")
-    assert prune(two, 1) == [first.id]
+    assert prune(two.labels_folder, 1) == [first.id]
     assert list(first.folder.iterdir()) == [mine]
 
 
 def test_the_published_version_is_never_pruned(two: Config) -> None:
-    first, second = versions_of(two)
-    pointer = two.path(two.paths.labels) / "current.json"
+    first, second = versions_of(two.labels_folder)
+    pointer = two.labels_folder / "current.json"
     pointer.write_text(json.dumps({"model_id": first.id}))
-    assert prune(two, 1) == []
-    assert {v.id for v in versions_of(two)} == {first.id, second.id}
+    assert prune(two.labels_folder, 1) == []
+    assert {v.id for v in versions_of(two.labels_folder)} == {first.id, second.id}
 
 
 def test_stars_of_one_version_only(two: Config, spark: Any) -> None:
-    first, second = versions_of(two)
+    first, second = versions_of(two.labels_folder)
     listed = second.folder / "partition_info.csv"
     lines = listed.read_text().splitlines()
     listed.write_text("\n".join(lines[:-1]) + "\n")
@@ -114,20 +113,20 @@ def test_stars_of_one_version_only(two: Config, spark: Any) -> None:
 
 
 def test_unknown_unfinished_and_damaged(two: Config) -> None:
-    first, _ = versions_of(two)
+    first, _ = versions_of(two.labels_folder)
     with pytest.raises(UserError, match=rf"no finished version '{first.id}x'. Did you mean '{first.id}'"):
-        version_named(two, first.id + "x")
+        version_named(two.labels_folder, first.id + "x")
     (first.folder / "run.json").unlink()
-    assert len(versions_of(two)) == 1
+    assert len(versions_of(two.labels_folder)) == 1
     (first.folder / "run.json").write_text("{")
-    assert len(versions_of(two)) == 1
-    (two.path(two.paths.labels) / "current.json").write_text("{")
+    assert len(versions_of(two.labels_folder)) == 1
+    (two.labels_folder / "current.json").write_text("{")
     with pytest.raises(InputError, match=r"current.json: is damaged"):
-        versions_of(two)
+        versions_of(two.labels_folder)
 
 
 def test_the_commands(two: Config, small_chain: Path, tmp_path: Path) -> None:
-    first, second = versions_of(two)
+    first, second = versions_of(two.labels_folder)
     given = ["--config", str(small_chain / "config.toml"), "--set", f"paths.labels={tmp_path / 'labels'}"]
     run = CliRunner(env={"COLUMNS": "200"})
     listed = run.invoke(app, ["models", *given])

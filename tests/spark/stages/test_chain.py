@@ -232,18 +232,17 @@ def test_true_parameters_have_columns_of_their_own(
 ) -> None:
     from stellarml.core.errors import InputError
     from stellarml.intervals import true_parameters as truth_intervals
-    from stellarml.stages.label import label_catalogue
-    from stellarml.stages.train import train_model
+    from stellarml.stages import label, train
 
     own = [f"paths.{name}={tmp_path / name}" for name in ("models", "labels")]
     config: Config = small_config(*own, "label.truth_intervals=true", "train.max_epochs=4")  # type: ignore[operator]
     monkeypatch.setattr(truth_intervals, "MIN_ROWS", 10**6)
-    train_model(config)
+    train.run(spark, config)
     with pytest.raises(InputError, match="no intervals for true parameters"):
-        label_catalogue(spark, config)  # type: ignore[arg-type]
+        label.run(spark, config)  # type: ignore[arg-type]
     monkeypatch.setattr(truth_intervals, "MIN_ROWS", 40)
-    train_model(config, overwrite=True)
-    record = label_catalogue(spark, config)  # type: ignore[arg-type]
+    train.run(spark, config, overwrite=True)
+    record = label.run(spark, config)  # type: ignore[arg-type]
     labels = leaves(tmp_path / "labels" / record["model_id"])
     assert list(labels.columns)[12:19] == [
         "quality_flags", "teff_true_lo", "teff_true_hi", "logg_true_lo", "logg_true_hi", "feh_true_lo", "feh_true_hi",

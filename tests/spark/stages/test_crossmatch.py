@@ -17,9 +17,9 @@ from stellarml.core.errors import InputError
 from stellarml.crossmatch.kernel.match_tile import match_tile
 from stellarml.crossmatch.source_columns import match_settings, taking_part, to_sources
 from stellarml.run.stage_run import read_record
+from stellarml.stages import crossmatch
 from stellarml.stages.chain import run_stage
-from stellarml.stages.crossmatch import crossmatch
-from stellarml.stages.ingest import ingest
+from stellarml.stages.ingest import ingest_survey
 from stellarml.storage.hats_reader import open_catalogue
 from stellarml.surveys.descriptor import load_descriptor
 
@@ -53,7 +53,7 @@ def test_tiles_together_equal_one_tile_for_all(own_lake: Path, spark: Any, mode:
         "radius": ("crossmatch.radius_arcsec=1.0",),
     }
     config = configured(own_lake, *overrides[mode])
-    crossmatch(spark, config)
+    crossmatch.run(spark, config)
     left, right = load_descriptor("gaia_dr3"), load_descriptor("skymapper_dr2")
     tables = [
         taking_part(whole(own_lake / "lake" / n), config.crossmatch.scope) for n in ("stars", "skymapper_dr2")
@@ -94,7 +94,7 @@ def test_output_does_not_depend_on_the_tiling(own_lake: Path, spark: Any) -> Non
     small = [whole(own_lake / "lake" / name) for name in names]
     large = load_config(own_lake / "config.toml", overrides=["tiles.max_rows=100000"], environment={})
     for survey in ("gaia_dr3", "gaia_distances", "skymapper_dr2"):
-        ingest(spark, large, survey)
+        ingest_survey(spark, large, survey)
     run_stage("select", spark, large)
     run_stage("crossmatch", spark, large)
     assert len(open_catalogue(own_lake / "lake" / "matched").leaves) < 8
@@ -152,7 +152,7 @@ def test_labels_without_source_id_are_matched_by_position(own_lake: Path, spark:
         }
     )
     config = by_position(own_lake, table)
-    ingest(spark, config, "by_position.toml")
+    ingest_survey(spark, config, "by_position.toml")
     record = run_stage("features", spark, config, overwrite=True)
     found = whole(own_lake / "lake" / "training").to_pandas().set_index("source_id")
     assert record["rows"]["out"] > 0.98 * len(training)
@@ -166,7 +166,7 @@ def test_labels_elsewhere_on_the_sky_are_an_error(own_lake: Path, spark: Any) ->
         {"spectrum": [1, 2], "ra": [10.0, 11.0], "dec": [60.0, 61.0], "t": 5000, "g": 4.0, "m": 0.0}
     )
     config = by_position(own_lake, table)
-    ingest(spark, config, "by_position.toml")
+    ingest_survey(spark, config, "by_position.toml")
     with pytest.raises(InputError, match="none is matched"):
         run_stage("features", spark, config, overwrite=True)
     assert not (own_lake / "lake" / "training" / "run.json").exists()
@@ -175,6 +175,6 @@ def test_labels_elsewhere_on_the_sky_are_an_error(own_lake: Path, spark: Any) ->
 def test_a_hats_catalogue_is_an_input_like_any_other(small_chain: Path, spark: Any, tmp_path: Path) -> None:
     made = small_chain / "lake" / "gaia_dr3"
     config = configured(small_chain, f"raw.gaia_dr3='{made}'", f"paths.lake='{tmp_path}'")
-    record = ingest(spark, config, "gaia_dr3")
+    record = ingest_survey(spark, config, "gaia_dr3")
     assert len(record["inputs"]) == len(open_catalogue(made).leaves)
     assert whole(tmp_path / "gaia_dr3").equals(whole(made))

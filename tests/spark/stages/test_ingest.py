@@ -9,7 +9,7 @@ import pytest
 from helpers.small_surveys import stars, write_csv, write_surveys
 
 from stellarml.core.config import load_config
-from stellarml.stages.ingest import ingest
+from stellarml.stages.ingest import ingest_survey
 
 TRIVIAL = '[[cuts]]\nname = "all"\nwhere = "true"\nreason = "none is dropped"\n'
 
@@ -32,7 +32,7 @@ def ingested(
     monkeypatch.setattr(
         "stellarml.stages.ingest.repair_and_cut", lambda *given: seen.append(1) or whole(*given)
     )
-    return ingest(spark, config, "left_survey.toml"), bool(seen)
+    return ingest_survey(spark, config, "left_survey.toml"), bool(seen)
 
 
 def test_the_same_catalogue_with_and_without_sql(

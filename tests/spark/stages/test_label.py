@@ -29,8 +29,8 @@ from stellarml.core.quality_flags import QualityFlag
 from stellarml.labelling.compare import compare
 from stellarml.labelling.versions import versions_of
 from stellarml.run.stage_run import read_record
+from stellarml.stages import label
 from stellarml.stages import label as catalogue
-from stellarml.stages.label import label_catalogue
 from stellarml.standalone.own_table import read_table
 
 
@@ -44,7 +44,7 @@ def test_same_bytes_for_every_batch_size(labelled: Configured, spark: Any, batch
         next((out_of(config) / "dataset").rglob(chosen)).unlink()
     else:
         shutil.rmtree(out_of(config))
-    label_catalogue(spark, config)
+    label.run(spark, config)
     assert leaves(out_of(config)) == expected
 
 
@@ -63,7 +63,7 @@ def test_only_changed_tiles_are_labelled_again(labelled: Configured, spark: Any)
     missing = read_leaf(gone).num_rows
     gone.unlink()
     crossmatch_ran_again(config)
-    record = label_catalogue(spark, config)
+    record = label.run(spark, config)
     after = stamps(out)
     assert set(before) - set(after) == {gone.name}
     assert {name for name in after if after[name] != before[name]} == {lessened.name}
@@ -88,7 +88,7 @@ def test_another_level_labels_everything_again(
         true(*given)
 
     monkeypatch.setattr(catalogue, "put_in_place", looked)
-    label_catalogue(spark, config)
+    label.run(spark, config)
     assert seen == [(before, len(before))], "the older catalogue stays until the new one is whole"
     after = stamps(out)
     assert set(before) == set(after) and not {n for n in before if before[n] == after[n]}
@@ -97,12 +97,12 @@ def test_another_level_labels_everything_again(
 def test_from_other_raw_files_it_goes_tile_by_tile(labelled: Configured, spark: Any) -> None:
     config = labelled()
     crossmatch_ran_again(config)
-    path = config.path(config.paths.lake) / "matched" / "run.json"
+    path = config.lake_folder / "matched" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"origin": "other"}))
     before = stamps(out_of(config))
-    label_catalogue(spark, config)
+    label.run(spark, config)
     assert stamps(out_of(config)) == before
-    label_catalogue(spark, config, overwrite=True)
+    label.run(spark, config, overwrite=True)
     assert not set(stamps(out_of(config)).values()) & set(before.values()), (
         "asked again, everything is made anew"
     )
@@ -120,7 +120,7 @@ def test_the_order_of_the_configured_features_does_not_matter(
     config = labelled(f"features.file={reordered}")
     expected = leaves(out_of(config))
     shutil.rmtree(out_of(config))
-    label_catalogue(spark, config)
+    label.run(spark, config)
     assert leaves(out_of(config)) == expected
 
 
@@ -132,9 +132,9 @@ def test_folders_may_be_named_like_patterns(
     out = out_of(config)
     expected = leaves(out)
     shutil.rmtree(out)
-    label_catalogue(spark, config)
+    label.run(spark, config)
     assert leaves(out) == expected
-    (version,) = versions_of(config)
+    (version,) = versions_of(config.labels_folder)
     assert compare(spark, version, version).both == version.record["rows"]["out"]
     table = next((folder / "lake" / "training").rglob("*.parquet"))
     assert read_table(spark, table).count() == read_leaf(table).num_rows
@@ -152,7 +152,7 @@ def test_one_row_and_nothing_but_missing_bands(labelled: Configured, spark: Any)
             table = table.set_column(at, name, pa.nulls(table.num_rows, table[name].type))
     rewrite(matched[1], table)
     crossmatch_ran_again(config)
-    record = label_catalogue(spark, config)
+    record = label.run(spark, config)
     found = {p.name: read_leaf(p) for p in (out_of(config) / "dataset").rglob("*.parquet")}
     assert found[matched[0].name]["source_id"].to_pylist() == single["source_id"].to_pylist()
     blind = found[matched[1].name]
@@ -167,9 +167,9 @@ def test_an_empty_catalogue(labelled: Configured, spark: Any) -> None:
     config = labelled()
     for leaf in matched_leaves(config):
         leaf.unlink()
-    (config.path(config.paths.lake) / "matched" / "partition_info.csv").write_text("Norder,Npix\n")
+    (config.lake_folder / "matched" / "partition_info.csv").write_text("Norder,Npix\n")
     crossmatch_ran_again(config)
-    record = label_catalogue(spark, config)
+    record = label.run(spark, config)
     assert record["rows"] == {"in": 0, "out": 0, "without_flag": 0}
     assert leaves(out_of(config)) == {}
     import lsdb
@@ -182,8 +182,8 @@ def test_metrics_for_prometheus(labelled: Configured, spark: Any) -> None:
 
     config = labelled()
     (out_of(config) / "run.json").unlink()
-    record = label_catalogue(spark, config)
-    text = (config.path(config.paths.labels) / "metrics.prom").read_text()
+    record = label.run(spark, config)
+    text = (config.labels_folder / "metrics.prom").read_text()
     found = {family.name: family.samples for family in text_string_to_metric_families(text)}
     assert found["stellarml_label_rows"][0].value == record["rows"]["out"]
     assert found["stellarml_label_rows"][0].labels == {"model": record["model_id"]}

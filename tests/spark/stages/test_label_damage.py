@@ -28,8 +28,8 @@ from helpers.label_leaves import (
 from stellarml.core.errors import StellarmlError, UserError
 from stellarml.labelling.incremental import input_tiles
 from stellarml.labelling.versions import versions_of
+from stellarml.stages import label
 from stellarml.stages import label as catalogue
-from stellarml.stages.label import label_catalogue
 
 
 def garble(path: Path) -> None:
@@ -54,15 +54,15 @@ def test_a_damaged_tile_is_named_when_the_others_are_done(
     healthy = leaf.read_bytes()
     damage(leaf)
     with pytest.raises(StellarmlError, match=rf"1 of {len(expected)} units failed.*{leaf.name}") as caught:
-        label_catalogue(spark, config)
+        label.run(spark, config)
     assert caught.value.exit_status == 1
     assert waiting(out) == {name: data for name, data in expected.items() if name != leaf.name}
     assert not (out / "run.json").exists() and not leaves(out)
     with pytest.raises(StellarmlError, match=rf"1 of 1 units failed.*{leaf.name}"):
-        label_catalogue(spark, config)
+        label.run(spark, config)
     leaf.write_bytes(healthy)
     before = stamps(out / "_work")
-    label_catalogue(spark, config)
+    label.run(spark, config)
     assert leaves(out) == expected
     assert {name: stamps(out)[name] for name in before} == before, "what was done is not done again"
     assert not [p for p in out.rglob(".*") if p.name != ".lock"]
@@ -84,9 +84,9 @@ def test_a_tile_that_changes_under_the_job(
     with monkeypatch.context() as patch:
         patch.setattr(catalogue, "input_tiles", before_the_change)
         with pytest.raises(StellarmlError, match="has changed while it was being labelled"):
-            label_catalogue(spark, config)
+            label.run(spark, config)
     assert len(waiting(out)) == len(expected) - 1
-    label_catalogue(spark, config)
+    label.run(spark, config)
     assert leaves(out) == expected
 
 
@@ -103,9 +103,9 @@ def test_strict_begins_no_further_tile(
             catalogue, "input_tiles", lambda root: [replace(f, fingerprint="0" * 64) for f in true(root)]
         )
         with pytest.raises(StellarmlError, match="has changed"):
-            label_catalogue(spark, config)
+            label.run(spark, config)
     assert len(list((out / "_done").glob("*.json"))) == 0
-    label_catalogue(spark, config)
+    label.run(spark, config)
     assert leaves(out) == expected
 
 
@@ -115,8 +115,8 @@ def test_strict_refuses_what_is_known_to_be_damaged(labelled: Configured, spark:
     damaged = matched_leaves(config)[1]
     cut_off(damaged)
     with pytest.raises(StellarmlError, match=damaged.name):
-        label_catalogue(spark, config)
-    assert not list(config.path(config.paths.labels).rglob("*.parquet"))
+        label.run(spark, config)
+    assert not list(config.labels_folder.rglob("*.parquet"))
 
 
 def test_strict_ends_with_pages_that_cannot_be_read(labelled: Configured, spark: Any) -> None:
@@ -130,10 +130,10 @@ def test_strict_ends_with_pages_that_cannot_be_read(labelled: Configured, spark:
     with pytest.raises(
         StellarmlError, match=rf"1 of {len(expected)} units failed.*{damaged.name}: cannot be read"
     ):
-        label_catalogue(spark, config)
+        label.run(spark, config)
     assert not (out / "run.json").exists() and not leaves(out)
     damaged.write_bytes(healthy)
-    label_catalogue(spark, config)
+    label.run(spark, config)
     assert leaves(out) == expected
     assert not [p for p in out.rglob(".*") if p.name != ".lock"]
 
@@ -154,26 +154,28 @@ def test_strict_fails_though_the_attempt_that_failed_is_lost(
     with monkeypatch.context() as patch:
         patch.setattr(catalogue.secrets, "token_hex", known)
         with pytest.raises(StellarmlError, match=r"units failed.*Npix=2\.parquet: is damaged"):
-            label_catalogue(spark, config)
+            label.run(spark, config)
     assert stamps(out) == before and not list(out.glob(".stop*"))
-    label_catalogue(spark, config)
-    assert len(versions_of(config)) == 1 and not set(stamps(out).values()) & set(before.values())
+    label.run(spark, config)
+    assert len(versions_of(config.labels_folder)) == 1 and not set(stamps(out).values()) & set(
+        before.values()
+    )
 
 
 def test_a_failed_rerun_leaves_the_published_catalogue(labelled: Configured, spark: Any) -> None:
     config = labelled("label.level=90")
     out = out_of(config)
-    before, published = stamps(out), versions_of(config)
+    before, published = stamps(out), versions_of(config.labels_folder)
     healthy = matched_leaves(config)[1].read_bytes()
     cut_off(matched_leaves(config)[1])
     with pytest.raises(StellarmlError, match="units failed"):
-        label_catalogue(spark, config)
+        label.run(spark, config)
     assert stamps(out) == before
-    assert versions_of(config) == published and published[0].current
+    assert versions_of(config.labels_folder) == published and published[0].current
     assert len(waiting(out)) == len(before) - 1
     matched_leaves(config)[1].write_bytes(healthy)
-    label_catalogue(spark, config)
-    assert versions_of(config)[0].level == 90 and not (out / "_work").exists()
+    label.run(spark, config)
+    assert versions_of(config.labels_folder)[0].level == 90 and not (out / "_work").exists()
 
 
 def test_killed_while_leaves_are_put_in_place(
@@ -194,13 +196,13 @@ def test_killed_while_leaves_are_put_in_place(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", dies)
         with pytest.raises(KeyboardInterrupt):
-            label_catalogue(spark, config)
-    assert len(waiting(out)) == len(leaves(out)) - 2 and not versions_of(config)
-    record = label_catalogue(spark, config)
+            label.run(spark, config)
+    assert len(waiting(out)) == len(leaves(out)) - 2 and not versions_of(config.labels_folder)
+    record = label.run(spark, config)
     assert record["units_done"] == 0, "nothing is labelled twice"
     resumed = leaves(out)
     shutil.rmtree(out)
-    label_catalogue(spark, config)
+    label.run(spark, config)
     assert leaves(out) == resumed
 
 
@@ -261,9 +263,9 @@ def test_damage_that_loses_stars_or_values_is_refused(
     before = stamps(out)
     for mark in (out / "_done").glob("Norder=*"):
         mark.unlink()
-    told = damage(config.path(config.paths.lake) / "matched")
+    told = damage(config.lake_folder / "matched")
     with pytest.raises(StellarmlError, match=re.escape(told)):
-        label_catalogue(spark, config)
+        label.run(spark, config)
     assert stamps(out) == before
 
 
@@ -273,12 +275,12 @@ def test_what_a_user_has_put_among_the_leaves_stays(labelled: Configured, spark:
     stray = out / "dataset" / "mine.parquet"
     stray.write_bytes(b"mine")
     with pytest.raises(UserError, match=r"mine\.parquet: was not made by stellarml"):
-        label_catalogue(spark, config)
+        label.run(spark, config)
     moved = stray.rename(out.parent / "mine.parquet")
     elsewhere = (out / "dataset").rename(out.parent / "elsewhere")
     (out / "dataset").symlink_to(elsewhere)
     with pytest.raises(UserError, match="is a link"):
-        label_catalogue(spark, config)
+        label.run(spark, config)
     assert moved.exists() and len(list(elsewhere.rglob("*.parquet"))) > 3
 
 
@@ -288,5 +290,5 @@ def test_a_catalogue_without_its_lists_is_mended(labelled: Configured, spark: An
     out = out_of(config)
     before, content = stamps(out), (out / name).read_bytes()
     (out / name).unlink()
-    label_catalogue(spark, config)
+    label.run(spark, config)
     assert (out / name).read_bytes() == content and stamps(out) == before

@@ -17,7 +17,7 @@ import pytest
 
 from stellarml.core.config import Config, load_config
 from stellarml.run.stage_run import read_record
-from stellarml.stages.ingest import ingest
+from stellarml.stages.ingest import ingest_survey
 
 GAIA_FILES = (
     "cone_ra45_dec0_full_columns.parquet",
@@ -115,10 +115,10 @@ def gaia(real_data: Path, spark: Any, tmp_path_factory: pytest.TempPathFactory) 
         skymapper_dr2=real_data / "skymapper_dr2" / "*.tsv",
     )
     for survey in ("gaia_dr3", "gaia_distances", "skymapper_dr2"):
-        ingest(spark, config, survey)
-    from stellarml.stages.select import select_stars
+        ingest_survey(spark, config, survey)
+    from stellarml.stages import select
 
-    select_stars(spark, config)
+    select.run(spark, config)
     return folder, table
 
 
@@ -172,7 +172,7 @@ def test_gaia_cut_flow_adds_up(gaia: tuple[Path, pd.DataFrame]) -> None:
 def test_without_distances_the_other_bits_stay(
     gaia: tuple[Path, pd.DataFrame], spark: Any, tmp_path: Path
 ) -> None:
-    from stellarml.stages.select import select_stars
+    from stellarml.stages import select
 
     folder, table = gaia
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
@@ -180,7 +180,7 @@ def test_without_distances_the_other_bits_stay(
     config = load_config(
         tmp_path / "config.toml", overrides=["surveys.distances=''", "tiles.max_rows=500"], environment={}
     )
-    select_stars(spark, config)
+    select.run(spark, config)
     found = leaves(tmp_path / "lake" / "stars").sort_values("source_id", ignore_index=True)
     wanted = gaia_bits(table, np.ones(len(table), bool))
     assert (found.cuts_failed.to_numpy() == wanted).all() and "r_med_geo" not in found
@@ -238,7 +238,7 @@ def test_skymapper_dr2_fields(gaia: tuple[Path, pd.DataFrame], real_data: Path) 
 def test_skymapper_dr4_field(real_data: Path, spark: Any, tmp_path: Path) -> None:
     file = real_data / "skymapper_dr4" / "NGC1097_SMSS.csv"
     config = configured(tmp_path, skymapper_dr4=file)
-    record = ingest(spark, config, "skymapper_dr4")
+    record = ingest_survey(spark, config, "skymapper_dr4")
     assert record["rows"] == {"in": 6128, "out": 6128, "rejected": 0}
     assert {"mean_epoch", "e_raj2000", "ebmv_sfd"} <= set(record["absent"])
     table = skymapper_rows([file], ",").sort_values("objectid", ignore_index=True)
@@ -267,7 +267,7 @@ def test_archive_ecsv_without_positions(real_data: Path, spark: Any, tmp_path: P
     """Delimited by spaces, its id in capitals; keyed by source_id, it is stored by the level-5 pixel."""
     (tmp_path / "nine.toml").write_text(NINE_COLUMNS)
     file = real_data / "gaia_dr3" / "archive_9columns_5000rows.ecsv"
-    record = ingest(spark, configured(tmp_path, nine=file), "nine.toml")
+    record = ingest_survey(spark, configured(tmp_path, nine=file), "nine.toml")
     assert record["rows"] == {"in": 5000, "out": 5000, "rejected": 0}
     wanted = astropy_frame(file, format="ascii.ecsv").sort_values("source_id", ignore_index=True)
     folders = sorted((tmp_path / "lake" / "nine" / "dataset").glob("pixel_5=*"))
@@ -285,7 +285,7 @@ def test_archive_ecsv_without_positions(real_data: Path, spark: Any, tmp_path: P
 
 def test_galah_labels(real_data: Path, spark: Any, tmp_path: Path) -> None:
     file = real_data / "labels" / "galah_dr3_allstar_m67_lite.csv"
-    record = ingest(spark, configured(tmp_path, galah_dr3=file), "galah_dr3")
+    record = ingest_survey(spark, configured(tmp_path, galah_dr3=file), "galah_dr3")
     assert record["rows"]["rejected"] == 0
     table = pd.read_csv(file).sort_values(["dr3_source_id", "sobject_id"], ignore_index=True)
     found = leaves(tmp_path / "lake" / "galah_dr3")
@@ -301,7 +301,7 @@ def test_galah_labels(real_data: Path, spark: Any, tmp_path: Path) -> None:
 
 def test_lamost_labels(real_data: Path, spark: Any, tmp_path: Path) -> None:
     file = real_data / "labels" / "gaia_dr3_lamost_dr9_1838.csv"
-    record = ingest(spark, configured(tmp_path, lamost=file), "lamost")
+    record = ingest_survey(spark, configured(tmp_path, lamost=file), "lamost")
     assert record["rows"] == {"in": 1838, "out": 1838, "rejected": 0}
     table = pd.read_csv(file).sort_values("combined_obsid", ignore_index=True)
     found = leaves(tmp_path / "lake" / "lamost").sort_values("obsid", ignore_index=True)
@@ -314,7 +314,7 @@ def test_lamost_labels(real_data: Path, spark: Any, tmp_path: Path) -> None:
 
 def test_distances_of_the_benchmark_stars(real_data: Path, spark: Any, tmp_path: Path) -> None:
     file = real_data / "labels" / "gbs_v3_gaiadr3-result.fits"
-    record = ingest(spark, configured(tmp_path, gaia_distances=file), "gaia_distances")
+    record = ingest_survey(spark, configured(tmp_path, gaia_distances=file), "gaia_distances")
     table = astropy_frame(file, format="fits").sort_values("source_id", ignore_index=True)
     assert record["rows"] == {"in": 180, "out": 180, "rejected": 0}
     found = leaves(tmp_path / "lake" / "gaia_distances").sort_values("source_id", ignore_index=True)
@@ -342,8 +342,7 @@ keep = ["{keep}"]
 def test_ngc1097_matched_within_an_arcsec(real_data: Path, spark: Any, tmp_path: Path) -> None:
     from scipy.spatial import cKDTree
 
-    from stellarml.stages.crossmatch import crossmatch
-    from stellarml.stages.select import select_stars
+    from stellarml.stages import crossmatch, select
 
     gaia = FIELD.format(name="field_gaia", kind="astrometry", id="", ra="RA_ICRS", dec="DE_ICRS", keep="gmag")
     smss = FIELD.format(
@@ -363,9 +362,9 @@ def test_ngc1097_matched_within_an_arcsec(real_data: Path, spark: Any, tmp_path:
         field_smss=files["SMSS"],
     )
     for survey in ("gaia.toml", "smss.toml"):
-        ingest(spark, config, survey)
-    select_stars(spark, config)
-    record = crossmatch(spark, config)
+        ingest_survey(spark, config, survey)
+    select.run(spark, config)
+    record = crossmatch.run(spark, config)
     left, right = pd.read_csv(files["GAIA"]), pd.read_csv(files["SMSS"])
 
     def vectors(ra_deg: pd.Series, dec_deg: pd.Series) -> np.ndarray:

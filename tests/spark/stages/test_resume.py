@@ -18,7 +18,7 @@ from stellarml.core.config import Config, load_config
 from stellarml.core.errors import InputError, StaleOutputError
 from stellarml.run.stage_run import describe_inputs, read_record
 from stellarml.stages.chain import run_stage
-from stellarml.stages.ingest import ingest
+from stellarml.stages.ingest import ingest_survey
 
 SURVEY = "left_survey"
 MATCHES = ("matched", "neighbourhood", "best_neighbour")
@@ -92,7 +92,7 @@ def test_ingest_killed_among_its_tiles(copy: Path, made: Path, spark: Any) -> No
     with pytest.raises(InputError, match="no run"):
         describe_inputs([], [out])
     before = stamps(out / "dataset")
-    ingest(spark, config_of(copy), f"{SURVEY}.toml")
+    ingest_survey(spark, config_of(copy), f"{SURVEY}.toml")
     assert content(out) == content(made / "lake" / SURVEY)
     redone = {str(leaf.relative_to(out / "dataset")) for leaf in lost}
     assert {n for n in rewritten(before, stamps(out / "dataset")) if "Npix" in n} == redone
@@ -114,7 +114,7 @@ def test_ingest_killed_between_reading_and_tiles(
     with monkeypatch.context() as patch:
         patch.setattr(module, "_write_tiles", killed)
         with pytest.raises(KeyboardInterrupt):
-            ingest(spark, config_of(copy), f"{SURVEY}.toml")
+            ingest_survey(spark, config_of(copy), f"{SURVEY}.toml")
     marks = sorted(p.name for p in (out / "_done").iterdir())
     assert marks == ["read-00000-a.json", "read-00001-b.json"]
     shard = next((out / "_work").glob("00001-b*.parquet"))
@@ -125,9 +125,9 @@ def test_ingest_killed_between_reading_and_tiles(
     with monkeypatch.context() as patch:
         patch.setattr(module, "_write_tiles", killed)
         with pytest.raises(KeyboardInterrupt):
-            ingest(spark, config_of(copy), f"{SURVEY}.toml")
+            ingest_survey(spark, config_of(copy), f"{SURVEY}.toml")
     assert kept.stat().st_mtime_ns == stamp, "the file that was whole is not read again"
-    ingest(spark, config_of(copy), f"{SURVEY}.toml")
+    ingest_survey(spark, config_of(copy), f"{SURVEY}.toml")
     assert content(out) == content(made / "lake" / SURVEY)
     assert not (out / "_work").exists()
 
@@ -139,14 +139,14 @@ def test_rejects_are_the_same_after_a_kill(copy: Path, spark: Any) -> None:
     path.write_text("\n".join([*lines, lines[9]]))
     out = copy / "lake" / SURVEY
     config = config_of(copy)
-    ingest(spark, config, f"{SURVEY}.toml", overwrite=True)
+    ingest_survey(spark, config, f"{SURVEY}.toml", overwrite=True)
     wanted = {p.name: p.read_bytes() for p in (out / "_rejected").iterdir()}
     record = read_record(out)
     assert record["rows"]["rejected"] == 2 and len(wanted) == 2
     unfinish(out)
     for leaf in leaves(out)[::2]:
         leaf.unlink()
-    again = ingest(spark, config, f"{SURVEY}.toml")
+    again = ingest_survey(spark, config, f"{SURVEY}.toml")
     assert {p.name: p.read_bytes() for p in (out / "_rejected").iterdir()} == wanted
     assert again["rows"] == record["rows"] and again["cut_flow"] == record["cut_flow"]
 
@@ -206,7 +206,7 @@ def test_changed_configuration_is_redone_and_what_follows_too(copy: Path, made: 
 def test_a_changed_cut_is_redone(copy: Path, spark: Any) -> None:
     path = copy / f"{SURVEY}.toml"
     path.write_text(path.read_text().replace("g < 18", "g < 14"))
-    ingest(spark, config_of(copy), f"{SURVEY}.toml")
+    ingest_survey(spark, config_of(copy), f"{SURVEY}.toml")
     left = read_record(copy / "lake" / SURVEY)["cut_flow"][1]["rows_left"]
     assert left == (stars(1200).g < 14).sum()
 
@@ -225,7 +225,7 @@ def test_changed_raw_files_are_refused(copy: Path, spark: Any) -> None:
 def test_a_lock_left_behind_holds_nobody_up(copy: Path, spark: Any) -> None:
     (copy / "lake" / SURVEY / ".lock").write_text("1 on another machine")
     before = stamps(copy / "lake")
-    ingest(spark, config_of(copy), f"{SURVEY}.toml")
+    ingest_survey(spark, config_of(copy), f"{SURVEY}.toml")
     assert stamps(copy / "lake") == before
 
 
@@ -257,13 +257,13 @@ def test_sigkill_in_the_middle(tmp_path: Path, spark: Any) -> None:
     marked = {p.stem for p in (out / "_done").glob("Norder=*")}
     before = stamps(out / "dataset")
     config = config_of(tmp_path, *settings)
-    ingest(spark, config, f"{SURVEY}.toml")
+    ingest_survey(spark, config, f"{SURVEY}.toml")
     kept = {str(leaf.relative_to(out / "dataset")) for leaf in leaves(out)} - rewritten(
         before, stamps(out / "dataset")
     )
     assert 3 <= len(marked) == len(kept) < len(leaves(out)), "what was marked whole is not made again"
     assert not [p for p in out.rglob("*") if p.name.endswith(".tmp")], "no half-written file is left"
     fresh = config_of(tmp_path, *settings, "paths.lake=fresh")
-    ingest(spark, fresh, f"{SURVEY}.toml")
+    ingest_survey(spark, fresh, f"{SURVEY}.toml")
     assert content(out) == content(tmp_path / "fresh" / SURVEY)
     assert read_record(out)["rows"] == {"in": 9_000, "out": 9_000, "rejected": 0}

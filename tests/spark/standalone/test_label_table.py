@@ -25,7 +25,7 @@ from stellarml.standalone.own_table import label_table, train_on_table
 def stars(labelled: Configured) -> pa.Table:
     """One leaf of matched stars."""
     config = labelled()
-    leaf = sorted((config.path(config.paths.lake) / "matched" / "dataset").rglob("*.parquet"))[0]
+    leaf = sorted((config.lake_folder / "matched" / "dataset").rglob("*.parquet"))[0]
     return read_leaf(leaf).slice(0, 300)
 
 
@@ -33,7 +33,7 @@ def stars(labelled: Configured) -> pa.Table:
 def label(labelled: Configured, spark: Any, tmp_path: Path) -> Callable[..., pa.Table]:
     """Label a file with the chain's model; returns the labels."""
     config = labelled()
-    model = next(path.parent for path in config.path(config.paths.models).glob("*/bundle.json"))
+    model = next(path.parent for path in config.models_folder.glob("*/bundle.json"))
 
     def run(table: Path) -> pa.Table:
         out = tmp_path / "out.parquet"
@@ -65,7 +65,7 @@ def test_a_whole_catalogue_and_other_cases_of_names(
     labelled: Configured, stars: pa.Table, label: Callable[..., pa.Table], tmp_path: Path
 ) -> None:
     config = labelled()
-    matched = config.path(config.paths.lake) / "matched"
+    matched = config.lake_folder / "matched"
     every = label(matched)
     assert every.num_rows == sum(pq.read_metadata(p).num_rows for p in (matched / "dataset").rglob("Npix*"))
     pq.write_table(stars, tmp_path / "lower.parquet")
@@ -91,7 +91,7 @@ def test_the_table_itself_and_folders_are_no_outputs(
     labelled: Configured, stars: pa.Table, spark: Any, tmp_path: Path
 ) -> None:
     config = labelled()
-    model = next(path.parent for path in config.path(config.paths.models).glob("*/bundle.json"))
+    model = next(path.parent for path in config.models_folder.glob("*/bundle.json"))
     table = tmp_path / "stars.parquet"
     pq.write_table(stars, table)
     content = table.read_bytes()

@@ -25,7 +25,7 @@ from stellarml.cli import main as cli
 from stellarml.core import sky
 from stellarml.core.config import load_config
 from stellarml.run.units import run_units
-from stellarml.stages.ingest import ingest
+from stellarml.stages.ingest import ingest_survey
 from stellarml.standalone import match
 from stellarml.standalone.margin import write_margin
 from stellarml.storage.hats_reader import open_catalogue
@@ -181,7 +181,7 @@ def lake(folder: Path, spark: Any) -> Path:
             overrides=[f"paths.lake='{folder / 'lake'}'", f"raw.{name}='{folder / name}.csv'", *SMALL],
             environment={},
         )
-        ingest(spark, config, str(folder / f"{name}.toml"))
+        ingest_survey(spark, config, str(folder / f"{name}.toml"))
     return folder / "lake"
 
 

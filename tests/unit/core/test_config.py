@@ -145,7 +145,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     config = load_config(
         written(tmp_path, '[raw]\ngaia_dr3 = "in/gaia"\nsos = "/data/sos"\n'), environment={}
     )
-    assert config.path(config.paths.lake) == tmp_path / "lake"
+    assert config.lake_folder == tmp_path / "lake"
     assert config.raw_path("gaia_dr3") == tmp_path / "in" / "gaia"
     assert config.raw_path("sos") == Path("/data/sos")
     with pytest.raises(ConfigError, match=r"survey 'twomass' lie; it names \['gaia_dr3', 'sos'\]"):

@@ -134,7 +134,7 @@ def test_patterns_stay_in_the_surveys_folder(tmp_path: Path, glob: str) -> None:
 def test_models_are_named_not_pathed(tmp_path: Path, name: str) -> None:
     config = load_config(overrides=[f"label.model='{name}'", f"paths.models={tmp_path}"], environment={})
     with pytest.raises(BundleError, match="is a path"):
-        chosen_model(config)
+        chosen_model(config.models_folder, config.label.model)
 
 
 def test_a_model_that_cannot_be_read_keeps_no_other_from_labelling(tmp_path: Path) -> None:
@@ -144,16 +144,16 @@ def test_a_model_that_cannot_be_read_keeps_no_other_from_labelling(tmp_path: Pat
     (tmp_path / "old" / "bundle.json").write_text('{"format": "stellarml model bundle", "format_version": 1}')
     for name in ("good", "old"):
         (tmp_path / name / "run.json").write_text("{}")
-    assert chosen_model(config)[0] == tmp_path / "good"
+    assert chosen_model(config.models_folder, config.label.model)[0] == tmp_path / "good"
     shutil.rmtree(tmp_path / "good")
     with pytest.raises(InputError, match="holds no finished model"):
-        chosen_model(config)
+        chosen_model(config.models_folder, config.label.model)
 
 
 def test_the_pointer_names_a_version_not_a_path(tmp_path: Path) -> None:
     (tmp_path / "current.json").write_text('{"model_id": "../../elsewhere"}')
     with pytest.raises(BundleError, match="is a path"):
-        current_model(load_config(overrides=[f"paths.labels={tmp_path}"], environment={}))
+        current_model(tmp_path)
 
 
 def test_secrets_do_not_reach_the_record(tmp_path: Path) -> None:
