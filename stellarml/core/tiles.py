@@ -74,3 +74,12 @@ def choose_tiles(
     for base in range(12):
         visit(Tile(0, base))
     return chosen
+
+
+SOURCE_ID_PIXEL_ORDER = 5
+
+
+SOURCE_ID_PIXEL_SHIFT = 49
+
+
+PIXEL_FOLDER = "pixel_5"

@@ -26,8 +26,8 @@ from stellarml.core.errors import InputError, UserError
 from stellarml.core.files import storage_errors
 from stellarml.core.tiles import Tile
 from stellarml.run.fingerprint import digest, file_fingerprint
+from stellarml.run.marks import mark_path, read_record
 from stellarml.run.ownership import WORK
-from stellarml.run.stage_run import mark_path, read_record
 from stellarml.storage.hats_layout import PARTITION_LIST, parquet_metadata, partition_list, raw_schema
 
 _THREADS = 8

@@ -1,4 +1,4 @@
-"""Whether a file, or stellarml's own code, is still the one that an output was made from.
+"""Whether a file is still the one that an output was made from, and by which libraries.
 
 Reading 750 GB to hash it would cost more than the stage it guards, so a raw file is known by its size and by 16 blocks
 of 64 KiB spread over it, first and last included. In a gzip file any change of the content alters the checksum in the
@@ -8,16 +8,12 @@ last 8 bytes; in Parquet and FITS a change of the table alters footer or header.
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from collections.abc import Iterable, Sequence
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import stellarml
 from stellarml.core.errors import InputError
-from stellarml.core.resources import package_folder
 
 _BLOCK = 65_536
 _SAMPLES = 16
@@ -71,36 +67,6 @@ def file_fingerprint(path: Path) -> dict[str, Any]:
 def origin_of(records: Sequence[dict[str, Any]]) -> str:
     """Return a digest of raw inputs by name, size and content: moving a folder does not change it."""
     return digest(sorted(f"{Path(r['path']).name}:{r['bytes']}:{r['fingerprint']}" for r in records))
-
-
-@cache
-def code_identity() -> dict[str, str]:
-    """Return version, commit (where the package is a git checkout) and a digest of stellarml's source."""
-    package = package_folder()
-    sources = sorted(p for p in package.rglob("*.py") if "__pycache__" not in p.parts)
-    return {
-        "version": stellarml.__version__,
-        "commit": _commit(package.parent),
-        "digest": digest(
-            f"{p.relative_to(package)}:{hashlib.sha256(p.read_bytes()).hexdigest()}" for p in sources
-        ),
-    }
-
-
-def _commit(folder: Path) -> str:
-    if not (folder / ".git").exists():
-        return ""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
 
 
 def package_versions() -> dict[str, str]:

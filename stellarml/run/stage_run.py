@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from stellarml.core.config import Config
-from stellarml.core.errors import InputError, OutputBusyError, StaleOutputError
+from stellarml.core.errors import OutputBusyError, StaleOutputError
 from stellarml.core.files import storage_errors, write_atomically
-from stellarml.run.fingerprint import code_identity, digest, file_fingerprint, origin_of, package_versions
+from stellarml.run.code import code_identity
+from stellarml.run.fingerprint import digest, file_fingerprint, origin_of, package_versions
+from stellarml.run.marks import Record, mark_files, read_json, read_marks, read_record, sizes_of, write_mark
 from stellarml.run.memory import PeakMemory
 from stellarml.run.ownership import (
     DONE,
+    LOCK,
     RECORD,
     STATE,
     WORK,
@@ -37,8 +40,26 @@ from stellarml.run.ownership import (
     refuse_other_stage,
 )
 
-Record = dict[str, Any]
-"""What run.json says of a finished stage."""
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an output is made from: where any of it changes, the output is made anew.
+
+    stage
+        Its name, as run.json gives it.
+    module
+        The module that makes it: what its imports reach is the code that counts.
+    settings
+        The part of the configuration that the output depends on.
+    raw, derived
+        Raw input files, and folders of finished stages.
+    """
+
+    stage: str
+    module: str
+    settings: Mapping[str, Any]
+    raw: Sequence[Path] = ()
+    derived: Sequence[Path] = ()
 
 
 @dataclass
@@ -49,6 +70,7 @@ class StageRun:
     out: Path
     siblings: tuple[Path, ...]
     config: Config
+    code: Mapping[str, str]
     key: str
     origin: str
     inputs: list[dict[str, Any]]
@@ -77,7 +99,7 @@ class StageRun:
         record: Record = {
             "stage": self.stage,
             "config": self.config.as_record(),
-            "code": code_identity(),
+            "code": dict(self.code),
             "inputs": self.inputs,
             "rows": dict(rows),
             "seconds": round(time.monotonic() - self.started, 3),
@@ -85,7 +107,7 @@ class StageRun:
             "versions": package_versions(),
             "key": self.key,
             "origin": self.origin,
-            "marks": len(_mark_files(self.out)),
+            "marks": len(mark_files(self.out)),
             "made": {f.name: names_made(f, self.others.get(f.name, ())) for f in (*self.siblings, self.out)},
             **extra,
         }
@@ -95,60 +117,6 @@ class StageRun:
         self.record = record
         self.complete = True
         return record
-
-
-def sizes_of(out: Path, files: Iterable[Path]) -> dict[str, int]:
-    """Return what a mark's ``files`` says of `files`, paths below `out`."""
-    return {str(path): (out / path).stat().st_size for path in sorted(files)}
-
-
-def mark_path(out: Path, unit: str) -> Path:
-    """Return where the mark of `unit` is."""
-    return out / DONE / f"{unit}.json"
-
-
-def write_mark(out: Path, unit: str, payload: Mapping[str, Any]) -> None:
-    """Record, from any process, that `unit` is whole; ``files`` in the payload are checked before it is trusted."""
-    write_atomically(mark_path(out, unit), json.dumps(payload))
-
-
-def read_marks(out: Path) -> dict[str, dict[str, Any]]:
-    """Return the marks of all units whose files are still there, whole."""
-    marks = {}
-    for path in _mark_files(out):
-        payload = _record(path)
-        if payload and all(_same_size(out / name, size) for name, size in payload.get("files", {}).items()):
-            marks[path.stem] = payload
-    return marks
-
-
-def _mark_files(out: Path) -> list[Path]:
-    return sorted((out / DONE).glob("*.json"))
-
-
-def _same_size(path: Path, size: int) -> bool:
-    try:
-        return path.stat().st_size == size
-    except FileNotFoundError:
-        return False
-
-
-def read_record(out: Path) -> Record:
-    """Return the run.json of a finished stage.
-
-    Raises
-    ------
-    InputError
-        If the stage has not finished there.
-    """
-    if not (out / RECORD).exists():
-        raise InputError(
-            f"{out}: no run.json, so this stage's output is missing or unfinished. Run it first."
-        )
-    record = _record(out / RECORD)
-    if not record:
-        raise InputError(f"{out / RECORD}: is damaged. Run the stage again with --overwrite.")
-    return record
 
 
 def describe_inputs(raw: Sequence[Path], derived: Sequence[Path]) -> tuple[list[dict[str, Any]], str]:
@@ -165,25 +133,20 @@ def describe_inputs(raw: Sequence[Path], derived: Sequence[Path]) -> tuple[list[
 
 @contextmanager
 def stage_run(
-    stage: str,
+    recipe: Recipe,
     out: Path,
-    *,
     config: Config,
-    relevant: Mapping[str, Any],
-    raw: Sequence[Path] = (),
-    derived: Sequence[Path] = (),
+    *,
     siblings: Sequence[Path] = (),
     overwrite: bool = False,
     incremental: bool = False,
 ) -> Iterator[StageRun]:
-    """Open `out` for a run of `stage`; ``complete`` is set where there is nothing to do.
+    """Open `out` for a run of a stage; ``complete`` is set where there is nothing to do.
 
     Parameters
     ----------
-    relevant
-        The part of the configuration that the output depends on.
-    raw, derived
-        Raw input files, and folders of finished stages.
+    config
+        What run.json says the configuration was.
     siblings
         Further output folders of the same stage, kept and removed with `out`.
     incremental
@@ -201,14 +164,10 @@ def stage_run(
     UserError
         If a folder holds files that stellarml did not make, an input of this run, or the output of another stage.
     """
-    refuse_inputs_inside((out, *siblings), (*raw, *derived))
-    inputs, origin = describe_inputs(raw, derived)
-    settings = json.dumps(relevant, sort_keys=True, default=str)
-    key = digest(
-        [stage, settings, code_identity()["digest"], *(f"{r['bytes']}:{r['fingerprint']}" for r in inputs)]
-    )
+    refuse_inputs_inside((out, *siblings), (*recipe.raw, *recipe.derived))
+    run = _described(recipe, out, tuple(siblings), config)
     refuse_foreign_folder(out)
-    if not (out / "_state.json").exists():
+    if not (out / STATE).exists():
         for folder in siblings:
             refuse_foreign_folder(folder)
     with storage_errors(out):
@@ -216,66 +175,85 @@ def stage_run(
     with storage_errors(out), held(out):
         for folder in siblings:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / ".lock").touch()
-        run = StageRun(stage, out, tuple(siblings), config, key, origin, inputs)
-        state = _state(out)
-        refuse_other_stage(out, stage, state)
-        run.others = {folder.name: names_of_others(folder, state) for folder in (out, *siblings)}
-        if overwrite or state["key"] != key:
-            if not (overwrite or incremental) and state["origin"] != origin and _has_output(out):
-                raise StaleOutputError(
-                    f"{out}: was made from other inputs than those now named ({_difference(state, inputs)}). "
-                    "Give another output folder, or --overwrite to make it anew."
-                )
-            if not incremental:
-                _clear(run)
-            elif overwrite and state["origin"] == origin:
-                run.forget()
-        run.marks = read_marks(out)
-        if (out / RECORD).exists():
-            run.record = _record(out / RECORD) if incremental else read_record(out)
-            whole = len(run.marks) == len(_mark_files(out)) == run.record.get("marks")
-            same = state["key"] == key == run.record.get("key")
-            run.complete = same and whole and all((s / RECORD).exists() for s in siblings)
+            (folder / LOCK).touch()
+        before = _state(out)
+        refuse_other_stage(out, run.stage, before)
+        run.others = {folder.name: names_of_others(folder, before) for folder in (out, *siblings)}
+        _drop_what_is_stale(run, before, overwrite=overwrite, incremental=incremental)
+        _find_what_is_done(run, before, incremental=incremental)
         if not run.complete:
-            for folder in (*siblings, out):
-                if not incremental:
-                    (folder / RECORD).unlink(missing_ok=True)
-                for half in list(folder.rglob(".*.tmp")):
-                    if half.is_dir():
-                        shutil.rmtree(half, ignore_errors=True)
-                    else:
-                        half.unlink(missing_ok=True)
-            told = {"stage": stage, "key": key, "origin": origin, "inputs": inputs, "others": run.others}
-            write_atomically(out / STATE, json.dumps(told))
-            run.memory.start()
+            _begin(run, incremental=incremental)
         try:
             yield run
         finally:
             run.memory.stop()
 
 
+def _described(recipe: Recipe, out: Path, siblings: tuple[Path, ...], config: Config) -> StageRun:
+    """Return the run with its key: a digest of all that its output is made from."""
+    inputs, origin = describe_inputs(recipe.raw, recipe.derived)
+    code = code_identity(recipe.module)
+    settings = json.dumps(recipe.settings, sort_keys=True, default=str)
+    contents = (f"{entry['bytes']}:{entry['fingerprint']}" for entry in inputs)
+    key = digest([recipe.stage, settings, code["digest"], *contents])
+    return StageRun(recipe.stage, out, siblings, config, code, key, origin, inputs)
+
+
+def _drop_what_is_stale(
+    run: StageRun, before: Mapping[str, Any], *, overwrite: bool, incremental: bool
+) -> None:
+    """Remove an output that was made from something else, or refuse to; `before` is what it was made from."""
+    if not overwrite and before["key"] == run.key:
+        return
+    if not (overwrite or incremental) and before["origin"] != run.origin and _has_output(run.out):
+        raise StaleOutputError(
+            f"{run.out}: was made from other inputs than those now named ({_difference(before, run.inputs)}). "
+            "Give another output folder, or --overwrite to make it anew."
+        )
+    if not incremental:
+        _clear(run)
+    elif overwrite and before["origin"] == run.origin:
+        run.forget()
+
+
+def _find_what_is_done(run: StageRun, before: Mapping[str, Any], *, incremental: bool) -> None:
+    """Read the marks of whole units, and whether the output as a whole is there."""
+    run.marks = read_marks(run.out)
+    if not (run.out / RECORD).exists():
+        return
+    run.record = read_json(run.out / RECORD) if incremental else read_record(run.out)
+    whole = len(run.marks) == len(mark_files(run.out)) == run.record.get("marks")
+    same = before["key"] == run.key == run.record.get("key")
+    run.complete = same and whole and all((folder / RECORD).exists() for folder in run.siblings)
+
+
+def _begin(run: StageRun, *, incremental: bool) -> None:
+    """Take away what a killed run left half-written, and note what is now being made, and from what."""
+    for folder in (*run.siblings, run.out):
+        if not incremental:
+            (folder / RECORD).unlink(missing_ok=True)
+        for half in list(folder.rglob(".*.tmp")):
+            if half.is_dir():
+                shutil.rmtree(half, ignore_errors=True)
+            else:
+                half.unlink(missing_ok=True)
+    state = {name: getattr(run, name) for name in ("stage", "key", "origin", "inputs", "others")}
+    write_atomically(run.out / STATE, json.dumps(state))
+    run.memory.start()
+
+
 def _state(out: Path) -> dict[str, Any]:
     """Return what `out` was made from; where nothing tells, a key that no run has."""
     found: dict[str, Any] = {}
     for name in (STATE, RECORD):
-        state = _record(out / name)
+        state = read_json(out / name)
         if {"key", "origin", "inputs"} <= set(state):
             found = {**state, **found}
     return found or {"key": "", "origin": "", "inputs": []}
 
 
-def _record(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; nothing where there is none."""
-    try:
-        found = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _has_output(out: Path) -> bool:
-    return (out / RECORD).exists() or bool(_mark_files(out))
+    return (out / RECORD).exists() or bool(mark_files(out))
 
 
 def _difference(state: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> str:
@@ -317,7 +295,7 @@ def held(out: Path) -> Iterator[None]:
     OutputBusyError
         If a living run holds it.
     """
-    with (out / ".lock").open("a+") as stream:
+    with (out / LOCK).open("a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

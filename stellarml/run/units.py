@@ -19,8 +19,9 @@ import pyarrow as pa
 
 from stellarml.core import errors
 from stellarml.run.log import get_logger, progress
+from stellarml.run.marks import mark_path, write_mark
 from stellarml.run.ownership import DONE
-from stellarml.run.stage_run import StageRun, mark_path, write_mark
+from stellarml.run.stage_run import StageRun
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from stellarml.core.config import Config
 from stellarml.run.log import log_done
-from stellarml.run.stage_run import Record
+from stellarml.run.marks import Record
 from stellarml.stages import crossmatch, features, ingest, label, report, select, train
 
 if TYPE_CHECKING:

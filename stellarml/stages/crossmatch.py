@@ -33,7 +33,8 @@ from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
 from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.source_columns import match_settings
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
-from stellarml.run.stage_run import Record, StageRun, stage_run
+from stellarml.run.marks import Record
+from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_reader import Leaf, open_catalogue
 from stellarml.storage.hats_writer import finish_catalogue
@@ -64,15 +65,9 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
         "bands": [[band.magnitude for band in d.bands.values()] for d in (left, right)],
         "tiles": config.tiles.model_dump(),
     }
-    with stage_run(
-        "crossmatch",
-        out,
-        config=config,
-        relevant=relevant,
-        derived=[lake / "stars", lake / right.name],
-        siblings=[lake / NEIGHBOURHOOD, lake / BEST],
-        overwrite=overwrite,
-    ) as output:
+    recipe = Recipe("crossmatch", __name__, relevant, derived=[lake / "stars", lake / right.name])
+    siblings = [lake / NEIGHBOURHOOD, lake / BEST]
+    with stage_run(recipe, out, config, siblings=siblings, overwrite=overwrite) as output:
         if output.complete:
             return output.record
         catalogues = open_catalogue(lake / "stars"), open_catalogue(lake / right.name)

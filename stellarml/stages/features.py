@@ -16,7 +16,8 @@ from stellarml.core.errors import InputError
 from stellarml.core.schema import HEALPIX_COLUMN, MISSING_MASK
 from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.features.spark_split import split_column
-from stellarml.run.stage_run import Record, read_record, stage_run
+from stellarml.run.marks import Record, read_record
+from stellarml.run.stage_run import Recipe, stage_run
 from stellarml.stages.spectroscopic_labels import label_rows, match_by_position, resolved_labels
 from stellarml.storage.hats_reader import read_leaves
 from stellarml.storage.hats_writer import write_catalogue
@@ -56,7 +57,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
     }
     derived = [lake / "matched", *(lake / table.name for table in tables)]
     with stage_run(
-        "features", out, config=config, relevant=relevant, derived=derived, overwrite=overwrite
+        Recipe("features", __name__, relevant, derived=derived), out, config, overwrite=overwrite
     ) as output:
         if output.complete:
             return output.record

@@ -20,8 +20,9 @@ from stellarml.core import errors
 from stellarml.core.config import Config, Ingest, Tiles
 from stellarml.core.errors import InputError, StellarmlError
 from stellarml.run.log import log_done
+from stellarml.run.marks import Record, mark_path, write_mark
 from stellarml.run.ownership import WORK
-from stellarml.run.stage_run import Record, StageRun, mark_path, stage_run, write_mark
+from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.run.units import RESULT_SCHEMA, Unit, collect_outcomes, run_units
 from stellarml.storage.hats_writer import finish_catalogue
 from stellarml.surveys.column_mapping import ddl
@@ -84,14 +85,8 @@ def ingest_survey(spark: SparkSession, config: Config, survey: str, *, overwrite
         "cuts": [cut.model_dump() for cut in cuts],
         "tiles": config.tiles.model_dump(),
     }
-    with stage_run(
-        f"ingest {descriptor.name}",
-        out,
-        config=config,
-        relevant=relevant,
-        raw=[f.path for f in files],
-        overwrite=overwrite,
-    ) as output:
+    recipe = Recipe(f"ingest {descriptor.name}", __name__, relevant, raw=[file.path for file in files])
+    with stage_run(recipe, out, config, overwrite=overwrite) as output:
         if output.complete:
             return output.record
         task = read_plan(descriptor, files, out, config.ingest, config.tiles)

@@ -37,10 +37,10 @@ from stellarml.labelling.model_registry import chosen_model
 from stellarml.labelling.monitoring import prometheus_text, total
 from stellarml.labelling.versions import current_model, publish
 from stellarml.model.bundle import pack_bundle
-from stellarml.run.fingerprint import code_identity
 from stellarml.run.log import get_logger
+from stellarml.run.marks import Record, mark_path, sizes_of, write_mark
 from stellarml.run.ownership import RECORD
-from stellarml.run.stage_run import Record, mark_path, sizes_of, stage_run, write_mark
+from stellarml.run.stage_run import Recipe, stage_run
 from stellarml.run.units import collect_outcomes, refuse_units
 from stellarml.storage.hats_layout import PARTITION_LIST, PROPERTIES
 from stellarml.storage.hats_writer import finish_catalogue
@@ -74,15 +74,8 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
         manifest.check_truth()
     relevant: dict[str, Any] = {"level": config.label.level, "tiles": config.tiles.model_dump()}
     relevant |= {"model": manifest.behaviour(), **({"truth_intervals": True} if truth else {})}
-    with stage_run(
-        "label",
-        out,
-        config=config,
-        relevant=relevant,
-        derived=[matched, model],
-        overwrite=overwrite,
-        incremental=True,
-    ) as output:
+    recipe = Recipe("label", __name__, relevant, derived=[matched, model])
+    with stage_run(recipe, out, config, overwrite=overwrite, incremental=True) as output:
         if output.complete:
             _publish(config.labels_folder, output.record)
             return output.record
@@ -101,7 +94,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             manifest.features,
             output_schema(manifest.labels, truth),
             config.tiles,
-            (code_identity()["digest"], json.dumps(relevant, sort_keys=True)),
+            (output.code["digest"], json.dumps(relevant, sort_keys=True)),
         )
         kept, pending = split_done(out, tiles, output.marks, task.common)
         counts = {"to_do": len(pending), "kept": len(kept), "removed": len(gone)}

@@ -12,7 +12,8 @@ from stellarml.core.errors import InputError
 from stellarml.labelling.versions import current_model
 from stellarml.model.bundle import load_bundle
 from stellarml.report.model_facts import card_facts, training_curves
-from stellarml.run.stage_run import Record, read_record, stage_run
+from stellarml.run.marks import Record, read_record
+from stellarml.run.stage_run import Recipe, stage_run
 from stellarml.storage.hats_reader import read_leaves
 from stellarml.surveys.descriptor import load_descriptor
 
@@ -39,7 +40,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
     relevant = {"report": config.report.model_dump(), "level": config.label.level}
     derived = [lake / "stars", lake / "matched", lake / "training", model, labels]
     with stage_run(
-        "report", out, config=config, relevant=relevant, derived=derived, overwrite=overwrite
+        Recipe("report", __name__, relevant, derived=derived), out, config, overwrite=overwrite
     ) as output:
         if output.complete:
             return output.record

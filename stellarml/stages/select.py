@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 
 from stellarml.core.config import Config, Tiles
 from stellarml.core.schema import CUTS_FAILED, REPAIRS
-from stellarml.core.tiles import Tile
-from stellarml.run.stage_run import Record, read_record, stage_run
+from stellarml.core.tiles import PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT, Tile
+from stellarml.run.marks import Record, read_record
+from stellarml.run.stage_run import Recipe, stage_run
 from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_reader import Leaf, open_catalogue
 from stellarml.storage.hats_writer import finish_catalogue
 from stellarml.storage.parquet import write_parquet
 from stellarml.surveys.cuts import HAS_DISTANCE, chosen_cuts, cut_flow, merge_counts
 from stellarml.surveys.descriptor import Cut, Descriptor, load_descriptor
-from stellarml.surveys.shards import PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -62,7 +62,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
     relevant = {"cuts": [cut.model_dump() for cut in cuts], "tiles": config.tiles.model_dump()}
     derived = [lake / survey.name for survey in surveys]
     with stage_run(
-        "select", out, config=config, relevant=relevant, derived=derived, overwrite=overwrite
+        Recipe("select", __name__, relevant, derived=derived), out, config, overwrite=overwrite
     ) as output:
         if output.complete:
             return output.record

@@ -15,10 +15,12 @@ from stellarml.core.config import Config
 from stellarml.features.feature_file import load_feature_file
 from stellarml.model.bundle import load_bundle
 from stellarml.model.manifest import MANIFEST
-from stellarml.run.fingerprint import code_identity, digest
+from stellarml.run.code import code_identity
+from stellarml.run.fingerprint import digest
 from stellarml.run.log import get_logger
+from stellarml.run.marks import Record, read_record
 from stellarml.run.ownership import WORK
-from stellarml.run.stage_run import Record, read_record, stage_run
+from stellarml.run.stage_run import Recipe, stage_run
 from stellarml.training.read_lake import load_target, load_training_set
 
 if TYPE_CHECKING:
@@ -49,9 +51,8 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
     }
     model_id = _model_id(config.train.preset, relevant, training["key"])
     out = models / model_id
-    with stage_run(
-        "train", out, config=config, relevant=relevant, derived=[lake / "training"], overwrite=overwrite
-    ) as output:
+    recipe = Recipe("train", __name__, relevant, derived=[lake / "training"])
+    with stage_run(recipe, out, config, overwrite=overwrite) as output:
         if output.complete:
             return output.record
         log = get_logger()
@@ -68,7 +69,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             provenance={
                 "training_set": training["key"],
                 "rows": training["rows"],
-                "code": code_identity()["version"],
+                "code": code_identity(__name__)["version"],
             },
             progress=lambda line: log.info(line, stage="train"),
             checkpoints=checkpoints,
@@ -91,4 +92,4 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
 
 def _model_id(preset: str, relevant: dict[str, Any], training_key: str) -> str:
     settings = json.dumps(relevant, sort_keys=True)
-    return f"{preset}-{digest([settings, training_key, code_identity()['digest']])[:_DIGITS]}"
+    return f"{preset}-{digest([settings, training_key, code_identity(__name__)['digest']])[:_DIGITS]}"

@@ -22,7 +22,7 @@ from stellarml.core.config import Config
 from stellarml.core.errors import InputError, UserError
 from stellarml.core.files import write_atomically
 from stellarml.core.tiles import HEALPIX_ORDER, Tile
-from stellarml.run.stage_run import StageRun, stage_run
+from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_layout import COLLECTION, find_catalogue, raw_schema
 from stellarml.storage.hats_reader import Catalogue, open_catalogue, read_ranges
@@ -70,14 +70,13 @@ def write_margin(
     target = folder.parent / f"{folder.name}_{arcsec:g}arcs" if out is None else out
     if target.resolve() in (folder.resolve(), root.resolve()):
         raise UserError(f"{target}: is the catalogue itself; give the margin catalogue another folder.")
-    with stage_run(
+    recipe = Recipe(
         "margin",
-        target,
-        config=config,
-        relevant={"arcsec": arcsec, "tiles": config.tiles.model_dump()},
+        __name__,
+        {"arcsec": arcsec, "tiles": config.tiles.model_dump()},
         raw=[path for leaf in catalogue.leaves for path in leaf.paths],
-        overwrite=overwrite,
-    ) as run:
+    )
+    with stage_run(recipe, target, config, overwrite=overwrite) as run:
         if not run.complete:
             _write_leaves(spark, run, catalogue, arcsec)
         if collection is not None and target.resolve().parent == collection.path.parent.resolve():

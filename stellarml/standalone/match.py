@@ -21,8 +21,9 @@ from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.source_columns import match_settings
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
 from stellarml.run.log import get_logger
+from stellarml.run.marks import read_record
 from stellarml.run.ownership import WORK
-from stellarml.run.stage_run import StageRun, read_record, stage_run
+from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.run.units import Unit, run_units
 from stellarml.stages.ingest import ingest_survey
 from stellarml.storage.export import read_parts, write_file
@@ -112,8 +113,8 @@ def match_catalogues(
         "tiles": config.tiles.model_dump(),
         "options": asdict(options),
     }
-    raw = [*left.files, *right.files]
-    with stage_run("match", out, config=config, relevant=relevant, raw=raw, overwrite=overwrite) as run:
+    recipe = Recipe("match", __name__, relevant, raw=[*left.files, *right.files])
+    with stage_run(recipe, out, config, overwrite=overwrite) as run:
         if run.complete:
             return run.record
         sides, rejected = [], {}

@@ -13,22 +13,13 @@ import pyarrow as pa
 from stellarml.core.config import Ingest, Tiles
 from stellarml.core.errors import InputError
 from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
-from stellarml.core.tiles import HEALPIX_ORDER, choose_tiles
+from stellarml.core.tiles import HEALPIX_ORDER, PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT, Tile, choose_tiles
 from stellarml.run.log import get_logger
 from stellarml.surveys.binary_reader import read_table_header
 from stellarml.surveys.column_mapping import Header, resolve
 from stellarml.surveys.descriptor import Descriptor
 from stellarml.surveys.raw_files import SourceFile
-from stellarml.surveys.shards import (
-    FILE,
-    LINE,
-    PIXEL_FOLDER,
-    SOURCE_ID_PIXEL_SHIFT,
-    ReadTask,
-    TileTask,
-    overlapping,
-    read_histograms,
-)
+from stellarml.surveys.shards import FILE, LINE, ReadTask, TileTask, overlapping, read_histograms
 from stellarml.surveys.text_reader import guess_types, read_header
 
 _Plan = tuple[str, tuple[tuple[int, int], ...], tuple[Path, ...], int]

@@ -324,12 +324,3 @@ def read_histograms(out: Path, names: Sequence[str]) -> tuple[npt.NDArray[np.int
         cells, inverse = np.unique(merged, return_inverse=True)
         counts = np.bincount(inverse, weights=rows).astype(np.int64)
     return cells, counts
-
-
-SOURCE_ID_PIXEL_ORDER = 5
-
-
-SOURCE_ID_PIXEL_SHIFT = 49
-
-
-PIXEL_FOLDER = "pixel_5"

@@ -36,7 +36,7 @@ from sky_limits import blocks_part, limit_part, posterior_part, zero_points_part
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.model.bundle import load_bundle
 from stellarml.model.predictor import Predictor
-from stellarml.run.fingerprint import code_identity
+from stellarml.run.code import code_identity
 
 STARS = 9_200_000
 LEVELS = (68, 90, 95)
@@ -64,9 +64,12 @@ def main() -> None:
         if not path.exists():
             started = perf_counter()
             told = PARTS[name](sky, folder, options.preset)
-            told |= {"code": code_identity()["digest"], "seconds": perf_counter() - started}
+            told |= {
+                "code": code_identity("stellarml.stages.train")["digest"],
+                "seconds": perf_counter() - started,
+            }
             path.write_text(json.dumps(told, indent=1))
-        elif json.loads(path.read_text()).get("code") != code_identity()["digest"]:
+        elif json.loads(path.read_text()).get("code") != code_identity("stellarml.stages.train")["digest"]:
             sys.stderr.write(
                 f"{path.name} was made by other code; remove it, and its bundles, to have it anew\n"
             )

@@ -67,7 +67,7 @@ def submit(job: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_spark_submit_runs_a_stage(own_sky: Path, small_chain: Path) -> None:
-    from stellarml.run.stage_run import read_record
+    from stellarml.run.marks import read_record
 
     for survey in ("gaia_dr3", "gaia_distances", "skymapper_dr2"):
         shutil.copytree(small_chain / "lake" / survey, own_sky / "lake" / survey)

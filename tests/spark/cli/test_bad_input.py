@@ -27,7 +27,8 @@ from helpers.small_surveys import stars, write_csv, write_surveys
 from stellarml.cli import main as cli
 from stellarml.core.config import load_config
 from stellarml.core.errors import InputError
-from stellarml.run.stage_run import describe_inputs, read_record
+from stellarml.run.marks import read_record
+from stellarml.run.stage_run import describe_inputs
 from stellarml.stages.chain import run_stage
 from stellarml.stages.ingest import ingest_survey
 

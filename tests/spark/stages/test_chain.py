@@ -13,7 +13,7 @@ import pytest
 
 from stellarml.core.config import Config
 from stellarml.core.sky import healpix_29
-from stellarml.run.stage_run import read_record
+from stellarml.run.marks import read_record
 from stellarml.storage.hats_reader import open_catalogue
 
 CATALOGUES = ("gaia_dr3", "skymapper_dr2", "stars", "neighbourhood", "best_neighbour", "matched", "training")

@@ -16,7 +16,7 @@ from stellarml.core.config import Config, load_config
 from stellarml.core.errors import InputError
 from stellarml.crossmatch.kernel.match_tile import match_tile
 from stellarml.crossmatch.source_columns import match_settings, taking_part, to_sources
-from stellarml.run.stage_run import read_record
+from stellarml.run.marks import read_record
 from stellarml.stages import crossmatch
 from stellarml.stages.chain import run_stage
 from stellarml.stages.ingest import ingest_survey

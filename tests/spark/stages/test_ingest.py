@@ -9,7 +9,7 @@ import pytest
 from helpers.small_surveys import stars, write_csv, write_surveys
 
 from stellarml.core.config import load_config
-from stellarml.stages.ingest import ingest_survey
+from stellarml.stages import ingest
 
 TRIVIAL = '[[cuts]]\nname = "all"\nwhere = "true"\nreason = "none is dropped"\n'
 
@@ -28,11 +28,9 @@ def ingested(
     path = write_csv(folder / "raw" / "left" / "a.csv", rows)
     path.write_text(path.read_text().replace(",14.", ",fourteen.", 1))
     seen = []
-    whole = __import__("stellarml.stages.ingest").ingest.repair_and_cut
-    monkeypatch.setattr(
-        "stellarml.stages.ingest.repair_and_cut", lambda *given: seen.append(1) or whole(*given)
-    )
-    return ingest_survey(spark, config, "left_survey.toml"), bool(seen)
+    whole = ingest.repair_and_cut
+    monkeypatch.setattr(ingest, "repair_and_cut", lambda *given: seen.append(1) or whole(*given))
+    return ingest.ingest_survey(spark, config, "left_survey.toml"), bool(seen)
 
 
 def test_the_same_catalogue_with_and_without_sql(

@@ -28,7 +28,7 @@ from stellarml.core.config import conf_dir
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.labelling.compare import compare
 from stellarml.labelling.versions import versions_of
-from stellarml.run.stage_run import read_record
+from stellarml.run.marks import read_record
 from stellarml.stages import label
 from stellarml.stages import label as catalogue
 from stellarml.standalone.own_table import read_table

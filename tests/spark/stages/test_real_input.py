@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stellarml.core.config import Config, load_config
-from stellarml.run.stage_run import read_record
+from stellarml.run.marks import read_record
 from stellarml.stages.ingest import ingest_survey
 
 GAIA_FILES = (

@@ -16,7 +16,8 @@ from helpers.small_surveys import stars, write_csv, write_surveys
 
 from stellarml.core.config import Config, load_config
 from stellarml.core.errors import InputError, StaleOutputError
-from stellarml.run.stage_run import describe_inputs, read_record
+from stellarml.run.marks import read_record
+from stellarml.run.stage_run import describe_inputs
 from stellarml.stages.chain import run_stage
 from stellarml.stages.ingest import ingest_survey
 

@@ -159,7 +159,7 @@ def test_the_pointer_names_a_version_not_a_path(tmp_path: Path) -> None:
 def test_secrets_do_not_reach_the_record(tmp_path: Path) -> None:
     import json
 
-    from stellarml.run.stage_run import stage_run
+    from stellarml.run.stage_run import Recipe, stage_run
 
     hidden = {
         "spark.hadoop.fs.s3a.secret.key": "hunter2",
@@ -170,7 +170,7 @@ def test_secrets_do_not_reach_the_record(tmp_path: Path) -> None:
     config = load_config(environment={})
     options = hidden | {"spark.executor.memory": "8g"}
     config = config.model_copy(update={"spark": config.spark.model_copy(update={"options": options})})
-    with stage_run("copy", tmp_path / "out", config=config, relevant={}) as run:
+    with stage_run(Recipe("copy", "stellarml.run.stage_run", {}), tmp_path / "out", config) as run:
         run.finish({})
     for path in (tmp_path / "out").rglob("*"):
         assert not path.is_file() or "hunter2" not in path.read_text()

@@ -13,17 +13,22 @@ import pytest
 from stellarml.core.config import load_config
 from stellarml.core.errors import InputError, OutputBusyError, StaleOutputError, UserError
 from stellarml.run.fingerprint import digest, file_fingerprint, origin_of
-from stellarml.run.stage_run import describe_inputs, read_marks, read_record, stage_run, write_mark
+from stellarml.run.marks import read_marks, read_record, write_mark
+from stellarml.run.stage_run import Recipe, describe_inputs, stage_run
 
 CONFIG = load_config(environment={})
+
+
+def recipe(stage: str, raw: Path, **settings: str) -> Recipe:
+    return Recipe(stage, "stellarml.run.stage_run", settings, raw=[raw])
 
 
 def made(
     out: Path, raw: Path, *, finish: bool = True, units: tuple[str, ...] = ("a", "b"), **options: Any
 ) -> str:
     """Run a stage that writes one file a unit; return which of them it had to write."""
-    options.setdefault("relevant", {"scope": "full"})
-    with stage_run("copy", out, config=CONFIG, raw=[raw], **options) as run:
+    settings = options.pop("relevant", {"scope": "full"})
+    with stage_run(recipe("copy", raw, **settings), out, CONFIG, **options) as run:
         if run.complete:
             return "nothing"
         todo = [unit for unit in units if unit not in run.marks]
@@ -123,11 +128,10 @@ def test_changed_configuration_is_redone(raw: Path, out: Path) -> None:
 
 
 def test_changed_code_is_redone(raw: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stellarml.run import stage_run as manifest
+    from stellarml.run import stage_run as module
 
     made(out, raw)
-    other = {**manifest.code_identity(), "digest": "other"}
-    monkeypatch.setattr(manifest, "code_identity", lambda: other)
+    monkeypatch.setattr(module, "code_identity", lambda _: {"version": "0", "commit": "", "digest": "other"})
     assert made(out, raw) == "ab"
 
 
@@ -244,9 +248,9 @@ def test_in_use_by_a_living_process(raw: Path, out: Path) -> None:
 
 def test_two_runs_in_one_process(raw: Path, out: Path) -> None:
     with (
-        stage_run("copy", out, config=CONFIG, relevant={}, raw=[raw]),
+        stage_run(recipe("copy", raw), out, CONFIG),
         pytest.raises(OutputBusyError),
-        stage_run("copy", out, config=CONFIG, relevant={}, raw=[raw]),
+        stage_run(recipe("copy", raw), out, CONFIG),
     ):
         pass
 
@@ -266,7 +270,7 @@ def test_derived_inputs_carry_their_origin(raw: Path, out: Path, tmp_path: Path)
 
 def test_settled_files_are_missed_when_they_go(raw: Path, out: Path) -> None:
     def once() -> bool:
-        with stage_run("fit", out, config=CONFIG, relevant={}, raw=[raw]) as run:
+        with stage_run(recipe("fit", raw), out, CONFIG) as run:
             if run.complete:
                 return False
             (out / "_work").mkdir()
@@ -348,7 +352,7 @@ def test_the_output_of_another_stage_is_refused(raw: Path, out: Path) -> None:
     for _ in range(2):
         with (
             pytest.raises(UserError, match="is the output of the stage copy, not of paste"),
-            stage_run("paste", out, config=CONFIG, raw=[raw], relevant={}, overwrite=True),
+            stage_run(recipe("paste", raw), out, CONFIG, overwrite=True),
         ):
             pass
         (out / "_state.json").unlink(missing_ok=True)
