@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from stellarml.core.errors import InputError, did_you_mean, raise_gathered
 from stellarml.surveys.descriptor import Descriptor, WantedColumn
-from stellarml.surveys.raw_files import SourceFile
+from stellarml.surveys.raw_reader import FileColumn, Header
 
 ARROW_TYPES: dict[str, pa.DataType] = {
     "long": pa.int64(),
@@ -29,25 +29,6 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 }
 EXACT_IN_FLOAT64 = 1 << 53
 _UNIT_NAMES = {"mas/yr": "mas / yr", "arcsec/yr": "arcsec / yr"}
-
-
-@dataclass(frozen=True)
-class FileColumn:
-    """A column as a file declares it; type and unit are None where the format has none."""
-
-    name: str
-    type: pa.DataType | None = None
-    unit: str | None = None
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says of itself before its rows."""
-
-    file: SourceFile
-    columns: tuple[FileColumn, ...]
-    delimiter: str = ","
-    lines: int = 0
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,11 @@ from stellarml.core.errors import InputError
 from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.core.tiles import HEALPIX_ORDER, PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT, Tile, choose_tiles
 from stellarml.run.log import get_logger
-from stellarml.surveys.binary_reader import read_table_header
-from stellarml.surveys.column_mapping import Header, resolve
+from stellarml.surveys.column_mapping import resolve
 from stellarml.surveys.descriptor import Descriptor
-from stellarml.surveys.raw_files import SourceFile
+from stellarml.surveys.raw_reader import Header, SourceFile
+from stellarml.surveys.raw_readers import reader_of
 from stellarml.surveys.shards import FILE, LINE, ReadTask, TileTask, overlapping, read_histograms
-from stellarml.surveys.text_reader import guess_types, read_header
 
 _Plan = tuple[str, tuple[tuple[int, int], ...], tuple[Path, ...], int]
 
@@ -31,11 +30,11 @@ def read_plan(
     """Read every header and settle the columns, before any row is read."""
 
     def header_of(file: SourceFile) -> Header:
-        return read_header(file, descriptor) if file.family == "text" else read_table_header(file)
+        return reader_of(file).header(file, descriptor.files)
 
     with ThreadPoolExecutor(8) as pool:
         headers = tuple(pool.map(header_of, files))
-    guess = guess_types(headers[0], descriptor) if headers[0].file.family == "text" else {}
+    guess = reader_of(headers[0].file).guessed_types(headers[0], descriptor.files)
     resolved = resolve(descriptor, headers, {name.lower(): kind for name, kind in guess.items()})
     if resolved.absent:
         get_logger().warning(

@@ -6,32 +6,12 @@ that one descriptor reads the bulk ECSV, the VOTable and the Parquet copy of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, cast
 
 from stellarml.core.errors import InputError
 from stellarml.surveys.descriptor import Descriptor
-
-Family = Literal["text", "fits", "votable", "parquet"]
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One raw file: where it is, its size, its family of formats, and whether it is gzipped."""
-
-    path: Path
-    size: int
-    family: Family
-    gzipped: bool
-
-    def open(self) -> IO[bytes]:
-        """Open for reading, decompressed."""
-        if self.gzipped:
-            from isal import igzip
-
-            return cast("IO[bytes]", igzip.IGzipFile(self.path, "rb"))  # type: ignore[no-untyped-call]
-        return self.path.open("rb")
+from stellarml.surveys.raw_reader import Family, SourceFile
+from stellarml.surveys.raw_readers import reader_that_begins
 
 
 def find_files(descriptor: Descriptor, path: Path) -> list[SourceFile]:
@@ -88,18 +68,14 @@ def _describe(path: Path, descriptor: Descriptor) -> SourceFile:
 
 
 def _family(head: bytes, path: Path, descriptor: Descriptor) -> Family:
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    if head.startswith(b"SIMPLE  ="):
-        return "fits"
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text.startswith((b"<?xml", b"<VOTABLE")):
-        return "votable"
+    reader = reader_that_begins(head)
+    if reader is not None and reader.family != "text":
+        return reader.family
     if descriptor.files.format in ("fits", "votable", "parquet", "hats") and (not head or b"\0" in head):
         raise InputError(
             f"{path}: is not a {descriptor.files.format} file, which survey '{descriptor.name}' expects "
             f"(it begins with {head[:8]!r})."
         )
-    if b"\0" in head:
+    if reader is None:
         raise InputError(f"{path}: is neither text, FITS, VOTable nor Parquet (it begins with {head[:8]!r}).")
-    return "text"
+    return reader.family

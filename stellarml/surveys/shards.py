@@ -29,11 +29,10 @@ from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.run.ownership import WORK
 from stellarml.run.units import failure, guarded, outcome_batch
 from stellarml.storage.parquet import write_parquet
-from stellarml.surveys.binary_reader import read_table_blocks
-from stellarml.surveys.column_mapping import Header, Resolved, valid_positions
+from stellarml.surveys.column_mapping import Resolved, valid_positions
 from stellarml.surveys.descriptor import Descriptor, position_columns
-from stellarml.surveys.text_parser import Block
-from stellarml.surveys.text_reader import read_blocks
+from stellarml.surveys.raw_reader import Block, Header
+from stellarml.surveys.raw_readers import reader_of
 
 FILE, LINE = "_file", "_line"
 ROW_NUMBER = "row_number"
@@ -97,9 +96,8 @@ def read_summary(out: Path, name: str) -> Path:
 
 def _blocks(task: ReadTask, index: int) -> Iterator[Block]:
     header, names = task.headers[index], list(task.resolved.sources[index])
-    if header.file.family == "text":
-        return read_blocks(header, names, task.resolved.schema, task.descriptor, task.block_bytes)
-    return read_table_blocks(header, names, task.resolved.schema)
+    reader = reader_of(header.file)
+    return reader.blocks(header, names, task.resolved.schema, task.descriptor.files, task.block_bytes)
 
 
 def _checked(task: ReadTask, index: int, block: Block, rejects: list[tuple[int, str]]) -> pa.Table:

@@ -9,7 +9,6 @@ rows to reject and their line numbers.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,22 +18,14 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from stellarml.core.errors import InputError
-from stellarml.surveys.column_mapping import Header, convert
-from stellarml.surveys.descriptor import Descriptor
+from stellarml.surveys.column_mapping import convert
+from stellarml.surveys.descriptor import Files
+from stellarml.surveys.raw_reader import Block, Header
 
 _TRUE = ["true", "True", "TRUE", "t", "T", "1"]
 _FALSE = ["false", "False", "FALSE", "f", "F", "0"]
 _WHOLE_WITH_POINT = r"^([+-]?\d+)\.0*$"
 Rejects = list[tuple[int, str]]
-
-
-@dataclass(frozen=True)
-class Block:
-    """Parsed rows with their line numbers, and what had to be rejected: (line, reason)."""
-
-    table: pa.Table
-    lines: np.ndarray
-    rejects: Rejects
 
 
 def clean_lines(
@@ -82,15 +73,13 @@ class BlockParser:
         For each field of `schema`, the file's own column name, or None where the file lacks it.
     """
 
-    def __init__(
-        self, header: Header, names: list[str | None], schema: pa.Schema, descriptor: Descriptor
-    ) -> None:
+    def __init__(self, header: Header, names: list[str | None], schema: pa.Schema, written: Files) -> None:
         self._path = header.file.path
         self._columns = [c.name for c in header.columns]
         self._names = names
         self._schema = schema
-        self._null = list(descriptor.files.null)
-        self._comment = descriptor.files.comment.encode()
+        self._null = list(written.null)
+        self._comment = written.comment.encode()
         self._delimiter = header.delimiter
         self._types = {n: f.type for n, f in zip(names, schema, strict=True) if n is not None}
 

@@ -18,10 +18,9 @@ import yaml
 from isal import isal_zlib
 
 from stellarml.core.errors import InputError
-from stellarml.surveys.column_mapping import FileColumn, Header
-from stellarml.surveys.descriptor import Descriptor
-from stellarml.surveys.raw_files import SourceFile
-from stellarml.surveys.text_parser import Block, BlockParser, clean_lines
+from stellarml.surveys.descriptor import Files
+from stellarml.surveys.raw_reader import Block, FileColumn, Header, RawReader, SourceFile
+from stellarml.surveys.text_parser import BlockParser, clean_lines
 
 _ECSV_TYPES = {
     "int8": pa.int8(), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(), "uint8": pa.uint8(),
@@ -31,34 +30,9 @@ _ECSV_TYPES = {
 }  # fmt: skip
 
 
-def read_header(file: SourceFile, descriptor: Descriptor) -> Header:
-    """Read the comment lines and the line of column names.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or its ECSV header is damaged.
-    """
-    mark = descriptor.files.comment.encode()
-    comments: list[str] = []
-    with _reading(file), file.open() as stream:
-        for number, line in enumerate(stream, 1):
-            if mark and line.startswith(mark):
-                comments.append(line[len(mark) :].decode("utf-8", "replace").rstrip("\r\n"))
-            elif line.strip():
-                names = line.decode("utf-8-sig" if number == 1 else "utf-8", "replace").rstrip("\r\n")
-                if "\r" in names:
-                    raise InputError(
-                        f"{file.path}: its lines end in carriage returns alone, expected line feeds. Convert it, for "
-                        "example with  tr '\\r' '\\n'  ."
-                    )
-                return _header(file, names, comments, number, descriptor)
-    raise InputError(f"{file.path}: has no line of column names; the file is empty.")
-
-
-def _header(file: SourceFile, line: str, comments: list[str], number: int, descriptor: Descriptor) -> Header:
+def _header(file: SourceFile, line: str, comments: list[str], number: int, written: Files) -> Header:
     declared: dict[str, FileColumn] = {}
-    delimiter = "\t" if descriptor.files.format == "tsv" else ","
+    delimiter = "\t" if written.format == "tsv" else ","
     if comments and comments[0].strip().startswith("%ECSV"):
         delimiter, declared = _ecsv(file, comments)
     elif "\t" in line and "," not in line:
@@ -103,59 +77,83 @@ def _reading(file: SourceFile) -> Iterator[None]:
         raise InputError(f"{file.path}: the gzip file is damaged ({error}). Fetch it again.") from None
 
 
-def guess_types(header: Header, descriptor: Descriptor) -> dict[str, pa.DataType]:
-    """Guess the types of columns from the first rows of a file that states none."""
-    with _reading(header.file), header.file.open() as stream:
-        for _ in range(header.lines):
-            stream.readline()
-        head = b"".join(stream.readline() for _ in range(2000))
-    head, _, _ = clean_lines(head, 1, header.delimiter, descriptor.files.comment.encode())
-    if not head:
-        return {}
-    try:
-        table = pacsv.read_csv(
-            pa.BufferReader(head),
-            read_options=pacsv.ReadOptions(column_names=[c.name for c in header.columns], use_threads=False),
-            parse_options=pacsv.ParseOptions(
-                delimiter=header.delimiter, invalid_row_handler=lambda row: "skip"
-            ),
-            convert_options=pacsv.ConvertOptions(
-                null_values=list(descriptor.files.null),
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=True,
-            ),
-        )
-    except pa.ArrowInvalid:
-        return {}
-    return {field.name: field.type for field in table.schema}
+class TextReader(RawReader):
+    """CSV, TSV and ECSV; what is nothing else is text."""
 
+    family = "text"
+    suffixes = (".csv", ".tsv", ".ecsv", ".txt", ".dat")
 
-def read_blocks(
-    header: Header, names: list[str | None], schema: pa.Schema, descriptor: Descriptor, block_bytes: int
-) -> Iterator[Block]:
-    """Yield the rows of one text file as blocks of the survey's schema.
+    def begins(self, head: bytes) -> bool:
+        """Return whether the head has no zero byte."""
+        return b"\0" not in head
 
-    Parameters
-    ----------
-    names
-        For each field of `schema`, the file's own column name, or None where the file lacks it.
+    def header(self, file: SourceFile, written: Files) -> Header:
+        """Read the comment lines and the line of column names.
 
-    Raises
-    ------
-    InputError
-        If the gzip stream is truncated or damaged.
-    """
-    parser = BlockParser(header, names, schema, descriptor)
-    line = header.lines + 1
-    with _reading(header.file), header.file.open() as stream:
-        for _ in range(header.lines):
-            stream.readline()
-        rest = b""
-        while chunk := stream.read(block_bytes):
-            cut = chunk.rfind(b"\n") + 1
-            block, rest = (rest + chunk[:cut], chunk[cut:]) if cut else (b"", rest + chunk)
-            if block:
-                yield parser.parse(block, line)
-                line += block.count(b"\n")
-        if rest.strip():
-            yield parser.parse(rest + b"\n", line)
+        Raises
+        ------
+        InputError
+            If the file is empty or its ECSV header is damaged.
+        """
+        mark = written.comment.encode()
+        comments: list[str] = []
+        with _reading(file), file.open() as stream:
+            for number, line in enumerate(stream, 1):
+                if mark and line.startswith(mark):
+                    comments.append(line[len(mark) :].decode("utf-8", "replace").rstrip("\r\n"))
+                elif line.strip():
+                    names = line.decode("utf-8-sig" if number == 1 else "utf-8", "replace").rstrip("\r\n")
+                    if "\r" in names:
+                        raise InputError(
+                            f"{file.path}: its lines end in carriage returns alone, expected line feeds. "
+                            "Convert it, for example with  tr '\\r' '\\n'  ."
+                        )
+                    return _header(file, names, comments, number, written)
+        raise InputError(f"{file.path}: has no line of column names; the file is empty.")
+
+    def guessed_types(self, header: Header, written: Files) -> dict[str, pa.DataType]:
+        """Guess the types of columns from the first 2000 rows."""
+        with _reading(header.file), header.file.open() as stream:
+            for _ in range(header.lines):
+                stream.readline()
+            head = b"".join(stream.readline() for _ in range(2000))
+        head, _, _ = clean_lines(head, 1, header.delimiter, written.comment.encode())
+        if not head:
+            return {}
+        try:
+            table = pacsv.read_csv(
+                pa.BufferReader(head),
+                read_options=pacsv.ReadOptions(
+                    column_names=[c.name for c in header.columns], use_threads=False
+                ),
+                parse_options=pacsv.ParseOptions(
+                    delimiter=header.delimiter, invalid_row_handler=lambda row: "skip"
+                ),
+                convert_options=pacsv.ConvertOptions(
+                    null_values=list(written.null),
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=True,
+                ),
+            )
+        except pa.ArrowInvalid:
+            return {}
+        return {field.name: field.type for field in table.schema}
+
+    def blocks(
+        self, header: Header, names: list[str | None], schema: pa.Schema, written: Files, block_bytes: int
+    ) -> Iterator[Block]:
+        """Yield the rows, cut at line ends; see `RawReader.blocks`."""
+        parser = BlockParser(header, names, schema, written)
+        line = header.lines + 1
+        with _reading(header.file), header.file.open() as stream:
+            for _ in range(header.lines):
+                stream.readline()
+            rest = b""
+            while chunk := stream.read(block_bytes):
+                cut = chunk.rfind(b"\n") + 1
+                block, rest = (rest + chunk[:cut], chunk[cut:]) if cut else (b"", rest + chunk)
+                if block:
+                    yield parser.parse(block, line)
+                    line += block.count(b"\n")
+            if rest.strip():
+                yield parser.parse(rest + b"\n", line)

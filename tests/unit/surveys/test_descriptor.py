@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 
 from stellarml.core.errors import ConfigError, InputError
-from stellarml.surveys.column_mapping import FileColumn, Header, convert, ddl, resolve
+from stellarml.surveys.column_mapping import convert, ddl, resolve
 from stellarml.surveys.descriptor import Descriptor, load_descriptor, shipped_descriptors
-from stellarml.surveys.raw_files import SourceFile, find_files
+from stellarml.surveys.raw_files import find_files
+from stellarml.surveys.raw_reader import FileColumn, Header, SourceFile
 
 SHIPPED = (
     "gaia_dr3",

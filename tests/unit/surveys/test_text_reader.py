@@ -14,10 +14,12 @@ from stellarml.core.errors import InputError
 from stellarml.surveys.column_mapping import resolve
 from stellarml.surveys.descriptor import Descriptor
 from stellarml.surveys.raw_files import find_files
-from stellarml.surveys.text_reader import guess_types, read_blocks, read_header
+from stellarml.surveys.text_reader import TextReader
 
 HEADER = "id,x,s\n"
 Rows = list[tuple[Any, ...]]
+
+READER = TextReader()
 
 
 def survey(file_format: str = "csv", **types: str) -> Descriptor:
@@ -39,12 +41,12 @@ def read(
     descriptor = descriptor or survey()
     path = folder / "a.csv"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    header = read_header(find_files(descriptor, path)[0], descriptor)
-    found = resolve(descriptor, (header,), guess_types(header, descriptor))
+    header = READER.header(find_files(descriptor, path)[0], descriptor.files)
+    found = resolve(descriptor, (header,), READER.guessed_types(header, descriptor.files))
     rows: Rows = []
     lines: list[int] = []
     rejects: list[tuple[int, str]] = []
-    for block in read_blocks(header, list(found.sources[0]), found.schema, descriptor, block_bytes):
+    for block in READER.blocks(header, list(found.sources[0]), found.schema, descriptor.files, block_bytes):
         assert block.table.schema == found.schema
         rows += [tuple(row.values()) for row in block.table.to_pylist()]
         lines += block.lines.tolist()
@@ -189,7 +191,7 @@ def test_ecsv_as_astropy_writes_it(tmp_path: Path) -> None:
 
 def test_header_types_and_units_of_ecsv(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(ECSV.format(delimiter="") + "id x s\n")
-    columns = read_header(find_files(survey(), tmp_path / "a.csv")[0], survey()).columns
+    columns = READER.header(find_files(survey(), tmp_path / "a.csv")[0], survey().files).columns
     assert [(c.name, str(c.type), c.unit) for c in columns] == [
         ("id", "int64", None), ("x", "float", "mas"), ("s", "string", None),
     ]  # fmt: skip

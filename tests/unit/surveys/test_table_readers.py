@@ -14,10 +14,11 @@ from astropy import units
 from astropy.table import MaskedColumn, Table
 
 from stellarml.core.errors import InputError
-from stellarml.surveys.binary_reader import read_table_blocks, read_table_header
 from stellarml.surveys.column_mapping import resolve
 from stellarml.surveys.descriptor import Descriptor
 from stellarml.surveys.raw_files import find_files
+from stellarml.surveys.raw_reader import Header, SourceFile
+from stellarml.surveys.raw_readers import reader_of
 
 SURVEY = Descriptor(
     name="t",
@@ -35,6 +36,10 @@ ROWS = [
     (IDS[1], 11.5, -21.0, None, False, "CONSTANT", 95),
     (IDS[2], 12.5, -22.0, 3.5, True, None, 3),
 ]
+
+
+def header_of(file: SourceFile) -> Header:
+    return reader_of(file).header(file, SURVEY.files)
 
 
 def example() -> Table:
@@ -83,10 +88,12 @@ def read(
     path: Path, survey: Descriptor = SURVEY
 ) -> tuple[list[tuple[Any, ...]], list[int], list[tuple[int, str]]]:
     file = find_files(survey, path)[0]
-    header = read_table_header(file)
+    header = header_of(file)
     found = resolve(survey, (header,), {})
     rows, lines, rejects = [], [], []
-    for block in read_table_blocks(header, list(found.sources[0]), found.schema):
+    for block in reader_of(header.file).blocks(
+        header, list(found.sources[0]), found.schema, SURVEY.files, 1 << 20
+    ):
         assert block.table.schema == found.schema
         rows += [tuple(row.values()) for row in block.table.to_pylist()]
         lines += block.lines.tolist()
@@ -108,7 +115,7 @@ def test_gzipped_fits_is_known_by_what_is_inside(tmp_path: Path) -> None:
 @pytest.mark.parametrize("write", [as_fits, as_votable])
 def test_units_and_types_are_read(tmp_path: Path, write: Callable[[Path, Table], None]) -> None:
     write(tmp_path / "a.dat", example())
-    columns = {c.name: c for c in read_table_header(find_files(SURVEY, tmp_path / "a.dat")[0]).columns}
+    columns = {c.name: c for c in header_of(find_files(SURVEY, tmp_path / "a.dat")[0]).columns}
     assert columns["ra"].unit == "deg" and columns["parallax"].unit == "mas"
     assert columns["SOURCE_ID"].type == pa.int64() and columns["word"].type == pa.string()
 
@@ -202,9 +209,11 @@ def test_large_parquet_comes_in_blocks(tmp_path: Path) -> None:
         }
     )  # fmt: skip
     pq.write_table(table, tmp_path / "a.parquet")
-    header = read_table_header(find_files(SURVEY, tmp_path / "a.parquet")[0])
+    header = header_of(find_files(SURVEY, tmp_path / "a.parquet")[0])
     found = resolve(SURVEY, (header,), {})
-    blocks = list(read_table_blocks(header, list(found.sources[0]), found.schema))
+    blocks = list(
+        reader_of(header.file).blocks(header, list(found.sources[0]), found.schema, SURVEY.files, 1 << 20)
+    )
     assert len(blocks) > 1
     assert np.array_equal(np.concatenate([b.lines for b in blocks]), np.arange(1, n + 1))
     assert sum(b.table["parallax"].null_count for b in blocks) == n, "NaN is nothing"
