@@ -25,6 +25,8 @@ from stellarml.cli.versions import diff, models
 from stellarml.core.config import Config, load_config
 from stellarml.core.errors import UserError
 from stellarml.run.log import configure_logging, get_logger
+from stellarml.storage.formats import SUFFIXES
+from stellarml.training.presets import PRESETS
 
 app = typer.Typer(
     name="stellarml",
@@ -176,7 +178,7 @@ def train(
     ] = None,
     features: Annotated[Path | None, typer.Option(help="Feature file (TOML) for --table.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the new model, for --table.")] = None,
-    preset: Annotated[str | None, typer.Option(help="paper, small or default.")] = None,
+    preset: Annotated[str | None, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the weights.")] = None,
     profile: Profile = None,
     overrides: Overrides = None,
@@ -215,7 +217,7 @@ def label(
     table: Annotated[Path | None, typer.Option(help="Any table with the features' columns.")] = None,
     model: Annotated[Path | None, typer.Option(help="Model folder, for --table.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File to write (.parquet, .csv, .fits), for --table.")
+        Path | None, typer.Option(help=f"File to write ({', '.join(SUFFIXES)}), for --table.")
     ] = None,
     level: Annotated[int | None, typer.Option(help="Per cent inside the intervals: 68, 90 or 95.")] = None,
     truth_intervals: Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,32 +10,8 @@ from rich.console import Console
 
 from stellarml.cli.options import Out, Overrides, Overwrite, Profile, configured
 from stellarml.core.errors import UserError
-
-
-class Mode(StrEnum):
-    """Which pairs a match gives."""
-
-    all = "all"
-    best = "best"
-    unique = "unique"
-
-
-class Join(StrEnum):
-    """Which left rows a match gives."""
-
-    inner = "inner"
-    left = "left"
-    anti = "anti"
-
-
-class Format(StrEnum):
-    """How a table of matches is written."""
-
-    hats = "hats"
-    parquet = "parquet"
-    csv = "csv"
-    fits = "fits"
-    votable = "votable"
+from stellarml.crossmatch.modes import Join, Mode
+from stellarml.storage.formats import Format
 
 
 def match(
@@ -84,7 +59,7 @@ def match(
     given = [f"crossmatch.radius_arcsec={radius_arcsec}"] if radius_arcsec is not None else []
     given += ["crossmatch.frame_offset=measure"] if remove_frame_offset else []
     settings = configured(None, profile, [*(overrides or []), *given])
-    options = MatchOptions(mode.value, join.value, columns, format.value)
+    options = MatchOptions(mode, join, columns, format)
     surveys = (left_survey, right_survey)
     record = match_catalogues(
         start_session(settings.spark), settings, (left, right), surveys, out, options, overwrite=overwrite

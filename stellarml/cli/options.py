@@ -9,6 +9,7 @@ import typer
 
 from stellarml.core.config import PROFILES, Config, load_config
 from stellarml.run.log import configure_logging
+from stellarml.training.presets import preset_named
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run's TOML file.")]
 MaybeConfigFile = Annotated[Path | None, typer.Option("--config", help="The run's TOML file.")]
@@ -25,7 +26,8 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 
 
 def configured(file: Path | None, profile: str | None, overrides: list[str] | None) -> Config:
-    """Resolve the configuration of a command, and log as it says."""
+    """Resolve and check the configuration of a command or a job, and log as it says."""
     config = load_config(file, profile=profile, overrides=overrides or ())
+    preset_named(config.train.preset)
     configure_logging(config.log)
     return config

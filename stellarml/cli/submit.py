@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stellarml.cli.exit_status import run_to_the_end
-from stellarml.core.config import Config, load_config
-from stellarml.run.log import configure_logging
+from stellarml.cli.options import configured
+from stellarml.core.config import Config
 from stellarml.run.spark_session import start_session
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ def submitted(doc: str | None, work: Callable[[SparkSession, Config, bool], Any]
     options = parser.parse_args()
 
     def job() -> None:
-        config = load_config(options.config, profile=options.profile, overrides=options.set)
-        configure_logging(config.log)
+        config = configured(options.config, options.profile, options.set)
         spark = start_session(config.spark)
         try:
             work(spark, config, options.overwrite)

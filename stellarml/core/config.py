@@ -129,7 +129,7 @@ class Split(Section):
 class Train(Section):
     """Which network is fitted, and how long."""
 
-    preset: Literal["paper", "small", "default"]
+    preset: str
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     max_epochs: Annotated[int, Field(ge=0)]
     max_rows: Annotated[int, Field(ge=0)]

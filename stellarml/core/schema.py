@@ -6,23 +6,27 @@ description travel in the Parquet field metadata of every table that is written 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntFlag
 
 import pyarrow as pa
 
-HEALPIX_COLUMN = "_healpix_29"
-SOURCE_ID = "source_id"
-EXTERNAL_ID = "original_ext_source_id"
-RA, DEC = "ra", "dec"
-REPAIRS = "repairs"
-CUTS_FAILED = "cuts_failed"
-MISSING_MASK = "missing_mask"
-SPLIT = "split"
-QUALITY_FLAGS = "quality_flags"
-MODEL_ID = "model_id"
-G_MAG = "phot_g_mean_mag"
-EBV = "ebmv_sfd"
+from stellarml.core.match_flags import MatchFlag
+from stellarml.core.names import (
+    CUTS_FAILED,
+    DEC,
+    EXTERNAL_ID,
+    HEALPIX_COLUMN,
+    LEFT_ID,
+    MODEL_ID,
+    QUALITY_FLAGS,
+    RA,
+    RIGHT_ID,
+    SOURCE_ID,
+    interval_names,
+)
+from stellarml.core.quality_flags import QualityFlag
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,11 @@ class Column:
         """The Arrow field, with its documentation."""
         metadata = {"unit": self.unit, "ucd": self.ucd, "description": self.description}
         return pa.field(self.name, self.type, metadata={k: v for k, v in metadata.items() if v})
+
+
+def _bits(flags: type[IntFlag]) -> str:
+    """Return the bits of a mask in words."""
+    return "bit mask: " + ", ".join(f"{int(flag)} {flag.name}" for flag in flags)
 
 
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
@@ -85,15 +94,8 @@ NEIGHBOURHOOD = (
     Column(
         "number_of_reverse_neighbours", pa.int32(), "", "meta.number", "sources it is a good neighbour of"
     ),
-    Column(
-        "xm_flag",
-        pa.int16(),
-        "",
-        "meta.code",
-        "how the match was made; bits in stellarml.crossmatch.kernel.settings",
-    ),
+    Column("xm_flag", pa.int16(), "", "meta.code", f"how the match was made, {_bits(MatchFlag)}"),
 )
-LEFT_ID, RIGHT_ID = "left_id", "right_id"
 MATCHES = (
     Column(LEFT_ID, pa.int64(), "", "meta.id;meta.main", "id of the source in the left catalogue"),
     Column(RIGHT_ID, pa.int64(), "", "meta.id.cross", "id of its counterpart in the right catalogue"),
@@ -109,20 +111,21 @@ def label_columns(labels: Iterable[tuple[str, str]], truth: bool = False) -> tup
     for name, unit in labels:
         ucd = _LABEL_UCD.get(name, "")
         columns.append(Column(name, pa.float32(), unit, ucd, f"predicted {name}"))
-        for end, word in (("lo", "lower"), ("hi", "upper")):
-            told = f"{word} end of the interval for a new spectroscopic measurement of {name}"
-            kind = f"stat.{'min' if end == 'lo' else 'max'};{ucd}"
-            columns.append(Column(f"{name}_{end}", pa.float32(), unit, kind, told))
-            told = f"{word} end of the interval for the true {name}, the errors of labels taken away"
-            further.append(Column(f"{name}_true_{end}", pa.float32(), unit, kind, told))
+        ends = zip(
+            ("lower", "upper"),
+            ("min", "max"),
+            interval_names(name),
+            interval_names(name, true=True),
+            strict=True,
+        )
+        for word, extreme, end, true_end in ends:
+            kind = f"stat.{extreme};{ucd}"
+            meaning = f"{word} end of the interval for a new spectroscopic measurement of {name}"
+            columns.append(Column(end, pa.float32(), unit, kind, meaning))
+            meaning = f"{word} end of the interval for the true {name}, the errors of labels taken away"
+            further.append(Column(true_end, pa.float32(), unit, kind, meaning))
     columns += [
-        Column(
-            QUALITY_FLAGS,
-            pa.int32(),
-            "",
-            "meta.code.qual",
-            "bit mask; stellarml.core.quality_flags names the bits",
-        ),
+        Column(QUALITY_FLAGS, pa.int32(), "", "meta.code.qual", _bits(QualityFlag)),
         *(further if truth else ()),
         Column(
             CUTS_FAILED,
@@ -135,15 +138,3 @@ def label_columns(labels: Iterable[tuple[str, str]], truth: bool = False) -> tup
         HEALPIX,
     ]
     return tuple(columns)
-
-
-MAGNITUDE = "phot_g_mean_mag"
-
-
-BIN_EDGES: Mapping[str, tuple[float, ...]] = {
-    "teff": (3000, 4000, 4500, 5000, 5500, 6000, 6500, 7500),
-    "logg": (-1, 1, 2, 3, 3.5, 4, 4.5, 5.5),
-    "feh": (-5, -2.5, -2, -1.5, -1, -0.5, 0, 1),
-    MAGNITUDE: (0, 12, 13, 14, 15, 16, 17, 18),
-}
-"""Bins of Table 2, half-open. In K, dex, dex and mag."""

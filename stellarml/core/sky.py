@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stellarml.core.errors import InputError
+from stellarml.core.tiles import INDEX_ORDER, pixel_range
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-INDEX_ORDER = 29
 ARCSEC_PER_RAD = 180.0 * 3600.0 / np.pi
 MAS_PER_RAD = 1000.0 * ARCSEC_PER_RAD
 SIDE_ARCSEC = 211_076.0
@@ -66,12 +66,6 @@ def pixel_at_order(index: ArrayLike, order: int) -> Integers:
     """Pixel of `order` that holds each ``_healpix_29`` index."""
     pixel: Integers = np.asarray(index, dtype=np.int64) >> (2 * (INDEX_ORDER - order))
     return pixel
-
-
-def pixel_range(order: int, pixel: int) -> tuple[int, int]:
-    """Half-open range ``[first, end)`` of ``_healpix_29`` that a tile covers."""
-    shift = 2 * (INDEX_ORDER - order)
-    return int(pixel) << shift, (int(pixel) + 1) << shift
 
 
 def merge_ranges(ranges: ArrayLike) -> Integers:

@@ -10,7 +10,22 @@ import numpy.typing as npt
 
 from stellarml.core.config import Tiles
 
-HEALPIX_ORDER = 29
+INDEX_ORDER = 29
+"""Order of `_healpix_29`, the index that leaves are sorted by."""
+SOURCE_ID_PIXEL_ORDER = 5
+SOURCE_ID_PIXEL_SHIFT = 49
+"""``source_id >> 49`` is the level-5 pixel where Gaia first saw the source; files without positions are cut by it."""
+PIXEL_FOLDER = "pixel_5"
+
+
+def pixel_range(order: int, pixel: int) -> tuple[int, int]:
+    """Half-open range ``[first, end)`` of `_healpix_29` that a tile covers.
+
+    >>> pixel_range(29, 7), pixel_range(28, 7)
+    ((7, 8), (28, 32))
+    """
+    shift = 2 * (INDEX_ORDER - order)
+    return int(pixel) << shift, (int(pixel) + 1) << shift
 
 
 @dataclass(frozen=True, order=True)
@@ -23,8 +38,7 @@ class Tile:
     @property
     def range(self) -> tuple[int, int]:
         """Half-open range of `_healpix_29` inside the tile."""
-        shift = 2 * (HEALPIX_ORDER - self.order)
-        return self.pixel << shift, (self.pixel + 1) << shift
+        return pixel_range(self.order, self.pixel)
 
     @property
     def name(self) -> str:
@@ -74,12 +88,3 @@ def choose_tiles(
     for base in range(12):
         visit(Tile(0, base))
     return chosen
-
-
-SOURCE_ID_PIXEL_ORDER = 5
-
-
-SOURCE_ID_PIXEL_SHIFT = 49
-
-
-PIXEL_FOLDER = "pixel_5"

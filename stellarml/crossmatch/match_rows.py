@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from stellarml.core import sky
 from stellarml.core.errors import InputError
-from stellarml.core.schema import HEALPIX_COLUMN
-from stellarml.core.tiles import Tile
+from stellarml.core.names import HEALPIX_COLUMN
+from stellarml.core.tiles import INDEX_ORDER, Tile
 from stellarml.crossmatch.kernel.halo import plan_tile
 from stellarml.crossmatch.kernel.match_tile import TileMatch, match_tile
 from stellarml.crossmatch.kernel.pair_offsets import pair_offsets_mas
@@ -100,7 +100,7 @@ class Slim:
         if len(keys) > _SPARSE * self.rows.num_rows:
             wanted = np.array([[keys.min(), keys.max() + 1]])
         else:
-            shift = 2 * (sky.INDEX_ORDER - _CELL_ORDER)
+            shift = 2 * (INDEX_ORDER - _CELL_ORDER)
             cells = np.unique(keys >> shift)
             wanted = sky.merge_ranges(np.column_stack([cells << shift, (cells + 1) << shift]))
         return sky.intersect_ranges(wanted, self.ranges)

@@ -9,35 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from stellarml.core.errors import UserError, did_you_mean, raise_gathered
-from stellarml.core.schema import (
+from stellarml.core.names import (
     CUTS_FAILED,
     DEC,
     EXTERNAL_ID,
     HEALPIX_COLUMN,
     LEFT_ID,
-    MATCHES,
     RA,
     REPAIRS,
     RIGHT_ID,
     SOURCE_ID,
-    arrow_schema,
 )
+from stellarml.core.schema import MATCHES, arrow_schema
 from stellarml.core.schema import NEIGHBOURHOOD as NEIGHBOURHOOD_COLUMNS
 from stellarml.crossmatch.kernel.match_tile import TileMatch
 from stellarml.crossmatch.match_rows import MatchedTile
+from stellarml.crossmatch.modes import Join, Mode
 from stellarml.crossmatch.plan import MatchPlan
 from stellarml.crossmatch.sides import Side
 from stellarml.surveys.descriptor import position_columns
 
-Mode = Literal["all", "best", "unique"]
-Join = Literal["inner", "left", "anti"]
 _COUNTS = ("number_of_mates", "number_of_reverse_neighbours", "xm_flag")
 
 
@@ -68,7 +65,7 @@ def layout(left: Side, right: Side, columns: str, join: Join, *, hats: bool) -> 
         If a name is not a column of either side.
     """
     chosen_left, chosen_right = _chosen(left, right, columns)
-    if join == "anti":
+    if join == Join.anti:
         chosen_right = []
     ra, dec = (left.names.get(name, name) for name in position_columns(left.descriptor))
     if hats:
@@ -131,12 +128,12 @@ def table_of(found: MatchedTile, plan: Layout, mode: Mode, join: Join) -> pa.Tab
     kept = np.flatnonzero(_kept(result, mode))
     left_row, right_row = result.left_row[kept], result.right_row[kept]
     edge = kept
-    if join != "inner":
+    if join != Join.inner:
         matched = np.zeros(len(found.owned), dtype=bool)
         matched[left_row] = True
         without = np.flatnonzero(found.owned & ~matched)
         none = np.full(len(without), -1, dtype=np.int64)
-        if join == "anti":
+        if join == Join.anti:
             left_row, right_row, edge = without, none, none
         else:
             left_row = np.concatenate([left_row, without])
@@ -151,9 +148,9 @@ def table_of(found: MatchedTile, plan: Layout, mode: Mode, join: Join) -> pa.Tab
 
 
 def _kept(result: TileMatch, mode: Mode) -> npt.NDArray[np.bool_]:
-    if mode == "all":
+    if mode == Mode.all:
         return np.ones(len(result.left_row), dtype=bool)
-    return result.best if mode == "best" else result.unique
+    return result.best if mode == Mode.best else result.unique
 
 
 def _found(
@@ -202,27 +199,12 @@ NEIGHBOURHOOD, BEST, MATCHED = "neighbourhood", "best_neighbour", "matched"
 def edge_table(plan: MatchPlan, found: MatchedTile, rows: npt.NDArray[np.int64]) -> pa.Table:
     """Return the edges `rows` as a table in the columns of the Gaia archive."""
     ra, dec = position_columns(plan.left.descriptor)
-    result, left = found.result, found.left.rows
-    a = pa.array(result.left_row[rows])
-    columns = {
-        HEALPIX_COLUMN: left[HEALPIX_COLUMN].take(a),
-        SOURCE_ID: found.left.ids(result.left_row[rows]),
-        EXTERNAL_ID: found.right.ids(result.right_row[rows]),
-        RA: left[ra].take(a),
-        DEC: left[dec].take(a),
-        "angular_distance": result.distance_arcsec[rows],
-        "score": result.score[rows],
-        "number_of_neighbours": result.number_of_neighbours[rows],
-        "number_of_mates": result.number_of_mates[rows],
-        "number_of_reverse_neighbours": result.number_of_reverse_neighbours[rows],
-        "xm_flag": result.xm_flag[rows],
-    }
+    left_row = found.result.left_row[rows]
+    columns = _found(found, left_row, found.result.right_row[rows], rows)
+    columns[SOURCE_ID], columns[EXTERNAL_ID] = columns.pop(LEFT_ID), columns.pop(RIGHT_ID)
+    columns[RA], columns[DEC] = (found.left.rows[name].take(pa.array(left_row)) for name in (ra, dec))
     schema = edge_schema(plan)
-    arrays = [
-        c.cast(f.type) if isinstance(c, pa.ChunkedArray) else pa.array(c.astype(f.type.to_pandas_dtype()))
-        for f, c in zip(schema, (columns[f.name] for f in schema), strict=True)
-    ]
-    return pa.table(arrays, schema=schema)
+    return pa.table([_as(columns[field.name], field.type) for field in schema], schema=schema)
 
 
 def edge_schema(plan: MatchPlan) -> pa.Schema:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stellarml.core.errors import ConfigError, InputError, did_you_mean, raise_gathered
-from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
+from stellarml.core.names import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.core.tiles import Tile
 from stellarml.crossmatch.kernel.frame_offset import FrameOffsets
 from stellarml.crossmatch.kernel.settings import Sources

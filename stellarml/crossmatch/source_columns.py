@@ -11,7 +11,7 @@ import pyarrow as pa
 from stellarml.core import sky
 from stellarml.core.config import Crossmatch
 from stellarml.core.errors import ConfigError
-from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN
+from stellarml.core.names import CUTS_FAILED, HEALPIX_COLUMN
 from stellarml.crossmatch.kernel.settings import (
     FrameSettings,
     MatchSettings,

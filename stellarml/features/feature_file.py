@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from stellarml.core.config import conf_dir
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
+from stellarml.core.names import QUALITY_FLAGS, SPLIT, error_name, value_and_interval
 from stellarml.core.sql_names import check_expression
 from stellarml.core.toml_layers import Section, problems_of, read_toml
 
@@ -48,9 +49,9 @@ class FeatureFile(Section):
 
     @model_validator(mode="after")
     def _names_differ(self) -> FeatureFile:
-        names = [self.id, *(f.name for f in self.features), "quality_flags", "split"]
+        names = [self.id, *(f.name for f in self.features), QUALITY_FLAGS, SPLIT]
         for label in self.labels:
-            names += [label.name, f"e_{label.name}", f"{label.name}_lo", f"{label.name}_hi"]
+            names += [error_name(label.name), *value_and_interval(label.name)]
         lowered = [n.lower() for n in names]
         twice = sorted({n for n in names if lowered.count(n.lower()) > 1})
         if twice:

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.types import BooleanType, DataType, NullType, NumericType, StructType
 
 from stellarml.core.errors import InputError, did_you_mean, raise_gathered
+from stellarml.core.names import error_name
 from stellarml.core.sql_names import substitute, words_of
 from stellarml.features.feature_file import (
     FeatureFile,
@@ -87,7 +88,7 @@ def label_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list[C
     masks = _masks(spec, known)
     problems, columns = [], []
     for label in spec.labels:
-        for column, name in ((label.column, label.name), (label.error, f"e_{label.name}")):
+        for column, name in ((label.column, label.name), (label.error, error_name(label.name))):
             if column is None:
                 continue
             if column.lower() not in lowered:

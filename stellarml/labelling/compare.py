@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stellarml.core.errors import UserError
 from stellarml.core.files import literal
-from stellarml.core.schema import BIN_EDGES
+from stellarml.core.names import BIN_EDGES, QUALITY_FLAGS, SOURCE_ID, interval_names, value_and_interval
 from stellarml.labelling.versions import Version
 from stellarml.storage.hats_layout import partition_list
 
@@ -58,21 +58,21 @@ def compare(spark: SparkSession, first: Version, second: Version) -> Difference:
     from pyspark.sql import functions as sf
 
     a, b = _rows(spark, first), _rows(spark, second)
-    names = [n for n in a.columns if f"{n}_lo" in a.columns and f"{n}_lo" in b.columns]
+    names = [n for n in a.columns if {*interval_names(n)} <= {*a.columns} & {*b.columns}]
     if not names:
         raise UserError(f"{first.id} and {second.id} share no label: there is nothing to compare.")
-    ends = [f"{n}{end}" for n in names for end in ("", "_lo", "_hi")]
-    left = a.select("source_id", "quality_flags", *ends)
+    ends = [end for name in names for end in value_and_interval(name)]
+    left = a.select(SOURCE_ID, QUALITY_FLAGS, *ends)
     right = b.select(
-        sf.col("source_id"),
-        sf.col("quality_flags").alias("flags_after"),
+        sf.col(SOURCE_ID),
+        sf.col(QUALITY_FLAGS).alias("flags_after"),
         *(sf.col(n).alias(f"{n}_after") for n in names),
     )
-    joined = left.join(right, "source_id").persist()
+    joined = left.join(right, SOURCE_ID).persist()
     try:
         row = joined.agg(
             sf.count(sf.lit(1)).alias("n"),
-            sf.avg((sf.col("quality_flags") != sf.col("flags_after")).cast("double")).alias("flags"),
+            sf.avg((sf.col(QUALITY_FLAGS) != sf.col("flags_after")).cast("double")).alias("flags"),
         ).first()
         both, flags = (int(row["n"]), float(row["flags"] or 0.0)) if row else (0, 0.0)
         moved = [m for name in names for m in _moved(joined, name)] if both else []
@@ -93,9 +93,7 @@ def _moved(joined: DataFrame, name: str) -> list[Moved]:
     from pyspark.sql import functions as sf
 
     step = sf.col(f"{name}_after").cast("double") - sf.col(name)
-    inside = (sf.col(f"{name}_after") >= sf.col(f"{name}_lo")) & (
-        sf.col(f"{name}_after") <= sf.col(f"{name}_hi")
-    )
+    inside = sf.col(f"{name}_after").between(*(sf.col(end) for end in interval_names(name)))
     wanted = [
         sf.count(sf.lit(1)).alias("n"),
         sf.percentile_approx(step, [0.16, 0.5, 0.84], _RANK_ACCURACY).alias("q"),

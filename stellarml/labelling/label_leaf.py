@@ -20,18 +20,9 @@ import pyarrow as pa
 from stellarml.core.config import Tiles
 from stellarml.core.errors import StellarmlError
 from stellarml.core.files import write_atomically
+from stellarml.core.names import CUTS_FAILED, DEC, EBV, HEALPIX_COLUMN, QUALITY_FLAGS, RA, SOURCE_ID
 from stellarml.core.quality_flags import QualityFlag
-from stellarml.core.schema import (
-    CUTS_FAILED,
-    DEC,
-    EBV,
-    HEALPIX_COLUMN,
-    QUALITY_FLAGS,
-    RA,
-    SOURCE_ID,
-    arrow_schema,
-    label_columns,
-)
+from stellarml.core.schema import arrow_schema, label_columns
 from stellarml.labelling.incremental import InputTile, changed, tile_key, waiting
 from stellarml.labelling.monitoring import Tally
 from stellarml.model.manifest import LabelRange

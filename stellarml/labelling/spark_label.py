@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import FloatType, IntegerType, StructField, StructType
 
 from stellarml.core.errors import InputError, did_you_mean, raise_gathered
+from stellarml.core.names import EBV, QUALITY_FLAGS, prediction_names
 from stellarml.model.bundle import pack_bundle
 from stellarml.model.predictor import Predictor
 
@@ -30,7 +31,6 @@ __all__ = [
     "predictor_of",
 ]
 
-REDDENING = "ebmv_sfd"  # passed through to the flags where a table has it
 
 _cache: dict[str, Predictor] = {}
 
@@ -80,8 +80,8 @@ def label_batch(
 ) -> pa.RecordBatch:
     """Return the id, every label with its interval, quality_flags and, if wanted, intervals of true parameters."""
     reddening = None
-    if REDDENING in batch.schema.names:
-        reddening = features_of(batch, [REDDENING])[:, 0]
+    if EBV in batch.schema.names:
+        reddening = features_of(batch, [EBV])[:, 0]
     labelled = predictor.label(features_of(batch, predictor.feature_names), level, reddening, truth=truth)
     names = predictor.manifest.output_names(truth=truth)
     columns = [batch.column(id_column), *(pa.array(labelled[n]) for n in names)]
@@ -90,14 +90,11 @@ def label_batch(
 
 def label_schema(df: DataFrame, id_column: str, label_names: Sequence[str], truth: bool) -> StructType:
     """Return the Spark schema of `label_frame`'s output."""
-    fields = [df.schema[id_column]]
-    for name in label_names:
-        fields += [StructField(f"{name}{end}", FloatType(), False) for end in ("", "_lo", "_hi")]
-    fields.append(StructField("quality_flags", IntegerType(), False))
-    if truth:
-        ends = [f"{name}_true{end}" for name in label_names for end in ("_lo", "_hi")]
-        fields += [StructField(end, FloatType(), False) for end in ends]
-    return StructType(fields)
+    predicted = [
+        StructField(name, IntegerType() if name == QUALITY_FLAGS else FloatType(), False)
+        for name in prediction_names(label_names, true=truth)
+    ]
+    return StructType([df.schema[id_column], *predicted])
 
 
 def label_frame(

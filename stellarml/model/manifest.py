@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from stellarml.core.errors import BundleError, InputError, raise_gathered
+from stellarml.core.names import prediction_names
 from stellarml.core.toml_layers import Section, problems_of
 from stellarml.features.feature_file import FeatureFile
 from stellarml.intervals.conformal import Calibration
@@ -114,10 +115,7 @@ class Manifest(Section):
 
     def output_names(self, *, truth: bool = False) -> tuple[str, ...]:
         """Return the names of the columns that a prediction has, in order; with those of `truth` at the end."""
-        names = [label.name for label in self.labels]
-        columns = [f"{name}{end}" for name in names for end in ("", "_lo", "_hi")]
-        columns.append("quality_flags")
-        return (*columns, *(f"{n}_true{end}" for n in names if truth for end in ("_lo", "_hi")))
+        return prediction_names((label.name for label in self.labels), true=truth)
 
     def check_truth(self) -> None:
         """Raise InputError if the model has no intervals for true parameters."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.errors import InputError
+from stellarml.core.names import interval_names
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.features.missing_patterns import any_in_row, gaps_of, patterns_of
 from stellarml.intervals.cells import POOLED, factors
@@ -122,13 +123,15 @@ class Predictor:
                 flags[own[index] == classes[POOLED]] |= QualityFlag.THIN_CALIBRATION
             flags |= _label_flags(value, half, rows, known, table.wide[str(level)], calibration.min_rows)
             out[name] = value
-            out[f"{name}_lo"] = (value - half[:, 0]).astype(np.float32)
-            out[f"{name}_hi"] = (value + half[:, 1]).astype(np.float32)
+            lo, hi = interval_names(name)
+            out[lo] = (value - half[:, 0]).astype(np.float32)
+            out[hi] = (value + half[:, 1]).astype(np.float32)
             if name in truths:
                 inside = truth_half_widths(truths[name], value.astype(np.float64), widths, level)
                 inside[nothing] = table.without_features[str(level)]
-                out[f"{name}_true_lo"] = (value - inside[:, 0]).astype(np.float32)
-                out[f"{name}_true_hi"] = (value + inside[:, 1]).astype(np.float32)
+                lo, hi = interval_names(name, true=True)
+                out[lo] = (value - inside[:, 0]).astype(np.float32)
+                out[hi] = (value + inside[:, 1]).astype(np.float32)
         out["quality_flags"] = flags
         return out
 

@@ -28,7 +28,15 @@ from stellarml.core.histograms import (
     median_and_mad,
     quantiles,
 )
-from stellarml.core.schema import BIN_EDGES, MAGNITUDE
+from stellarml.core.names import (
+    BIN_EDGES,
+    BP_MAG,
+    G_MAG,
+    RP_MAG,
+    SOURCE_ID,
+    interval_names,
+    value_and_interval,
+)
 from stellarml.report import regression_to_mean as regression
 from stellarml.report.spark_histograms import bin_table
 
@@ -124,22 +132,22 @@ def number(value: float | None) -> float | None:
 def _pairs(training: DataFrame, labelled: DataFrame, labels: Sequence[Label]) -> DataFrame:
     """Return one row a test star: spectroscopic labels, residuals, inside flags, colour, magnitude."""
     known = set(training.columns)
-    has_colour = {"phot_bp_mean_mag", "phot_rp_mean_mag"} <= known
-    colour = F.col("phot_bp_mean_mag") - F.col("phot_rp_mean_mag") if has_colour else F.lit(None)
-    magnitude = F.col(MAGNITUDE) if MAGNITUDE in known else F.lit(None)
+    has_colour = {BP_MAG, RP_MAG} <= known
+    colour = F.col(BP_MAG) - F.col(RP_MAG) if has_colour else F.lit(None)
+    magnitude = F.col(G_MAG) if G_MAG in known else F.lit(None)
     truth = training.where(F.col("split") == "test").select(
         "source_id",
         colour.cast("double").alias(COLOUR),
-        magnitude.cast("double").alias(MAGNITUDE),
+        magnitude.cast("double").alias(G_MAG),
         *(F.col(label.name).cast("double").alias(f"true_{label.name}") for label in labels),
     )
-    said = labelled.select(
-        "source_id", *(f"{label.name}{end}" for label in labels for end in ("", "_lo", "_hi"))
+    predicted = labelled.select(
+        SOURCE_ID, *(name for label in labels for name in value_and_interval(label.name))
     )
-    joined = said.join(F.broadcast(truth), "source_id")
+    joined = predicted.join(F.broadcast(truth), SOURCE_ID)
     derived: list[Column] = []
     for label in labels:
-        true, lo, hi = (F.col(c) for c in (f"true_{label.name}", f"{label.name}_lo", f"{label.name}_hi"))
+        true, lo, hi = (F.col(c) for c in (f"true_{label.name}", *interval_names(label.name)))
         given = ~F.isnan(true) & ~F.isnan(lo) & ~F.isnan(hi)
         derived += [
             true.alias(label.name),
@@ -148,7 +156,7 @@ def _pairs(training: DataFrame, labelled: DataFrame, labels: Sequence[Label]) ->
             F.when(given, ((true >= lo) & (true <= hi)).cast("double")).alias(f"inside_{label.name}"),
             ((hi - lo) / 2).cast("double").alias(f"half_width_{label.name}"),
         ]
-    return joined.select(COLOUR, MAGNITUDE, *derived)
+    return joined.select(COLOUR, G_MAG, *derived)
 
 
 def _scales(
@@ -160,7 +168,7 @@ def _scales(
         finite = F.when(~F.isnan(name) & (F.abs(name) < float("inf")), F.col(name))
         return F.percentile_approx(finite, list(probabilities), _RANK_ACCURACY)
 
-    wanted = [spread(name, 0.001, 0.999).alias(name) for name in (COLOUR, MAGNITUDE)]
+    wanted = [spread(name, 0.001, 0.999).alias(name) for name in (COLOUR, G_MAG)]
     for label in labels:
         wanted.append(spread(label.name, 0.001, 0.01, 0.99, 0.999).alias(label.name))
         wanted.append(spread(f"residual_{label.name}", 0.25, 0.5, 0.75).alias(f"residual_{label.name}"))
@@ -168,7 +176,7 @@ def _scales(
     found: dict[str, Any] = row.asDict() if row else {"stars": 0}
     scales: dict[str, Scale] = {}
     ranges: dict[str, tuple[float, float]] = {}
-    for name in (COLOUR, MAGNITUDE):
+    for name in (COLOUR, G_MAG):
         if found.get(name):
             ranges[name] = _padded(*found[name])
     for label in labels:
@@ -216,7 +224,7 @@ def _metrics(
 
 
 def _bin_names(labels: Sequence[Label]) -> list[str]:
-    return [*(label.name for label in labels), MAGNITUDE]
+    return [*(label.name for label in labels), G_MAG]
 
 
 def _bin_axis(by: str, scales: Mapping[str, Scale], ranges: Mapping[str, tuple[float, float]]) -> Axis | None:
@@ -252,14 +260,14 @@ def _histograms(
             ),
         ),
     ]
-    for by in (name, COLOUR, MAGNITUDE):
+    for by in (name, COLOUR, G_MAG):
         if by in ranges:
             across = linear_axis(residual, scale.centre - reach, scale.centre + reach, DENSITY_BINS)
             declared += [
                 Histogram(f"density/{by}/{name}", (linear_axis(by, *ranges[by], DENSITY_BINS), across)),
                 Histogram(f"band/{by}/{name}", (linear_axis(by, *ranges[by], BAND_BINS), coarse)),
             ]
-    for by in [*scales, MAGNITUDE]:
+    for by in [*scales, G_MAG]:
         axis = _bin_axis(by, scales, ranges)
         if axis is not None:
             declared += [
@@ -308,7 +316,7 @@ def _coverage(labels: Sequence[Label], counts: Mapping[str, Counts], level: floa
             continue
         n = inside.rows
         half = quantiles(width.n, width.histogram.axes[0].edges, [0.5])[0]
-        by_g = counts.get(f"inside/{MAGNITUDE}/{label.name}")
+        by_g = counts.get(f"inside/{G_MAG}/{label.name}")
         shown[label.name] = {
             "fraction": number(float(inside.total.sum()) / n) if n else None,
             "n": n,

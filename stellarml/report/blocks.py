@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from stellarml.core.names import G_MAG
 from stellarml.report.plot_style import DPI
 
 NOTHING = "–"
@@ -22,7 +23,7 @@ _SYMBOLS = {
     "teff": Markup("<i>T</i><sub>eff</sub>"),
     "logg": Markup("log <i>g</i>"),
     "feh": Markup("[Fe/H]"),
-    "phot_g_mean_mag": Markup("<i>G</i>"),
+    G_MAG: Markup("<i>G</i>"),
 }
 
 

@@ -15,10 +15,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from stellarml.core.histograms import Counts, FloatArray, Histogram, IntArray, integer_axis, linear_axis
+from stellarml.core.names import BP_MAG, G_MAG, RP_MAG
+from stellarml.core.tiles import INDEX_ORDER
 from stellarml.report.accuracy import Label
 from stellarml.report.spark_histograms import bin_table
 
-HEALPIX_ORDER = 29
 FLAG_BITS = 16
 MIN_PIXELS = 400
 MIN_STARS_A_PIXEL = 12
@@ -62,14 +63,14 @@ def _better_order(sky: SkyMap) -> int:
     while order > 0 and occupied > MIN_PIXELS and stars < MIN_STARS_A_PIXEL * occupied:
         order -= 1
         occupied = len(np.unique(sky.pixels >> 2 * (sky.order - order)))
-    finest = min(sky.order + MAX_EXTRA_ORDERS, HEALPIX_ORDER)
+    finest = min(sky.order + MAX_EXTRA_ORDERS, INDEX_ORDER)
     while order < finest and occupied < MIN_PIXELS and stars >= MIN_STARS_A_PIXEL * occupied * 4:
         order, occupied = order + 1, occupied * 4
     return order
 
 
 def _sky(table: DataFrame, labels: Sequence[Label], order: int) -> SkyMap:
-    pixel = F.shiftright("_healpix_29", 2 * (HEALPIX_ORDER - order)).alias("pixel")
+    pixel = F.shiftright("_healpix_29", 2 * (INDEX_ORDER - order)).alias("pixel")
     wanted = [F.count(F.lit(1)).alias("stars")]
     for label in labels:
         value = F.col(label.name).cast("double")
@@ -123,10 +124,10 @@ def matched_counts(matched: DataFrame) -> dict[str, Counts]:
         columns |= {name: F.col(name) for name in names}
         axes = [linear_axis(name, -1000, 1000, 250) for name in names]
         histograms.append(Histogram("offsets", (axes[0], axes[1])))
-    if {"phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag", "r_med_geo"} <= known:
-        colour = F.col("phot_bp_mean_mag") - F.col("phot_rp_mean_mag")
+    if {G_MAG, BP_MAG, RP_MAG, "r_med_geo"} <= known:
+        colour = F.col(BP_MAG) - F.col(RP_MAG)
         columns["bp_rp"] = F.when(_passes_cuts(matched), colour)
-        columns["absolute_g"] = absolute_magnitude(F.col("phot_g_mean_mag"), F.col("r_med_geo"))
+        columns["absolute_g"] = absolute_magnitude(F.col(G_MAG), F.col("r_med_geo"))
         axes = [linear_axis("bp_rp", -0.6, 4.0, 276), linear_axis("absolute_g", -6, 16, 330)]
         histograms.append(Histogram("cmd", (axes[0], axes[1])))
     return bin_table(matched, histograms, columns)

@@ -11,8 +11,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from stellarml.core.names import BIN_EDGES
 from stellarml.core.quality_flags import DESCRIPTIONS, QualityFlag
-from stellarml.core.schema import BIN_EDGES
 from stellarml.report.accuracy import Label
 from stellarml.report.blocks import (
     Block,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from stellarml.core.histograms import Counts, FloatArray, band
-from stellarml.core.schema import MAGNITUDE
+from stellarml.core.names import G_MAG
 from stellarml.report.accuracy import COLOUR, Label, Metrics
 from stellarml.report.plot_style import (
     BAND,
@@ -119,7 +119,7 @@ def error_histogram(metrics: Metrics, published_std: Mapping[str, float]) -> Fig
 def residual_trends(metrics: Metrics) -> Figure:
     """Draw residuals against the label itself, the colour and the magnitude, with 16/50/84 % bands."""
     measured = _measured(metrics)
-    columns = [by for by in ("", COLOUR, MAGNITUDE) if not by or by in metrics.ranges]
+    columns = [by for by in ("", COLOUR, G_MAG) if not by or by in metrics.ranges]
     figure = new_figure(4.3 * len(columns), 2.75 * len(measured) + 0.2)
     grid = figure.subplots(len(measured), len(columns), squeeze=False)
     names = [f"density/{by or label.name}/{label.name}" for label in measured for by in columns]
@@ -153,7 +153,7 @@ def _residual_panel(axes: Axes, metrics: Metrics, label: Label, by: str, scale: 
 def coverage(metrics: Metrics) -> Figure:
     """Draw the fraction of spectroscopic values inside the interval, by magnitude and by each label."""
     measured = _measured(metrics)
-    names = [MAGNITUDE, *(label.name for label in measured)]
+    names = [G_MAG, *(label.name for label in measured)]
     shown = [by for by in names if f"inside/{by}/{measured[0].name}" in metrics.counts]
     figure = new_figure(3.6 * len(shown) + 0.4, 3.6)
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]

@@ -21,6 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from stellarml.core.histograms import FloatArray, IntArray
+from stellarml.core.names import G_MAG
 
 P = ParamSpec("P")
 
@@ -51,9 +52,9 @@ _SYMBOLS = {
     "logg": r"$\log\,g$",
     "feh": "[Fe/H]",
     "bp_rp": r"$G_\mathrm{BP}-G_\mathrm{RP}$",
-    "phot_g_mean_mag": r"$G$",
+    G_MAG: r"$G$",
 }
-_UNITS = {"bp_rp": "mag", "phot_g_mean_mag": "mag"}
+_UNITS = {"bp_rp": "mag", G_MAG: "mag"}
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:

@@ -16,10 +16,7 @@ import pyarrow as pa
 
 from stellarml.core.config import Config
 from stellarml.core.errors import InputError
-from stellarml.core.schema import (
-    DEC,
-    RA,
-)
+from stellarml.core.names import DEC, RA
 from stellarml.crossmatch.match_rows import match_rows
 from stellarml.crossmatch.output_columns import (
     BEST,

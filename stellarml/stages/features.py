@@ -13,7 +13,18 @@ import pyarrow as pa
 
 from stellarml.core.config import Config, Split
 from stellarml.core.errors import InputError
-from stellarml.core.schema import HEALPIX_COLUMN, MISSING_MASK
+from stellarml.core.names import (
+    BP_MAG,
+    DEC,
+    EBV,
+    EXTERNAL_ID,
+    G_MAG,
+    HEALPIX_COLUMN,
+    MISSING_MASK,
+    RA,
+    RP_MAG,
+    SOURCE_ID,
+)
 from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.features.spark_split import split_column
 from stellarml.run.marks import Record, read_record
@@ -28,9 +39,9 @@ from stellarml.training.read_lake import TARGET
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-PASSED_THROUGH = ("phot_g_mean_mag", "phot_bp_mean_mag", "phot_rp_mean_mag", "ebmv_sfd")
+PASSED_THROUGH = (G_MAG, BP_MAG, RP_MAG, EBV)
 TARGET_ROWS = 100_000
-_IDENTITY = (HEALPIX_COLUMN, "source_id", "original_ext_source_id", "ra", "dec")
+_IDENTITY = (HEALPIX_COLUMN, SOURCE_ID, EXTERNAL_ID, RA, DEC)
 
 
 def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Record:

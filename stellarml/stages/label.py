@@ -17,10 +17,7 @@ from typing import TYPE_CHECKING, Any
 from stellarml.core.config import Config, Label
 from stellarml.core.errors import cause_of
 from stellarml.core.files import literal, write_atomically
-from stellarml.core.schema import (
-    DEC,
-    RA,
-)
+from stellarml.core.names import DEC, RA
 from stellarml.core.tiles import Tile
 from stellarml.features.feature_file import load_feature_file
 from stellarml.labelling.incremental import (

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.core.config import Config, Tiles
-from stellarml.core.schema import CUTS_FAILED, REPAIRS
+from stellarml.core.names import CUTS_FAILED, REPAIRS
 from stellarml.core.tiles import PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT, Tile
 from stellarml.run.marks import Record, read_record
 from stellarml.run.stage_run import Recipe, stage_run

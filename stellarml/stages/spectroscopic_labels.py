@@ -20,7 +20,7 @@ import pyarrow as pa
 from stellarml.core.config import Config, Labels, Tiles
 from stellarml.core.errors import ConfigError, did_you_mean
 from stellarml.core.files import literal
-from stellarml.core.schema import CUTS_FAILED
+from stellarml.core.names import CUTS_FAILED, error_name
 from stellarml.crossmatch.match_rows import match_rows
 from stellarml.crossmatch.plan import MatchPlan, plan_match
 from stellarml.crossmatch.sides import side_of
@@ -74,11 +74,13 @@ def resolved_labels(
 
     counts = LabelCounts(Observation("label rows"), Observation("labelled stars"))
     rows = reduce(SparkFrame.unionByName, frames).observe(counts.rows, sf.count(sf.lit(1)).alias("rows"))
-    errors = [sf.coalesce(sf.col(f"e_{name}"), sf.lit(float("inf"))) for name in names]
+    errors = [sf.coalesce(sf.col(error_name(name)), sf.lit(float("inf"))) for name in names]
     first = sf.min(sf.struct(sf.col("rank"), *errors, *(sf.col(n) for n in _columns(names))))
     spreads = [(sf.max(name) - sf.min(name)).alias(f"spread_{name}") for name in names]
     combined = [
-        sf.sqrt(sf.sum(sf.coalesce(sf.pow(f"e_{name}", 2), sf.lit(float("nan"))))).alias(f"combined_{name}")
+        sf.sqrt(sf.sum(sf.coalesce(sf.pow(error_name(name), 2), sf.lit(float("nan"))))).alias(
+            f"combined_{name}"
+        )
         for name in names
     ]
     stars = rows.groupBy("source_id").agg(
@@ -102,7 +104,7 @@ def resolved_labels(
 
 
 def _columns(names: Sequence[str]) -> list[str]:
-    return [column for name in names for column in (name, f"e_{name}")]
+    return [column for name in names for column in (name, error_name(name))]
 
 
 def _conflict(settings: Labels, names: Sequence[str]) -> Column:
@@ -158,7 +160,7 @@ def label_rows(
         given = table.labels[label.name]
         value = sf.col(given.value[0].lower()).cast("float")
         error = sf.col(given.error[0].lower()).cast("float") if given.error else sf.lit(None).cast("float")
-        columns += [value.alias(label.name), error.alias(f"e_{label.name}")]
+        columns += [value.alias(label.name), error.alias(error_name(label.name))]
     if pairs is not None:
         if not pairs:
             schema = "source_id long, rank int, " + ", ".join(

@@ -21,7 +21,7 @@ from stellarml.core import sky
 from stellarml.core.config import Config
 from stellarml.core.errors import InputError, UserError
 from stellarml.core.files import write_atomically
-from stellarml.core.tiles import HEALPIX_ORDER, Tile
+from stellarml.core.tiles import INDEX_ORDER, Tile
 from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_layout import COLLECTION, find_catalogue, raw_schema
@@ -167,7 +167,7 @@ def _about(tile: Tile, arcsec: float) -> npt.NDArray[np.int64]:
     if arcsec > sky.SIDE_ARCSEC / (1 << tile.order) / 4.0:
         return sky.halo_ranges(tile.order, tile.pixel, arcsec)
     around = healpy.get_all_neighbours(1 << tile.order, tile.pixel, nest=True).astype(np.int64)
-    shift = 2 * (HEALPIX_ORDER - tile.order)
+    shift = 2 * (INDEX_ORDER - tile.order)
     first = np.append(around[around >= 0], tile.pixel) << shift
     return np.column_stack([first, first + (np.int64(1) << shift)])
 

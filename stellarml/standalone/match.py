@@ -10,12 +10,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from stellarml.core.config import Config, Tiles
 from stellarml.core.errors import ConfigError
 from stellarml.crossmatch.match_rows import match_rows
-from stellarml.crossmatch.output_columns import Join, Layout, Mode, layout, table_of
+from stellarml.crossmatch.modes import Join, Mode
+from stellarml.crossmatch.output_columns import Layout, layout, table_of
 from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
 from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.source_columns import match_settings
@@ -27,6 +28,7 @@ from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.run.units import Unit, run_units
 from stellarml.stages.ingest import ingest_survey
 from stellarml.storage.export import read_parts, write_file
+from stellarml.storage.formats import Format
 from stellarml.storage.hats_layout import catalogue_properties, is_catalogue
 from stellarml.storage.hats_reader import Catalogue, Leaf, open_catalogue
 from stellarml.storage.hats_writer import finish_catalogue
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 TABLE = "matches"
-Format = Literal["hats", "parquet", "csv", "fits", "votable"]
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class MatchOptions:
         ``all``, ``ids``, or names of columns separated by commas.
     """
 
-    mode: Mode = "best"
-    join: Join = "inner"
+    mode: Mode = Mode.best
+    join: Join = Join.inner
     columns: str = "all"
-    format: Format = "hats"
+    format: Format = Format.hats
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,9 @@ def match_catalogues(
             sides.append(
                 side_of(catalogue, given.descriptor, config.crossmatch.scope, with_errors=with_errors)
             )
-        columns = layout(sides[0], sides[1], options.columns, options.join, hats=options.format == "hats")
+        columns = layout(
+            sides[0], sides[1], options.columns, options.join, hats=options.format == Format.hats
+        )
         plan = plan_match(spark, run, sides[0], sides[1], settings)
         return _match_tiles(spark, run, plan, columns, options, rejected)
 
@@ -199,7 +202,7 @@ def _match_tiles(
 
 
 def _part(leaf: Leaf, options: MatchOptions) -> Path:
-    if options.format == "hats":
+    if options.format == Format.hats:
         return Path(TABLE) / leaf.tile.path
     return Path(WORK, f"{leaf.tile.name}.parquet")
 
@@ -220,7 +223,7 @@ def _match_leaf(task: _Task) -> dict[str, Any]:
 def _finish_table(
     run: StageRun, columns: Layout, options: MatchOptions, written: Sequence[_Task], rows: int
 ) -> None:
-    if options.format == "hats":
+    if options.format == Format.hats:
         finish_catalogue(
             run.out / TABLE,
             name=TABLE,

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from stellarml.core.config import Config
 from stellarml.core.errors import InputError, UserError
 from stellarml.core.files import storage_errors
+from stellarml.core.names import EBV
 from stellarml.core.schema import arrow_schema, label_columns
 from stellarml.features.feature_file import load_feature_file
 from stellarml.features.spark_split import split_column
@@ -22,12 +23,12 @@ from stellarml.model.bundle import load_bundle, pack_bundle
 from stellarml.model.bundle_arrays import is_plain
 from stellarml.run.fingerprint import file_fingerprint
 from stellarml.standalone.own_table_reader import check_ids, check_labels, check_units, read_table
-from stellarml.storage.export import Format, write_file
+from stellarml.storage.export import write_file
+from stellarml.storage.formats import SUFFIXES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_FORMATS: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".fits": "fits", ".vot": "votable"}
 _ID = "__id"  # inside Spark, which would take a dot in a name for a field
 
 
@@ -53,7 +54,6 @@ def train_on_table(
 
     from stellarml.features.spark_columns import check_features, feature_columns
     from stellarml.features.spark_columns import label_columns as labels_of
-    from stellarml.labelling.spark_label import REDDENING
     from stellarml.training.fit import train
 
     spec = load_feature_file(features)
@@ -78,7 +78,7 @@ def train_on_table(
         sf.col(f"`{spec.id}`"),
         *feature_columns(spec, frame.columns),
         *labels_of(spec, frame.columns),
-        *([sf.col(REDDENING)] if REDDENING in frame.columns and REDDENING not in spec.feature_names else []),
+        *([sf.col(EBV)] if EBV in frame.columns and EBV not in spec.feature_names else []),
     ]
     rows = frame.select(*columns, split_column(spec.id, config.split).alias("split")).toArrow()
     provenance = {"table": file_fingerprint(table)} if table.is_file() else {"table": str(table)}
@@ -115,11 +115,11 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     from pyspark.sql import functions as sf
 
     from stellarml.features.spark_columns import check_features, feature_columns
-    from stellarml.labelling.spark_label import REDDENING, label_frame
+    from stellarml.labelling.spark_label import label_frame
 
-    kind = _FORMATS.get(out.suffix.lower())
+    kind = SUFFIXES.get(out.suffix.lower())
     if kind is None:
-        raise UserError(f"{out}: unknown format '{out.suffix}'; expected one of {', '.join(_FORMATS)}")
+        raise UserError(f"{out}: unknown format '{out.suffix}'; expected one of {', '.join(SUFFIXES)}")
     if out.is_dir() or out.resolve().is_relative_to(table.resolve()):
         what = "a folder" if out.is_dir() else "the table that is to be labelled, or inside it"
         raise UserError(f"{out}: is {what}; --out names a file to write.")
@@ -134,7 +134,7 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     check_ids(frame, spec.id)
     blob, sha256 = pack_bundle(model)
     names = [f.name for f in spec.features]
-    passed = [sf.col(REDDENING).alias(REDDENING)] if REDDENING in known - set(names) else []
+    passed = [sf.col(EBV).alias(EBV)] if EBV in known - set(names) else []
     inputs = frame.select(sf.col(f"`{spec.id}`").alias(_ID), *passed, *feature_columns(spec, frame.columns))
     labelled = label_frame(
         inputs,

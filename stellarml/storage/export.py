@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,9 @@ from stellarml.core.config import Tiles
 from stellarml.core.errors import UserError
 from stellarml.core.files import replacing
 from stellarml.run.memory import available_bytes
+from stellarml.storage.formats import Format
 from stellarml.storage.parquet import dictionary_columns
 
-Format = Literal["parquet", "csv", "fits", "votable"]
 _COPIES = 4
 _FILL = {"i": 0, "u": 0, "f": np.nan, "b": False}
 
@@ -36,7 +36,7 @@ def write_file(parts: Iterable[pa.Table], schema: pa.Schema, out: Path, kind: Fo
         If a FITS or VOTable file would not fit into memory.
     """
     with replacing(out) as hidden:
-        if kind in ("parquet", "csv"):
+        if kind in (Format.parquet, Format.csv):
             return _stream(parts, schema, hidden, kind, tiles)
         return _whole(parts, schema, hidden, kind)
 
@@ -49,7 +49,7 @@ def read_parts(paths: Iterable[Path], schema: pa.Schema) -> Iterator[pa.Table]:
 
 def _stream(parts: Iterable[pa.Table], schema: pa.Schema, path: Path, kind: Format, tiles: Tiles) -> int:
     rows = 0
-    if kind == "csv":
+    if kind == Format.csv:
         with pacsv.CSVWriter(path, schema) as csv:
             for table in parts:
                 csv.write_table(table)
@@ -82,7 +82,7 @@ def _whole(parts: Iterable[pa.Table], schema: pa.Schema, path: Path, kind: Forma
     columns = [_column(table[field.name].combine_chunks(), field) for field in schema]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        Table(columns).write(path, format=kind, overwrite=True)
+        Table(columns).write(path, format=kind.value, overwrite=True)
     return int(table.num_rows)
 
 

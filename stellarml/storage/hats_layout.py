@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.core.errors import InputError
-from stellarml.core.tiles import HEALPIX_ORDER, Tile
+from stellarml.core.tiles import INDEX_ORDER, Tile
 
 PROPERTIES = ("hats.properties", "properties")
 COLLECTION = "collection.properties"
@@ -218,7 +218,7 @@ def partition_list(path: Path) -> list[Tile]:
 
 
 def _check_tile(tile: Tile, source: Path) -> None:
-    if not (0 <= tile.order <= HEALPIX_ORDER and 0 <= tile.pixel < 12 << 2 * tile.order):
+    if not (0 <= tile.order <= INDEX_ORDER and 0 <= tile.pixel < 12 << 2 * tile.order):
         raise InputError(f"{source}: names the tile {tile.name}, which is not on the sky.")
 
 

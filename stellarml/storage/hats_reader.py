@@ -14,8 +14,8 @@ import pyarrow as pa
 from stellarml.core import sky
 from stellarml.core.errors import InputError, did_you_mean
 from stellarml.core.files import literal
-from stellarml.core.schema import HEALPIX_COLUMN
-from stellarml.core.tiles import HEALPIX_ORDER, Tile
+from stellarml.core.names import HEALPIX_COLUMN
+from stellarml.core.tiles import INDEX_ORDER, Tile
 from stellarml.run.log import get_logger
 from stellarml.storage.hats_layout import (
     Properties,
@@ -192,7 +192,7 @@ def _leaf_format(properties: Properties, schema: pa.Schema, ra: str, dec: str) -
     told = properties.get("hats_col_healpix", "healpix_column")
     column = column_named(schema, told or HEALPIX_COLUMN)
     if column is None:
-        return LeafFormat(None, HEALPIX_ORDER, ra, dec)
+        return LeafFormat(None, INDEX_ORDER, ra, dec)
     if not pa.types.is_integer(schema.field(column).type):
         raise InputError(
             f"{properties.path}: its index '{column}' is a column of {schema.field(column).type}; expected integers. "
@@ -200,7 +200,7 @@ def _leaf_format(properties: Properties, schema: pa.Schema, ra: str, dec: str) -
         )
     named = re.fullmatch(r"_?healpix_?(\d+)", column, re.IGNORECASE)
     order = properties.get("hats_col_healpix_order", "healpix_order") or (named[1] if named else "nothing")
-    if not (order.isdecimal() and int(order) <= HEALPIX_ORDER):
+    if not (order.isdecimal() and int(order) <= INDEX_ORDER):
         raise InputError(
             f"{properties.path}: hats_col_healpix_order = {order} of the index '{column}'; expected a whole number "
             "from 0 to 29. Correct that line, or take hats_col_healpix out: then the index is computed."

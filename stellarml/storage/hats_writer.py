@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from stellarml.core.config import Tiles
 from stellarml.core.files import storage_errors
-from stellarml.core.schema import HEALPIX_COLUMN
-from stellarml.core.tiles import HEALPIX_ORDER, Tile, choose_tiles
+from stellarml.core.names import HEALPIX_COLUMN
+from stellarml.core.tiles import INDEX_ORDER, Tile, choose_tiles
 from stellarml.storage.parquet import sort_rows, write_parquet
 
 
@@ -57,7 +57,7 @@ def finish_catalogue(
             "ra_column": ra,
             "dec_column": dec,
             "healpix_column": HEALPIX_COLUMN,
-            "healpix_order": HEALPIX_ORDER,
+            "healpix_order": INDEX_ORDER,
             "hats_max_rows": max_rows,
             "hats_builder": "stellarml",
         }
@@ -70,7 +70,7 @@ def write_catalogue(
     """Write a table that fits into memory as a HATS catalogue; return the number of tiles."""
     table = sort_rows(table, HEALPIX_COLUMN, id_column)
     keys = table[HEALPIX_COLUMN].to_numpy()
-    cells, counts = np.unique(keys >> 2 * (HEALPIX_ORDER - tiles.max_order), return_counts=True)
+    cells, counts = np.unique(keys >> 2 * (INDEX_ORDER - tiles.max_order), return_counts=True)
     chosen = [tile for tile, _ in choose_tiles(cells, counts, tiles.max_order, tiles)]
     for tile in chosen:
         first, last = np.searchsorted(keys, tile.range)

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from stellarml.core import sky
 from stellarml.core.errors import InputError
-from stellarml.core.schema import HEALPIX_COLUMN
-from stellarml.core.tiles import HEALPIX_ORDER, Tile
+from stellarml.core.names import HEALPIX_COLUMN
+from stellarml.core.tiles import INDEX_ORDER, Tile
 from stellarml.storage.leaf_cache import COLUMNS, FileKey, Name, file_key, footer
 
 _MOST_SLICES = 8
@@ -34,14 +34,14 @@ class LeafFormat:
     """Which column of a leaf is its index, of which order, and where the position is; `healpix` None: no index."""
 
     healpix: str | None = HEALPIX_COLUMN
-    order: int = HEALPIX_ORDER
+    order: int = INDEX_ORDER
     ra: str = "ra"
     dec: str = "dec"
 
     @property
     def is_exact(self) -> bool:
         """Whether the index need not be computed."""
-        return self.healpix is not None and self.order == HEALPIX_ORDER
+        return self.healpix is not None and self.order == INDEX_ORDER
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def read_leaf(leaf: Leaf, ranges: Ranges, wanted: pa.Schema, *, cached: bool = F
 
 
 def row_groups_in(
-    metadata: pq.FileMetaData, ranges: Ranges, column: str = HEALPIX_COLUMN, order: int = HEALPIX_ORDER
+    metadata: pq.FileMetaData, ranges: Ranges, column: str = HEALPIX_COLUMN, order: int = INDEX_ORDER
 ) -> list[int]:
     """Return the row groups whose statistics of the index `column`, of `order`, touch one of `ranges`."""
-    return _touching(index_limits(metadata, column), ranges, 2 * (HEALPIX_ORDER - order))
+    return _touching(index_limits(metadata, column), ranges, 2 * (INDEX_ORDER - order))
 
 
 def _touching(limits: Sequence[tuple[int, int] | None], ranges: Ranges, shift: int) -> list[int]:
@@ -132,7 +132,7 @@ def _groups(leaf: Leaf, path: Path, metadata: pq.FileMetaData, ranges: Ranges) -
     if layout.healpix is None:
         return list(range(metadata.num_row_groups))
     low, high = leaf.tile.range
-    shift = 2 * (HEALPIX_ORDER - layout.order)
+    shift = 2 * (INDEX_ORDER - layout.order)
     limits = index_limits(metadata, layout.healpix)
     for known in limits:
         if known and not leaf.outside and (known[0] + 1 << shift <= low or known[1] << shift >= high):

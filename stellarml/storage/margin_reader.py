@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stellarml.core import sky
-from stellarml.core.schema import HEALPIX_COLUMN
+from stellarml.core.names import HEALPIX_COLUMN
 from stellarml.core.tiles import Tile
 from stellarml.storage.hats_reader import Catalogue, Margin, leaves_in, read_ranges
 from stellarml.storage.leaf_reader import Leaf, read_leaf

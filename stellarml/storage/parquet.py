@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from stellarml.core.config import Tiles
 from stellarml.core.files import replacing
-from stellarml.core.schema import HEALPIX_COLUMN
+from stellarml.core.names import HEALPIX_COLUMN
 
 
 def dictionary_columns(schema: pa.Schema) -> list[str]:

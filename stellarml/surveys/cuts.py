@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stellarml.core.config import Config
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
-from stellarml.core.schema import CUTS_FAILED, REPAIRS
+from stellarml.core.names import CUTS_FAILED, REPAIRS
 from stellarml.surveys.descriptor import Cut, Descriptor, load_descriptor
 
 if TYPE_CHECKING:

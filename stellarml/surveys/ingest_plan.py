@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from stellarml.core.config import Ingest, Tiles
 from stellarml.core.errors import InputError
-from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
-from stellarml.core.tiles import HEALPIX_ORDER, PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT, Tile, choose_tiles
+from stellarml.core.names import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
+from stellarml.core.tiles import INDEX_ORDER, PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT, Tile, choose_tiles
 from stellarml.run.log import get_logger
 from stellarml.surveys.column_mapping import resolve
 from stellarml.surveys.descriptor import Descriptor
@@ -45,7 +45,7 @@ def read_plan(
             f"survey '{descriptor.name}': column '{descriptor.id_column}' must hold integers: a table without "
             f"positions is keyed by source_id; found {resolved.schema.field(descriptor.id_column).type}."
         )
-    shift = 2 * (HEALPIX_ORDER - tiles.max_order) if descriptor.has_positions else SOURCE_ID_PIXEL_SHIFT
+    shift = 2 * (INDEX_ORDER - tiles.max_order) if descriptor.has_positions else SOURCE_ID_PIXEL_SHIFT
     names = tuple(f"{i:05d}-{_stem(file.path)}" for i, file in enumerate(files))
     return ReadTask(out, descriptor, headers, resolved, names, settings.block_bytes, shift)
 

@@ -25,7 +25,7 @@ from stellarml.core import errors, sky
 from stellarml.core.config import Tiles
 from stellarml.core.errors import StellarmlError
 from stellarml.core.files import storage_errors, write_atomically
-from stellarml.core.schema import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
+from stellarml.core.names import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.run.ownership import WORK
 from stellarml.run.units import failure, guarded, outcome_batch
 from stellarml.storage.parquet import write_parquet

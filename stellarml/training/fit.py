@@ -44,7 +44,7 @@ from stellarml.training.checkpoint import Checkpoint
 from stellarml.training.labelled_stars import Stars, read_stars, read_target, warnings_of
 from stellarml.training.missing_copies import column_groups, with_gaps
 from stellarml.training.network import Epoch, Fitted, OnEpoch, Part, Physical, Trainer, keras, scalars_to
-from stellarml.training.presets import PRESETS, Preset
+from stellarml.training.presets import Preset, preset_named
 from stellarml.training.test_metrics import label_ranges, measure, network_record, versions
 
 NOTHING_LEARNT = (
@@ -131,7 +131,7 @@ def train(
     InputError, TrainingError
         Gathering what is wrong with the table.
     """
-    chosen = preset or PRESETS[settings.preset]
+    chosen = preset or preset_named(settings.preset)
     stars = read_stars(table, features, settings.max_rows, split.salt)
     unlabelled, warnings = read_target(target, features)
     warnings += warnings_of(stars, features)

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stellarml.core.errors import InputError, TrainingError, did_you_mean, raise_gathered
+from stellarml.core.names import EBV, error_name
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.split import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION, hash_digits
 
 MIN_ROWS = {TRAIN: 100, VALIDATION: 10, CALIBRATION: 20}
 LEAST_TARGET = 500  # rows without labels: fewer cannot say what the stars to be labelled are like
-REDDENING = "ebmv_sfd"
 SENTINEL_STARS = 5  # share one value
 SENTINEL_RANGES = 3.0  # that is so many times the others' range away from their middle
 
@@ -87,11 +87,11 @@ def read_stars(table: pa.Table, features: FeatureFile, max_rows: int, salt: str)
         ids=ids,
         features=_matrix(table, features.feature_names).astype(np.float32),
         labels=_matrix(table, features.label_names),
-        label_errors=_optional(table, [f"e_{n}" for n in features.label_names]),
+        label_errors=_optional(table, [error_name(n) for n in features.label_names]),
         repeats=_optional(table, [f"repeat_{n}" for n in features.label_names]),
-        repeat_errors=_optional(table, [f"e_repeat_{n}" for n in features.label_names]),
+        repeat_errors=_optional(table, [error_name(f"repeat_{n}") for n in features.label_names]),
         part=np.asarray(table["split"].to_pylist(), dtype=np.str_),
-        reddening_mag=_matrix(table, (REDDENING,))[:, 0].astype(np.float32) if REDDENING in known else None,
+        reddening_mag=_matrix(table, (EBV,))[:, 0].astype(np.float32) if EBV in known else None,
     )
     stars = stars.take(_stable_order(stars))
     stars = _with_pairs(stars)

@@ -30,6 +30,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stellarml.core.errors import ConfigError, did_you_mean
+
 Loss = Literal["mae", "smape"]
 
 
@@ -110,3 +112,18 @@ PRESETS: dict[str, Preset] = {
         gaps=2.0,
     ),
 }
+
+
+def preset_named(name: str) -> Preset:
+    """Return a preset.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
+    if name not in PRESETS:
+        raise ConfigError(
+            f"train.preset is '{name}', which is no preset.{did_you_mean(name, PRESETS)} Known: {', '.join(PRESETS)}."
+        )
+    return PRESETS[name]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml import __version__
+from stellarml.core.names import interval_names
 from stellarml.features.feature_file import FeatureFile
 from stellarml.intervals.conformal import LEVELS
 from stellarml.model.manifest import Curve, LabelRange, Network
@@ -103,7 +104,8 @@ def _by_bin(labelled: Mapping[str, NDArray[Any]], names: Sequence[str], stars: S
         truth = stars.labels[:, j]
         known = np.isfinite(truth)
         truth, value = truth[known], labelled[name][known].astype(np.float64)
-        inside = (truth >= labelled[f"{name}_lo"][known]) & (truth <= labelled[f"{name}_hi"][known])
+        lo, hi = (labelled[end][known] for end in interval_names(name))
+        inside = (truth >= lo) & (truth <= hi)
         for by, axis in (("predicted", value), ("true", truth)):
             if len(axis) < BINS:
                 continue

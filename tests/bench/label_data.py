@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.core.config import Tiles, load_config
-from stellarml.core.schema import HEALPIX_COLUMN
+from stellarml.core.names import HEALPIX_COLUMN
 from stellarml.core.tiles import choose_tiles
 from stellarml.storage.hats_layout import partition_list
 from stellarml.storage.parquet import write_parquet

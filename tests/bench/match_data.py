@@ -31,9 +31,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stellarml.core.config import Tiles, load_config
-from stellarml.core.schema import HEALPIX_COLUMN
+from stellarml.core.names import HEALPIX_COLUMN
 from stellarml.core.sky import healpix_29, mjd_to_jyear
-from stellarml.core.tiles import HEALPIX_ORDER, choose_tiles
+from stellarml.core.tiles import INDEX_ORDER, choose_tiles
 from stellarml.storage.hats_writer import finish_catalogue
 from stellarml.storage.parquet import sort_rows, write_parquet
 
@@ -182,7 +182,7 @@ def _strip(spec: Spec, index: int) -> tuple[pa.Table, pa.Table]:
     number = np.arange(first_left, end_left)
     left_table = pa.table(
         {
-            "source_id": ((healpix_29(seen_ra, seen_dec) >> 2 * (HEALPIX_ORDER - 12)) << 35) | number,
+            "source_id": ((healpix_29(seen_ra, seen_dec) >> 2 * (INDEX_ORDER - 12)) << 35) | number,
             "ra": seen_ra,
             "dec": seen_dec,
             "ra_error": errors["ra"].astype(np.float32),
@@ -258,7 +258,7 @@ def _write_hats(files: Sequence[Path], root: Path, name: str, columns: Sequence[
     for file in files:
         position = pq.read_table(file, columns=[ra, dec])
         keys.append(healpix_29(position[ra].to_numpy(), position[dec].to_numpy()))
-    shift = 2 * (HEALPIX_ORDER - tiles.max_order)
+    shift = 2 * (INDEX_ORDER - tiles.max_order)
     cells, counts = np.unique(np.concatenate(keys) >> shift, return_counts=True)
     chosen = choose_tiles(cells, counts, tiles.max_order, tiles)
     bucket = np.cumsum([rows for _, rows in chosen]) // _BUCKET_ROWS

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from stellarml.core import sky
+from stellarml.core.tiles import pixel_range
 from stellarml.crossmatch.kernel import halo
 from stellarml.crossmatch.kernel.fast_movers import MoverEdges, merge_edges, mover_edges, mover_ranges
 from stellarml.crossmatch.kernel.limits import (
@@ -50,7 +51,7 @@ def tiles_of(rows: Sources, coarse: int, fine: int, seed: int) -> Tiles:
 
 def within(rows: Sources, order: int, pixel: int) -> np.ndarray:
     """Which rows lie in the tile, by their stored index."""
-    first, end = sky.pixel_range(order, pixel)
+    first, end = pixel_range(order, pixel)
     return (rows.healpix_29 >= first) & (rows.healpix_29 < end)
 
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stellarml.core.match_flags import MatchFlag
 from stellarml.core.sky import MAS_PER_RAD
-from stellarml.crossmatch.kernel import settings as flags
 from stellarml.crossmatch.kernel.compiled import compiled
 from stellarml.crossmatch.kernel.settings import Floats, MatchSettings, PositionErrors, Sources
 
@@ -36,12 +36,9 @@ Columns = tuple[Floats, ...]
 RAD_PER_DEG = math.pi / 180.0
 
 _SERIES_RAD = 1e-4
-_NO_PROPER_MOTION, _COVARIANCE_PARTIAL = flags.NO_PROPER_MOTION, flags.COVARIANCE_PARTIAL
-_ERROR_REPLACED, _ERROR_AT_FLOOR, _EPOCH_REPLACED = (
-    flags.ERROR_REPLACED,
-    flags.ERROR_AT_FLOOR,
-    flags.EPOCH_REPLACED,
-)
+_NO_PROPER_MOTION, _COVARIANCE_PARTIAL = int(MatchFlag.NO_PROPER_MOTION), int(MatchFlag.COVARIANCE_PARTIAL)
+_ERROR_REPLACED, _ERROR_AT_FLOOR = int(MatchFlag.ERROR_REPLACED), int(MatchFlag.ERROR_AT_FLOOR)
+_EPOCH_REPLACED = int(MatchFlag.EPOCH_REPLACED)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stellarml.core import sky
+from stellarml.core.tiles import pixel_range
 from stellarml.crossmatch.kernel.fast_movers import MoverEdges
 from stellarml.crossmatch.kernel.limits import Limits
 from stellarml.crossmatch.kernel.settings import Integers, MatchSettings
@@ -56,7 +57,7 @@ def plan_tile(
     right = [sky.halo_ranges(order, pixel, right_radius)]
     far = False
     if edges is not None and len(edges):
-        first, end = sky.pixel_range(order, pixel)
+        first, end = pixel_range(order, pixel)
         owned = (edges.left_healpix_29 >= first) & (edges.left_healpix_29 < end)
         if owned.any():
             extra_left, extra_right = _far_neighbourhoods(edges, owned, settings, limits)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.errors import StellarmlError
-from stellarml.crossmatch.kernel import settings as flags
+from stellarml.core.match_flags import MatchFlag
 from stellarml.crossmatch.kernel.astrometry import Mask, Moving, Staying, prepare_moving, prepare_staying
 from stellarml.crossmatch.kernel.compiled import compiled
 from stellarml.crossmatch.kernel.density import Counts, count_within, ln_density_per_mas2
@@ -138,7 +138,7 @@ def match_tile(
     a, b = left_node[kept], right_node[kept]
     degree, reverse_degree = neighbours[a], reverse[b]
     xm_flag = np.concatenate([found.flags, far.flags])[kept]
-    xm_flag[reverse_degree > 1] |= flags.HAS_MULTIPLES
+    xm_flag[reverse_degree > 1] |= np.int16(MatchFlag.HAS_MULTIPLES)
     score, density = rank[kept], np.zeros(len(kept), dtype=np.int32)
     if settings.radius_arcsec is None:
         density = _density(moving, staying, settings, settled.mean_epoch_yr, a)

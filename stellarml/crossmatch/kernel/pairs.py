@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stellarml.core.match_flags import MatchFlag
 from stellarml.core.sky import ARCSEC_PER_RAD, MAS_PER_RAD
-from stellarml.crossmatch.kernel import settings as bits
 from stellarml.crossmatch.kernel.astrometry import (
     RAD_PER_DEG,
     Flags,
@@ -43,7 +43,8 @@ SAFETY = 1.0 + 1e-9
 _TINY_RAD = 1e-14
 _LN_TWO_PI = math.log(2.0 * math.pi)
 _MOVED_FAR_RAD = 1.0 / ARCSEC_PER_RAD
-_NO_PM, _PARALLAX, _FAR = bits.NO_PROPER_MOTION, bits.PARALLAX_LEADS, bits.MOVED_FAR
+_NO_PM, _PARALLAX = int(MatchFlag.NO_PROPER_MOTION), int(MatchFlag.PARALLAX_LEADS)
+_FAR = int(MatchFlag.MOVED_FAR)
 
 
 @dataclass(frozen=True)

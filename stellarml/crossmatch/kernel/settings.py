@@ -1,4 +1,4 @@
-"""What does a match take in, and what may be chosen? The catalogues' rows, the settings and the flag bits."""
+"""What does a match take in, and what may be chosen? The catalogues' rows and the settings."""
 
 from __future__ import annotations
 
@@ -16,23 +16,6 @@ Integers = NDArray[np.int64]
 
 FIVE_SIGMA = 0.9999994267
 """Two-sided 5 sigma of one dimension; the Mahalanobis limit is then K2 = 28.74."""
-
-HAS_MULTIPLES = 1
-"""The right source is a good neighbour of more than one left source (the archive's bit)."""
-EPOCH_REPLACED = 2
-"""The source that stays has no epoch; the mean epoch of its catalogue stood in."""
-NO_PROPER_MOTION = 4
-"""The source that moves has no proper motion; it stayed, and sigma_mu times the interval widened its error."""
-PARALLAX_LEADS = 8
-"""parallax^2 / 2 is the larger part of the combined variance on the narrower axis."""
-MOVED_FAR = 16
-"""The source was moved by more than 1 arcsec: without proper motion this pair is not found, or not believed."""
-ERROR_AT_FLOOR = 32
-"""An error of the source that stays was below its catalogue's floor and was raised to it."""
-ERROR_REPLACED = 64
-"""A position error was missing on either side and the setting's substitute was used."""
-COVARIANCE_PARTIAL = 128
-"""The source that moves has a proper motion with an error or correlation missing; it counted as zero."""
 
 
 @dataclass(frozen=True)

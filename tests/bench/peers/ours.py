@@ -11,15 +11,16 @@ from typing import Any
 from match_data import LEAF_ROWS, LEFT_SLIM, RIGHT_SLIM, MatchData
 
 from stellarml.core.config import load_config
+from stellarml.crossmatch.modes import Mode
 from stellarml.run.log import configure_logging
 from stellarml.run.spark_session import start_session
 from stellarml.standalone.match import MatchOptions, match_catalogues
 
 RADIUS_ARCSEC = 1.0
 OURS = {
-    "ours ids": ("plain", MatchOptions("best", columns=",".join([*LEFT_SLIM[1:], *RIGHT_SLIM[1:]]))),
-    "ours all": ("plain", MatchOptions("best")),
-    "ours full": ("full", MatchOptions("unique")),
+    "ours ids": ("plain", MatchOptions(Mode.best, columns=",".join([*LEFT_SLIM[1:], *RIGHT_SLIM[1:]]))),
+    "ours all": ("plain", MatchOptions(Mode.best)),
+    "ours full": ("full", MatchOptions(Mode.unique)),
 }
 """Descriptors and options. LSDB is asked for ids and positions of both sides, so `ids` carries those too."""
 

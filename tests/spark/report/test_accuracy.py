@@ -13,7 +13,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from stellarml.core.schema import MAGNITUDE
+from stellarml.core.names import G_MAG
 from stellarml.report.accuracy import Label, evaluate
 from stellarml.report.catalogue_counts import catalogue_counts, flag_fractions, matched_counts, sky_map
 from stellarml.report.page import ReportInputs, measure, metrics_json, write_report
@@ -124,7 +124,7 @@ def test_residuals_are_those_of_pandas(metrics, pairs: pd.DataFrame, name: str) 
 
 
 def test_bins_are_those_of_pandas(metrics, pairs: pd.DataFrame) -> None:  # type: ignore[no-untyped-def]
-    columns = {"teff": "teff_true", "logg": "logg_true", "feh": "feh_true", MAGNITUDE: MAGNITUDE}
+    columns = {"teff": "teff_true", "logg": "logg_true", "feh": "feh_true", G_MAG: G_MAG}
     assert {(row["by"], row["label"]) for row in metrics.by_bin} == {
         (by, name) for by in columns for name in ERRORS
     }
@@ -172,7 +172,7 @@ def test_coverage_is_that_of_pandas(metrics, pairs: pd.DataFrame, name: str) -> 
     assert found["fraction"] == pytest.approx(inside.mean(), rel=1e-6)
     assert found["median_half_width"] == pytest.approx(ERRORS[name], rel=0.01)
     for row in found["by_g"]:
-        mine = inside[(known[MAGNITUDE] >= row["lo"]) & (known[MAGNITUDE] < row["hi"])]
+        mine = inside[(known[G_MAG] >= row["lo"]) & (known[G_MAG] < row["hi"])]
         assert row["n"] == len(mine)
         assert (
             row["fraction"] is None if mine.empty else row["fraction"] == pytest.approx(mine.mean(), rel=1e-6)

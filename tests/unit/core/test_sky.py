@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from stellarml.core import sky
 from stellarml.core.errors import InputError
+from stellarml.core.tiles import INDEX_ORDER, pixel_range
 
 right_ascensions = st.floats(0.0, 360.0, exclude_max=True)
 declinations = st.floats(-90.0, 90.0)
@@ -101,7 +102,7 @@ def test_index_is_nested_and_wraps() -> None:
     assert (sky.healpix_29(ra - 360.0, dec) >> 10 == index >> 10).mean() > 0.99
     for order in (0, 5, 12):
         pixel = sky.pixel_at_order(index, order)
-        first, end = np.array([sky.pixel_range(order, p) for p in pixel]).T
+        first, end = np.array([pixel_range(order, p) for p in pixel]).T
         assert ((first <= index) & (index < end)).all()
     from hats.pixel_math.spatial_index import compute_spatial_index
 
@@ -121,7 +122,7 @@ def test_ranges_are_sets(spans: list[tuple[int, int]]) -> None:
     inside = sky.in_ranges(np.arange(80), ranges)
     assert set(np.flatnonzero(inside).tolist()) == members
     assert (ranges[1:, 0] > ranges[:-1, 1]).all()
-    shift = 2 * (sky.INDEX_ORDER - 28)
+    shift = 2 * (INDEX_ORDER - 28)
     tiles = sky.tiles_in_ranges(np.full(20, 28), np.arange(20), ranges)
     assert tiles.tolist() == [any(v >> shift == t for v in members) for t in range(20)]
 
@@ -161,7 +162,7 @@ def test_halo_misses_nobody(radius_arcsec: float) -> None:
         )
         index = sky.healpix_29(out_ra, out_dec)
         assert sky.in_ranges(index, ranges).all(), (order, pixel)
-        first, end = sky.pixel_range(order, pixel)
+        first, end = pixel_range(order, pixel)
         assert ((index < first) | (index >= end)).any()
         covered = (ranges[:, 1] - ranges[:, 0]).sum() / float(end - first)
         assert covered < 1.0 + 40.0 * (radius_arcsec / side) + 150.0 * (radius_arcsec / side) ** 2 + 0.1
@@ -208,7 +209,7 @@ def points_near_border(
 
 
 def test_no_halo_is_the_tile_and_a_halo_of_half_the_sky_is_the_sky() -> None:
-    assert sky.halo_ranges(4, 17, 0.0).tolist() == [list(sky.pixel_range(4, 17))]
+    assert sky.halo_ranges(4, 17, 0.0).tolist() == [list(pixel_range(4, 17))]
     assert sky.halo_ranges(0, 4, 180 * 3600.0).tolist() == [[0, 12 << 58]]
 
 

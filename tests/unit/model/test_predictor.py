@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from stellarml.core.errors import BundleError, InputError
-from stellarml.core.quality_flags import DESCRIPTIONS, QualityFlag, names_of
+from stellarml.core.quality_flags import QualityFlag, names_of
 from stellarml.labelling.spark_label import features_of, label_batch, pack_bundle, predictor_of
 from stellarml.model.predictor import Predictor
 from stellarml.training.presets import Phase
@@ -199,25 +199,6 @@ def test_wide_intervals_are_flagged(predictor: Predictor, features: np.ndarray) 
     flagged = (out["quality_flags"] & QualityFlag.WIDE_INTERVAL) > 0
     assert (wide & ~flagged).sum() == 0
     assert flagged.mean() < 0.2
-
-
-def test_every_flag_is_described_and_keeps_its_number() -> None:
-    assert set(DESCRIPTIONS) == set(QualityFlag)
-    assert {flag.name: int(flag) for flag in QualityFlag} == {
-        "OUTSIDE_DOMAIN": 1,
-        "MISSING_BANDS": 2,
-        "MISSING_GSPPHOT": 4,
-        "WIDE_INTERVAL": 8,
-        "LABEL_EDGE": 16,
-        "REDDENING_BEYOND": 32,
-        "THIN_CALIBRATION": 64,
-        "CUT_FAILED": 128,
-        "ALL_MISSING": 256,
-        "OUTSIDE_JOINTLY": 512,
-        "COLOURS_DISAGREE": 1024,
-    }
-    assert names_of(0) == []
-    assert names_of(129) == ["OUTSIDE_DOMAIN", "CUT_FAILED"]
 
 
 def test_wrong_shapes_and_levels_are_refused(predictor: Predictor) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from stellarml.core.histograms import Counts, Histogram, fill, linear_axis
-from stellarml.core.schema import MAGNITUDE
+from stellarml.core.names import G_MAG
 from stellarml.report import plot_accuracy as plots_accuracy
 from stellarml.report import plot_catalogue as plots_catalogue
 from stellarml.report import plot_run as plots_run
@@ -30,13 +30,13 @@ RANGES = {
     "logg": (0.0, 5.0),
     "a$b_c": (-40.0, 90.0),
     COLOUR: (0.2, 2.5),
-    MAGNITUDE: (9.0, 18.0),
+    G_MAG: (9.0, 18.0),
 }
 
 
 def metrics_of(stars: int, labels: tuple[Label, ...] = LABELS) -> Metrics:
     rng = np.random.default_rng(0)
-    columns = {name: rng.uniform(*RANGES[name], stars) for name in (COLOUR, MAGNITUDE)}
+    columns = {name: rng.uniform(*RANGES[name], stars) for name in (COLOUR, G_MAG)}
     counts: dict[str, Counts] = {}
     scales = {}
     for label in labels:

@@ -10,7 +10,8 @@ import pytest
 from astropy.table import Table
 
 from stellarml.core.config import load_config
-from stellarml.storage.export import Format, write_file
+from stellarml.storage.export import write_file
+from stellarml.storage.formats import Format
 
 
 @pytest.mark.parametrize("kind", ["fits", "votable"])

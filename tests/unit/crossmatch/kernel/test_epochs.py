@@ -13,9 +13,9 @@ from helpers.crossmatch_oracle import crowded_field, moved
 from helpers.crossmatch_tiles import columns, match_by_tiles, serialised, tiles_of
 
 from stellarml.core import sky
+from stellarml.core.match_flags import MatchFlag
 from stellarml.crossmatch.kernel.match_tile import match_tile
 from stellarml.crossmatch.kernel.settings import (
-    PARALLAX_LEADS,
     MatchSettings,
     PositionErrors,
     Sources,
@@ -154,7 +154,7 @@ def test_barnards_star_is_matched_across_tiles_with_its_parallax() -> None:
         (3, 13),
     }
     assert found.unique.all()
-    assert found.xm_flag[found.left_id == 1] & PARALLAX_LEADS
+    assert found.xm_flag[found.left_id == 1] & MatchFlag.PARALLAX_LEADS
     pixels = sky.pixel_at_order(left.healpix_29, 14), sky.pixel_at_order(right.healpix_29, 14)
     assert pixels[0][left.id == 1] != pixels[1][right.id == 11]
     for order in (10, 14):

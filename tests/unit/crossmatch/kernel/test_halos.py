@@ -23,6 +23,7 @@ from helpers.crossmatch_tiles import (
 )
 
 from stellarml.core import sky
+from stellarml.core.tiles import pixel_range
 from stellarml.crossmatch.kernel import halo
 from stellarml.crossmatch.kernel.halo import halo_radii_arcsec, plan_tile
 from stellarml.crossmatch.kernel.limits import choose_edge_radius, limits_of, moving_part
@@ -145,7 +146,7 @@ def test_the_planner_reads_whatever_lies_within_them(place: tuple[float, float],
     known = replace(limits_of(CHAIN[1], FIXED), edge_radius_arcsec=radius)
     pixel = int(sky.pixel_at_order(sky.healpix_29(*place), order)[0])
     wanted = plan_tile(order, pixel, FIXED, known)
-    inside = np.random.default_rng(0).integers(*sky.pixel_range(order, pixel), 500)
+    inside = np.random.default_rng(0).integers(*pixel_range(order, pixel), 500)
     points = np.radians(healpy.pix2ang(1 << 29, inside, nest=True, lonlat=True))
     angles = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)[:, None]
     for ranges, reach in ((wanted.left, 2.0 * radius), (wanted.right, 3.0 * radius)):

@@ -7,7 +7,7 @@ import pytest
 from helpers.crossmatch_oracle import brute_force, crowded_field
 
 from stellarml.core.errors import ConfigError, InputError
-from stellarml.crossmatch.kernel import settings
+from stellarml.core.match_flags import MatchFlag
 from stellarml.crossmatch.kernel.match_tile import TileMatch, match_tile
 from stellarml.crossmatch.kernel.settings import MatchSettings, PositionErrors, Sources, sources
 
@@ -111,7 +111,7 @@ def test_chain_g1_s1_g2_s2_is_unique_for_nobody() -> None:
         (2, 1): (2, 1, 2, False, False),
         (2, 2): (2, 0, 1, True, False),
     }
-    assert (found.xm_flag & settings.HAS_MULTIPLES).tolist() == [1, 1, 0]
+    assert (found.xm_flag & MatchFlag.HAS_MULTIPLES).tolist() == [1, 1, 0]
 
 
 def test_ties_go_to_the_smaller_right_id_in_any_order() -> None:
@@ -147,10 +147,10 @@ def test_flags_say_how_a_pair_was_made() -> None:
     found = match_tile(left, right, MatchSettings(left_errors=PositionErrors(missing_mas=5.0),
                                                   right_errors=PositionErrors(36.0, 1000.0)))  # fmt: skip
     assert found.xm_flag[np.argsort(found.left_id)].tolist() == [
-        settings.NO_PROPER_MOTION,
-        settings.MOVED_FAR | settings.ERROR_AT_FLOOR,
-        settings.EPOCH_REPLACED | settings.PARALLAX_LEADS | settings.COVARIANCE_PARTIAL,
-        settings.ERROR_REPLACED,
+        MatchFlag.NO_PROPER_MOTION,
+        MatchFlag.MOVED_FAR | MatchFlag.ERROR_AT_FLOOR,
+        MatchFlag.EPOCH_REPLACED | MatchFlag.PARALLAX_LEADS | MatchFlag.COVARIANCE_PARTIAL,
+        MatchFlag.ERROR_REPLACED,
     ]
     assert found.unique.all()
 

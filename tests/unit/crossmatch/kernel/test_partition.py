@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from stellarml.core import sky
 from stellarml.core.errors import StellarmlError
+from stellarml.core.tiles import pixel_range
 from stellarml.crossmatch.kernel import limits
 from stellarml.crossmatch.kernel.fast_movers import MoverEdges
 from stellarml.crossmatch.kernel.limits import (
@@ -122,7 +123,7 @@ def test_movers_left_out_are_missed() -> None:
     assert run(edges) == serialised(whole)
     assert run(None) != serialised(whole)
     mine = edges.left_healpix_29[0]
-    tile = next(t for t in tiles if sky.pixel_range(*t)[0] <= mine < sky.pixel_range(*t)[1])
+    tile = next(t for t in tiles if pixel_range(*t)[0] <= mine < pixel_range(*t)[1])
     with pytest.raises(StellarmlError, match=r"halo\.plan_tile"):
         match_tile(
             left, right.take(right.id < 0), SKYMAPPER, owned=within(left, *tile), limits=known, edges=edges
