@@ -8,15 +8,16 @@ model refuses to label with another one.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from stellarml.core.config import conf_dir
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.core.names import QUALITY_FLAGS, SPLIT, error_name, value_and_interval
+from stellarml.core.shipped import named_file
 from stellarml.core.sql_names import check_expression
 from stellarml.core.toml_layers import Section, problems_of, read_toml
+from stellarml.features.extinction import coefficients, with_coefficients
 
 Sql = Annotated[str, AfterValidator(check_expression)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -40,12 +41,20 @@ class FeatureSpec(Section):
 
 
 class FeatureFile(Section):
-    """A feature file; `null_when` maps a column to the condition under which its value is no value."""
+    """A feature file.
+
+    null_when
+        From a column to the condition under which its value is no value.
+    extinction_from
+        Surveys whose coefficients ``{A_X}`` in an expression stands for; they are numbers here already, and a bundle
+        does not keep the names.
+    """
 
     id: str
     labels: Annotated[tuple[LabelSpec, ...], Field(min_length=1)]
     features: Annotated[tuple[FeatureSpec, ...], Field(min_length=1)]
     null_when: Annotated[dict[str, Sql], Field(default_factory=dict)]
+    extinction_from: Annotated[tuple[str, ...] | str, Field(default=(), exclude=True)]
 
     @model_validator(mode="after")
     def _names_differ(self) -> FeatureFile:
@@ -69,36 +78,37 @@ class FeatureFile(Section):
         return tuple(label.name for label in self.labels)
 
 
-def shipped_feature_files() -> tuple[str, ...]:
-    """Return the names of the feature files in conf/features."""
-    return tuple(sorted(p.stem for p in (conf_dir() / "features").glob("*.toml")))
-
-
 def load_feature_file(name_or_path: str | Path) -> FeatureFile:
     """Read a shipped feature file by its name, or any other by its path.
+
+    Extinction coefficients (``{A_u}``) become numbers here.
 
     Raises
     ------
     ConfigError
         If there is no such file, or gathering everything that is wrong in it.
     """
-    text = str(name_or_path)
-    if text.endswith(".toml") or "/" in text:
-        path = Path(name_or_path)
-    else:
-        known = shipped_feature_files()
-        if text not in known:
-            raise ConfigError(
-                f"unknown feature file '{text}'.{did_you_mean(text, known)} Shipped: {', '.join(known)}; "
-                "or give a path to a TOML file."
-            )
-        path = conf_dir() / "features" / f"{text}.toml"
+    path = named_file("feature file", name_or_path)
     raw = read_toml(path)
+    known = coefficients(_as_list(raw.get("extinction_from", [])), path.parent)
+    problems = []
+    for feature in raw.get("features", []):
+        try:
+            feature["expression"] = with_coefficients(feature["expression"], known)
+        except ValueError as error:
+            problems.append(f"{path}: feature '{feature.get('name')}': {error}")
+        except (KeyError, TypeError):
+            continue  # no table, no expression, or no text: the model below says it better
+    raise_gathered(ConfigError, "feature file", problems)
     try:
         return FeatureFile(**raw)
     except ValidationError as error:
         raise_gathered(ConfigError, "feature file", problems_of(error, FeatureFile, str(path)))
         raise
+
+
+def _as_list(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(item) for item in value]
 
 
 def feature_differences(model: FeatureFile, given: FeatureFile) -> list[str]:

@@ -17,29 +17,8 @@ from pyspark.sql.types import BooleanType, DataType, NullType, NumericType, Stru
 from stellarml.core.errors import InputError, did_you_mean, raise_gathered
 from stellarml.core.names import error_name
 from stellarml.core.sql_names import substitute, words_of
-from stellarml.features.feature_file import (
-    FeatureFile,
-    FeatureSpec,
-    LabelSpec,
-    feature_differences,
-    load_feature_file,
-    shipped_feature_files,
-)
+from stellarml.features.feature_file import FeatureFile
 from stellarml.run.spark_log import unlogged
-
-__all__ = [
-    "FeatureFile",
-    "FeatureSpec",
-    "LabelSpec",
-    "check_features",
-    "feature_columns",
-    "feature_differences",
-    "label_columns",
-    "load_feature_file",
-    "packed_features",
-    "shipped_feature_files",
-    "used_columns",
-]
 
 
 def feature_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list[Column]:
@@ -75,7 +54,7 @@ def packed_features(spec: FeatureFile, available_columns: Iterable[str]) -> Colu
     return F.array(*(F.coalesce(column, nothing) for column in feature_columns(spec, available_columns)))
 
 
-def label_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list[Column]:
+def spark_label_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list[Column]:
     """Return the labels as float32 columns NAME, and e_NAME where `spec` names an error; null means unknown.
 
     Raises

@@ -52,8 +52,7 @@ def train_on_table(
     """
     from pyspark.sql import functions as sf
 
-    from stellarml.features.spark_columns import check_features, feature_columns
-    from stellarml.features.spark_columns import label_columns as labels_of
+    from stellarml.features.spark_columns import check_features, feature_columns, spark_label_columns
     from stellarml.training.fit import train
 
     spec = load_feature_file(features)
@@ -77,7 +76,7 @@ def train_on_table(
     columns = [
         sf.col(f"`{spec.id}`"),
         *feature_columns(spec, frame.columns),
-        *labels_of(spec, frame.columns),
+        *spark_label_columns(spec, frame.columns),
         *([sf.col(EBV)] if EBV in frame.columns and EBV not in spec.feature_names else []),
     ]
     rows = frame.select(*columns, split_column(spec.id, config.split).alias("split")).toArrow()

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from stellarml.core.config import conf_dir
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
+from stellarml.core.shipped import named_file
 from stellarml.core.sql_names import check_expression
 from stellarml.core.toml_layers import Section, problems_of, read_toml
 
@@ -271,11 +271,6 @@ class WantedColumn:
         self.optional = optional
 
 
-def shipped_descriptors() -> dict[str, Path]:
-    """Return the shipped survey descriptors by name."""
-    return {path.stem: path for path in sorted((conf_dir() / "surveys").glob("*.toml"))}
-
-
 def load_descriptor(name_or_path: str, root: Path = Path()) -> Descriptor:
     """Read a shipped descriptor by name, or a user's by path (relative to `root`).
 
@@ -284,17 +279,7 @@ def load_descriptor(name_or_path: str, root: Path = Path()) -> Descriptor:
     ConfigError
         If there is none of that name, or the file breaks the contract; all problems at once.
     """
-    shipped = shipped_descriptors()
-    if name_or_path in shipped:
-        path = shipped[name_or_path]
-    elif name_or_path.endswith(".toml") or "/" in name_or_path:
-        path = root / name_or_path
-    else:
-        raise ConfigError(
-            f"unknown survey '{name_or_path}'.{did_you_mean(name_or_path, shipped)} "
-            f"{'A path has to end with .toml. ' if Path(name_or_path).suffix else ''}"
-            f"Shipped: {', '.join(shipped)}; or give the path of a descriptor of your own (TOML)."
-        )
+    path = named_file("survey", name_or_path, root)
     try:
         return Descriptor(**read_toml(path))
     except ValidationError as error:

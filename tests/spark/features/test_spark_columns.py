@@ -17,7 +17,7 @@ from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.features.spark_columns import (
     check_features,
     feature_columns,
-    label_columns,
+    spark_label_columns,
     substitute,
     used_columns,
 )
@@ -185,12 +185,12 @@ def test_labels_and_their_errors(spark: SparkSession) -> None:
     raw.loc[0, "teff"] = np.inf
     df = spark.createDataFrame(raw)
     paper = load_feature_file("paper")
-    found = df.select(*label_columns(paper, df.columns)).toPandas()
+    found = df.select(*spark_label_columns(paper, df.columns)).toPandas()
     assert list(found.columns) == ["teff", "e_teff", "logg", "e_logg", "feh", "e_feh"]
     assert np.isnan(found["teff"][0])
     assert found["feh"].to_numpy() == pytest.approx(raw["feh"].to_numpy(np.float32))
     with pytest.raises(InputError, match="label 'feh': no column 'e_feh' in the table"):
-        label_columns(paper, [c for c in df.columns if c != "e_feh"])
+        spark_label_columns(paper, [c for c in df.columns if c != "e_feh"])
 
 
 def test_used_columns_are_what_the_expressions_name(spark: SparkSession) -> None:

@@ -8,6 +8,7 @@ import pytest
 from helpers.model_tables import FEATURES
 
 from stellarml.core.errors import ConfigError
+from stellarml.features.extinction import coefficients
 from stellarml.features.feature_file import feature_differences, load_feature_file
 
 TABLE_1 = (
@@ -135,3 +136,76 @@ def test_differences_of_units_expressions_and_null_rules() -> None:
 def test_order_and_spaces_are_no_difference() -> None:
     spaced = [f.model_copy(update={"expression": f.expression.replace(" ", "")}) for f in FEATURES.features]
     assert feature_differences(FEATURES, FEATURES.model_copy(update={"features": tuple(spaced[::-1])})) == []
+
+
+OWN = """
+id = "id"
+extinction_from = ["twomass", "own.toml"]
+[[labels]]
+name = "teff"
+column = "t"
+unit = "K"
+[[features]]
+name = "k_0"
+expression = "k - {A_Ks} * ebv - { A_u } * 0"
+unit = "mag"
+"""
+
+
+def test_coefficients_come_from_the_descriptors(tmp_path: Path) -> None:
+    survey, spec = tmp_path / "own.toml", tmp_path / "f.toml"
+    survey.write_text('[bands.u]\nmagnitude = "u"\nextinction = 4.5\n[bands.x]\nmagnitude = "x"\n')
+    spec.write_text(OWN)
+    found = load_feature_file(spec)
+    assert found.features[0].expression == "k - 0.31 * ebv - 4.5 * 0"
+    assert "extinction_from" not in found.model_dump()
+    assert found == load_feature_file(spec)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "{A_Ks}",
+            "{A_x}",
+            r"f\.toml: feature 'k_0': \{A_x\} is no extinction coefficient\..*Known: A_J, A_H, A_Ks, A_u",
+        ),
+        (
+            'extinction_from = ["twomass", "own.toml"]\n',
+            "",
+            r'Name the surveys: extinction_from = \["\.\.\."\]',
+        ),
+        ('"own.toml"', '"gone.toml"', r"gone\.toml"),
+        ('"own.toml"', '"two_mass"', r"unknown survey 'two_mass'\. Did you mean 'twomass'"),
+        ('"twomass"', '"skymapper_dr2"', r"A_u is 4\.294 in 'skymapper_dr2' and 4\.5 in 'own\.toml'"),
+    ],
+)
+def test_mistakes_with_coefficients(tmp_path: Path, old: str, new: str, message: str) -> None:
+    (tmp_path / "own.toml").write_text('[bands.u]\nmagnitude = "u"\nextinction = 4.5\n')
+    assert old in OWN
+    (tmp_path / "f.toml").write_text(OWN.replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        load_feature_file(tmp_path / "f.toml")
+
+
+def test_a_coefficient_must_be_a_number(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('[bands.u]\nmagnitude = "u"\nextinction = "much"\n')
+    with pytest.raises(ConfigError, match=r"bands\.u\.extinction is 'much', expected a number"):
+        coefficients(["own.toml"], tmp_path)
+
+
+def test_shipped_coefficients_are_the_published_ones() -> None:
+    """Gaia: Casagrande et al. 2021 at (BP - RP)_0 = 0.8. SkyMapper: the same in both releases, and in Table 1."""
+    x = 0.8
+    assert coefficients(["gaia_dr3"], Path()) == pytest.approx(
+        {
+            "A_G": 2.609 - 0.475 * x + 0.053 * x**2,
+            "A_BP": 2.998 - 0.140 * x - 0.175 * x**2 + 0.062 * x**3,
+            "A_RP": 1.689 - 0.059 * x,
+        },
+        abs=6e-4,
+    )
+    skymapper = {"A_u": 4.294, "A_v": 4.026, "A_g": 2.986, "A_r": 2.288, "A_i": 1.588, "A_z": 1.206}
+    assert coefficients(["skymapper_dr2"], Path()) == coefficients(["skymapper_dr4"], Path()) == skymapper
+    expressions = {f.name: f.expression for f in load_feature_file("paper").features}
+    assert expressions["vabs"] == "v_psf - 5 * log10(r_med_geo) + 5 - 4.026 * ebmv_sfd"

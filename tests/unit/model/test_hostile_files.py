@@ -10,8 +10,9 @@ from helpers.model_tables import tiny_bundle
 
 from stellarml.core.config import conf_dir, load_config
 from stellarml.core.errors import BundleError, ConfigError, InputError
+from stellarml.core.shipped import shipped
 from stellarml.core.sql_names import check_expression
-from stellarml.features.feature_file import load_feature_file, shipped_feature_files
+from stellarml.features.feature_file import load_feature_file
 from stellarml.labelling.model_registry import chosen_model
 from stellarml.labelling.versions import current_model
 from stellarml.surveys.descriptor import load_descriptor
@@ -56,7 +57,7 @@ def test_expressions_that_compute(text: str) -> None:
 
 
 def test_every_shipped_expression_passes() -> None:
-    assert [load_feature_file(name).features for name in shipped_feature_files()]
+    assert [load_feature_file(name).features for name in shipped("feature file")]
     assert [load_descriptor(path.stem).cuts for path in sorted((conf_dir() / "surveys").glob("*.toml"))]
 
 

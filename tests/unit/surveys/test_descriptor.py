@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from stellarml.core.errors import ConfigError, InputError
+from stellarml.core.shipped import shipped
 from stellarml.surveys.column_mapping import convert, ddl, resolve
-from stellarml.surveys.descriptor import Descriptor, load_descriptor, shipped_descriptors
+from stellarml.surveys.descriptor import Descriptor, load_descriptor
 from stellarml.surveys.raw_files import find_files
 from stellarml.surveys.raw_reader import FileColumn, Header, SourceFile
 
@@ -46,7 +47,7 @@ def header(*columns: FileColumn | str, name: str = "a.csv") -> Header:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped(name: str) -> None:
     descriptor = load_descriptor(name)
-    assert descriptor.name == name == shipped_descriptors()[name].stem
+    assert descriptor.name == name == shipped("survey")[name].stem
     assert descriptor.citation
     assert all(cut.reason for cut in descriptor.cuts)
     assert len({c.canonical for c in descriptor.wanted()}) == len(list(descriptor.wanted()))
@@ -59,7 +60,7 @@ def test_unknown_survey_suggests_the_near_one() -> None:
 
 def test_a_users_own_file_relative_to_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "surveys").mkdir()
-    text = shipped_descriptors()["sos"].read_text()
+    text = shipped("survey")["sos"].read_text()
     (tmp_path / "surveys" / "mine.toml").write_text(text.replace('name = "sos"', 'name = "mine"'))
     assert load_descriptor("surveys/mine.toml", tmp_path).name == "mine"
 
