@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ author = "The stellarml developers"
 copyright = "The stellarml developers, BSD-3-Clause"
 version = release = generate.VERSION
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "**/_generated/*_page.md"]
 root_doc = "index"
 
@@ -47,6 +48,12 @@ def _generate(app: Sphinx) -> None:
     generate.write_pages(Path(app.srcdir))
 
 
+def _bars_are_bars(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Keep ``|b|`` of a docstring from being taken for a substitution of reStructuredText."""
+    lines[:] = [re.sub(r"(``.*?``|`.*?`)|\|", lambda m: m[1] or r"\|", line) for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     """Write the generated pages as soon as a builder is known."""
     app.connect("builder-inited", _generate)
+    app.connect("autodoc-process-docstring", _bars_are_bars)
