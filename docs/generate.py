@@ -116,13 +116,17 @@ def command_line_page() -> str:
     """Return a section a command: usage, what it does, an example, arguments and options."""
     root = typer.main.get_command(app)
     context = root.make_context("stellarml", [], resilient_parsing=True)
-    sections = [_command_section(root.get_command(context, name), name) for name in root.list_commands(context)]
+    sections = [
+        _command_section(root.get_command(context, name), name) for name in root.list_commands(context)
+    ]
     return "\n\n".join(sections) + "\n"
 
 
 def _command_section(command: Any, name: str) -> str:
     arguments = [_argument(p) for p in command.params if p.param_type_name == "argument"]
-    required = [f"{p.opts[0]} {_argument(p)}" for p in command.params if p.required and _argument(p) not in arguments]
+    required = [
+        f"{p.opts[0]} {_argument(p)}" for p in command.params if p.required and _argument(p) not in arguments
+    ]
     usage = " ".join(["stellarml", name, *arguments, *required, "[OPTIONS]"])
     blocks = [f"## {name}", command.help or "", _console(usage)]
     example = (command.epilog or "").removeprefix("Example:").strip()
@@ -244,8 +248,19 @@ def columns_page() -> str:
     )
     sections = []
     for title, text, columns in tables:
-        rows = [(_code(c.name), _code(ARROW_WORDS.get(str(c.type), c.type)), c.unit, _code(c.ucd) if c.ucd else "", _markdown(c.description)) for c in columns]
-        sections.append(f"## {title}\n\n{text}\n\n" + _table(("column", "type", "unit", "UCD", "description"), rows))
+        rows = [
+            (
+                _code(c.name),
+                _code(ARROW_WORDS.get(str(c.type), c.type)),
+                c.unit,
+                _code(c.ucd) if c.ucd else "",
+                _markdown(c.description),
+            )
+            for c in columns
+        ]
+        sections.append(
+            f"## {title}\n\n{text}\n\n" + _table(("column", "type", "unit", "UCD", "description"), rows)
+        )
     return "\n\n".join(sections) + "\n"
 
 
@@ -268,12 +283,22 @@ def flags_page() -> str:
             for i, c in enumerate(cuts)
         ]
         if rows:
-            sections.append(f"### {name}\n\n" + _table(("bit", "cut", "a row stays where", "null", "shipped", "reason"), rows))
-    sections.append("## repairs\n\nOne bit a column whose value was taken for missing (`null_when`), in the order of the descriptor.")
+            sections.append(
+                f"### {name}\n\n"
+                + _table(("bit", "cut", "a row stays where", "null", "shipped", "reason"), rows)
+            )
+    sections.append(
+        "## repairs\n\nOne bit a column whose value was taken for missing (`null_when`), in the order of the descriptor."
+    )
     for name in shipped_descriptors():
-        rows = [(str(1 << i), _code(column), _code(where)) for i, (column, where) in enumerate(sentinels(load_descriptor(name)).items())]
+        rows = [
+            (str(1 << i), _code(column), _code(where))
+            for i, (column, where) in enumerate(sentinels(load_descriptor(name)).items())
+        ]
         if rows:
-            sections.append(f"### Repairs of {name}\n\n" + _table(("bit", "column", "taken for missing where"), rows))
+            sections.append(
+                f"### Repairs of {name}\n\n" + _table(("bit", "column", "taken for missing where"), rows)
+            )
     return "\n\n".join(sections) + "\n"
 
 
@@ -317,12 +342,13 @@ def _key_tables(tables: Iterable[tuple[str, type[BaseModel]]]) -> str:
     meanings = tomllib.loads(MEANINGS.read_text(encoding="utf-8"))
     sections = []
     for title, model in tables:
-        told = meanings.get(model.__name__, {})
-        described = {key: field.description or told.get(key) for key, field in model.model_fields.items()}
-        unknown, untold = sorted(set(told) - set(described)), sorted(k for k, text in described.items() if not text)
-        if unknown or untold:
+        given = meanings.get(model.__name__, {})
+        described = {key: field.description or given.get(key) for key, field in model.model_fields.items()}
+        unknown = sorted(set(given) - set(described))
+        without = sorted(key for key, text in described.items() if not text)
+        if unknown or without:
             raise ValueError(
-                f"{MEANINGS.name}, [{model.__name__}]: no such key: {unknown}; without a meaning: {untold}. Bring the "
+                f"{MEANINGS.name}, [{model.__name__}]: no such key: {unknown}; without a meaning: {without}. Bring the "
                 "file up to date with the model."
             )
         rows = [
@@ -369,10 +395,10 @@ def packages() -> dict[str, list[str]]:
 
 
 def _place(package: str) -> tuple[int, str]:
-    parts = package.split(".")
-    if len(parts) == 1:
+    below = package.split(".")[1:]
+    if not below:
         return -1, package
-    return (LAYERS.index(parts[1]) if parts[1] in LAYERS else len(LAYERS)), package
+    return (LAYERS.index(below[0]) if below[0] in LAYERS else len(LAYERS)), package
 
 
 def _package_page(package: str, modules: Sequence[str]) -> str:
@@ -414,10 +440,16 @@ def _annotation_words(annotation: Any) -> str:
             return "array of tables"
         return "list of texts" if arguments[0] is str else f"list: each {_annotation_words(arguments[0])}"
     if origin is dict:
-        return "table of tables" if _model_of(arguments[1]) else f"table: name = {_annotation_words(arguments[1])}"
+        return (
+            "table of tables"
+            if _model_of(arguments[1])
+            else f"table: name = {_annotation_words(arguments[1])}"
+        )
     if _model_of(annotation):
         return "quantity" if annotation is Quantity else "table"
-    return {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path"}.get(annotation, str(annotation))
+    return {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path"}.get(
+        annotation, str(annotation)
+    )
 
 
 def _limits(metadata: Iterable[Any]) -> Iterator[str]:
