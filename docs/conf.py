@@ -32,6 +32,8 @@ napoleon_numpy_docstring = True
 napoleon_use_rtype = False
 napoleon_preprocess_types = False
 
+add_module_names = False
+toc_object_entries = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"

@@ -17,6 +17,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum, IntFlag
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -271,8 +272,8 @@ def flags_page() -> str:
     sections = [
         "## quality_flags\n\n" + _table(("bit", "name", "meaning"), quality),
         "## xm_flag\n\n" + _table(("bit", "name", "meaning"), pairs),
-        "## cuts_failed\n\nOne bit a cut, in the order of the survey's descriptor; a cut that is off never sets its bit. "
-        "In `lake/stars` the bit after the last cut of the astrometric survey is that of "
+        "## cuts_failed\n\nOne bit a cut, in the order of the survey's descriptor; a cut that is off never sets its "
+        "bit. In `lake/stars` the bit after the last cut of the astrometric survey is that of "
         f"`{HAS_DISTANCE.name}` ({HAS_DISTANCE.reason}). In matched and labelled tables the cuts of the photometric "
         "survey begin at bit 32.",
     ]
@@ -288,7 +289,7 @@ def flags_page() -> str:
                 + _table(("bit", "cut", "a row stays where", "null", "shipped", "reason"), rows)
             )
     sections.append(
-        "## repairs\n\nOne bit a column whose value was taken for missing (`null_when`), in the order of the descriptor."
+        "## repairs\n\nOne bit a column whose value was taken for missing (`null_when`), in the order of the file."
     )
     for name in shipped_descriptors():
         rows = [
@@ -303,13 +304,13 @@ def flags_page() -> str:
 
 
 def match_flags() -> list[tuple[int, str, str]]:
-    """Return (bit, name, meaning) of xm_flag: of an enumeration where there is one, otherwise of documented integers."""
+    """Return (bit, name, meaning) of xm_flag: of an enumeration where there is one, else of documented integers."""
     flags = getattr(match_settings, "MatchFlag", None)
     if isinstance(flags, type) and issubclass(flags, IntFlag):
         return [(int(flag), str(flag.name), match_settings.DESCRIPTIONS[flag]) for flag in flags]
     found = []
     body = ast.parse(inspect.getsource(match_settings)).body
-    for node, after in zip(body, body[1:], strict=False):
+    for node, after in pairwise(body):
         match node, after:
             case (
                 ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=int(bit))),
@@ -405,7 +406,7 @@ def _package_page(package: str, modules: Sequence[str]) -> str:
     lines = [f"# {package}", "```{eval-rst}", f".. automodule:: {package}", "```"]
     for name in modules:
         lines += [f"## {name.removeprefix(package + '.')}", "```{eval-rst}", f".. automodule:: {name}"]
-        lines += ["   :members:", "   :show-inheritance:", "```"]
+        lines += ["   :members:", "```"]
     text = "\n".join(f"\n{line}\n" if line.startswith("#") else line for line in lines)
     return text.lstrip() + "\n"
 
