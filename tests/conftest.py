@@ -9,7 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from helpers.places import REAL
+from helpers.places import CHECKOUT, REAL
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Every Java of the tests lives for a minute: the optimising compiler costs it more than it gives.
@@ -25,6 +25,9 @@ FIRST = ("test_chain", "test_resume", "test_match_command", "test_jobs", "test_c
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(CHECKOUT / "tests").parts[0] in ("spark", "jobs", "cluster"):
+            item.add_marker(pytest.mark.spark)
     order = {name: place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 

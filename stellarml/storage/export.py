@@ -82,7 +82,7 @@ def _whole(parts: Iterable[pa.Table], schema: pa.Schema, path: Path, kind: Forma
     columns = [_column(table[field.name].combine_chunks(), field) for field in schema]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        Table(columns).write(path, format=kind.value, overwrite=True)
+        Table(columns).write(path, format=str(kind), overwrite=True)
     return int(table.num_rows)
 
 

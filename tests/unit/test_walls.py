@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from helpers.places import CHECKOUT
 
+pytestmark = pytest.mark.slow
+
 PLANTED = {
     "Packages in layers": ("core/tiles.py", "import stellarml.run.log"),
     "The stages do not know each other; only the chain knows them all": (

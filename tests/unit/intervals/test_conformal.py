@@ -159,6 +159,7 @@ def test_patterns_with_too_few_rows_share_a_class() -> None:
     assert plenty.patterns == ("00", "40")
 
 
+@pytest.mark.slow
 def test_a_rare_pattern_borrows_unless_it_is_another() -> None:
     """Rows alike but for what they lack; then three times as far off where something is missing."""
     rng = np.random.default_rng(16)

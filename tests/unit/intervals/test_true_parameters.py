@@ -61,6 +61,7 @@ def test_gaussians_add_up_to_students_t() -> None:
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nu", [0.0, 3.0])
 def test_coverage_of_the_truth(nu: float) -> None:
     rng = np.random.default_rng(3)
@@ -87,6 +88,7 @@ def test_coverage_of_the_truth(nu: float) -> None:
         assert np.mean(half) < with_noise, "narrower than for a new measurement"
 
 
+@pytest.mark.slow
 def test_cells_whose_residuals_tell_little_are_like_the_others() -> None:
     rng = np.random.default_rng(5)
     n = 20_000
@@ -103,6 +105,7 @@ def test_cells_whose_residuals_tell_little_are_like_the_others() -> None:
     assert factors.std() < 0.25 * factors.mean()
 
 
+@pytest.mark.slow
 def test_what_few_repeats_leave_open_the_residuals_decide() -> None:
     """Repeated stars whose errors happened to be larger than those of all labels: residuals are too small for that."""
     rng = np.random.default_rng(8)
@@ -126,6 +129,7 @@ def test_what_few_repeats_leave_open_the_residuals_decide() -> None:
     assert held[0] == pytest.approx(0.68, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("down", "up", "error"), [(30.0, 50.0, 50.0), (20.0, 60.0, 80.0), (40.0, 40.0, 10.0)]
 )
@@ -174,6 +178,7 @@ def test_stated_errors_that_cannot_be_true_make_no_intervals() -> None:
     assert fit_truth(noises, prediction, label, np.full(n, 1500.0), widths) is None
 
 
+@pytest.mark.slow
 def test_labels_of_other_stars_do_not_widen_the_truth() -> None:
     rng = np.random.default_rng(4)
     n = 6000
@@ -191,12 +196,14 @@ def test_labels_of_other_stars_do_not_widen_the_truth() -> None:
     assert (np.abs(label - prediction) <= half).mean() < 0.88
 
 
+@pytest.mark.tensorflow
 def test_a_model_without_stated_errors_has_none(tmp_path: Path) -> None:
     predictor = Predictor(load_bundle(tiny_bundle()))
     with pytest.raises(InputError, match="no intervals for true parameters"):
         predictor.label(matrix_of(stars(20)), 68, truth=True)
 
 
+@pytest.mark.tensorflow
 def test_columns_of_a_table(tmp_path: Path) -> None:
     columns = stars(4000)
     rng = np.random.default_rng(1)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from helpers.model_tables import TINY, matrix_of, stars, tiny_bundle
 from prometheus_client.parser import text_string_to_metric_families
 
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.labelling.monitoring import Tally, prometheus_text, total
 from stellarml.model.bundle import load_bundle
+
+pytestmark = pytest.mark.tensorflow
 
 
 def test_parts_add_up_to_the_whole() -> None:

@@ -21,6 +21,8 @@ from stellarml.model.bundle import load_bundle, pack_bundle, save_bundle, unpack
 from stellarml.model.card import CARD
 from stellarml.model.manifest import MANIFEST, WEIGHTS, signed
 
+pytestmark = pytest.mark.tensorflow
+
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:

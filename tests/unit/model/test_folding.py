@@ -17,6 +17,8 @@ from stellarml.model.scaling import design, network_inputs
 from stellarml.training.network import Trainer, keras
 from stellarml.training.presets import PRESETS, Phase, Preset
 
+pytestmark = pytest.mark.tensorflow
+
 
 def keras_answers(folder: Path, features: np.ndarray) -> tuple[Bundle, np.ndarray]:
     """Labels by the .keras files alone, with TensorFlow; then the logarithms of their widths, if there are any."""

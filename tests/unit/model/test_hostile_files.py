@@ -138,6 +138,7 @@ def test_models_are_named_not_pathed(tmp_path: Path, name: str) -> None:
         chosen_model(config.models_folder, config.label.model)
 
 
+@pytest.mark.tensorflow
 def test_a_model_that_cannot_be_read_keeps_no_other_from_labelling(tmp_path: Path) -> None:
     config = load_config(overrides=[f"paths.models={tmp_path}"], environment={})
     shutil.copytree(tiny_bundle(), tmp_path / "good")

@@ -11,6 +11,8 @@ from stellarml.model.bundle import load_bundle
 from stellarml.model.novelty import LIMIT_PERCENTILE, fit_novelty, novelty_scores, with_limits
 from stellarml.model.predictor import Predictor
 
+pytestmark = pytest.mark.tensorflow
+
 
 def sky(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Six features on a curved sheet over two labels, noisier where the last of them is large; then a mask."""

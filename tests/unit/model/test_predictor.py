@@ -21,6 +21,8 @@ from stellarml.labelling.spark_label import features_of, label_batch, pack_bundl
 from stellarml.model.predictor import Predictor
 from stellarml.training.presets import Phase
 
+pytestmark = pytest.mark.tensorflow
+
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:

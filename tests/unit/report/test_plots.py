@@ -145,6 +145,7 @@ DRAWINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_nothing_is_cut_off_at_the_border(name: str) -> None:
     before = dict(mpl.rcParams)

@@ -11,6 +11,8 @@ from stellarml.core.resources import package_folder
 from stellarml.run.code import code_digest, code_identity, reached
 from stellarml.stages.chain import STAGES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:

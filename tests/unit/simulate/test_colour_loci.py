@@ -36,12 +36,14 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, np.ndar
     return observed_sky(tmp_path_factory.mktemp("loci"), SimulateSettings(stars=40_000, seed=1))
 
 
+@pytest.mark.slow
 def test_colour_medians_are_the_real_ones(sky: tuple[pd.DataFrame, np.ndarray]) -> None:
     loci = colour_loci(*sky)
     for colour, real in REAL_MEDIANS.items():
         assert loci[colour][1] == pytest.approx(real, abs=0.03), colour
 
 
+@pytest.mark.slow
 def test_colour_medians_are_the_real_ones_without_the_limit_on_errors(
     sky: tuple[pd.DataFrame, np.ndarray],
 ) -> None:

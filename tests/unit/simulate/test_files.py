@@ -258,6 +258,7 @@ def digests(out: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_for_any_number_of_threads(tmp_path: Path) -> None:
     for name, seed, workers in (("a", 3, 1), ("b", 3, 2), ("c", 4, 2)):
         simulate(SimulateSettings(stars=1500, seed=seed, workers=workers), tmp_path / name)

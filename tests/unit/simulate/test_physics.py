@@ -476,6 +476,7 @@ def test_labels_have_student_errors_and_contaminants_where_astrometry_is_poor(tr
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("switch", "column", "expected"),
     [("binaries", "is_binary", 0), ("alpha", "alpha", 0.0), ("dust", "ebv_true", 0.0),

@@ -191,6 +191,7 @@ class TestOpening:
         assert found[0] == found[1] == found[2]
         assert found[0].name == "foreign" and found[0].margin is None
 
+    @pytest.mark.slow
     def test_what_lsdb_writes(self, stars: pa.Table, tmp_path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -142,6 +142,7 @@ def wanted_tiles() -> list[Tile]:
     return [*dict.fromkeys([*TILES, *parents, *children, Tile(5, 4826), Tile(6, 4 * 4826 + 1), Tile(2, 75)])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_margin_gives_what_neighbouring_leaves_give(collection: Path, cached: bool) -> None:
     catalogue = open_catalogue(collection)

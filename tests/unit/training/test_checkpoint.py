@@ -15,6 +15,8 @@ from stellarml.training.checkpoint import Checkpoint
 from stellarml.training.fit import train
 from stellarml.training.presets import Preset
 
+pytestmark = pytest.mark.tensorflow
+
 
 class KilledError(Exception):
     """Stands for a signal that ends the process."""

@@ -36,6 +36,8 @@ from stellarml.training.labelled_stars import read_stars
 from stellarml.training.network import Epoch, Part, Physical, Trainer, build, keras
 from stellarml.training.presets import PRESETS, Phase, Preset
 
+pytestmark = pytest.mark.tensorflow
+
 LAMOST = REAL / "labels" / "lamost_13band_train.parquet"
 FAST = dataclasses.replace(TINY_SHARED, members=1, phases=(Phase("mae", 2, 1e-2),), widths=(8, 8))
 

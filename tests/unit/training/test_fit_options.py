@@ -18,6 +18,8 @@ from stellarml.training.fit import prepare, train
 from stellarml.training.labelled_stars import read_stars, read_target
 from stellarml.training.presets import Preset
 
+pytestmark = pytest.mark.tensorflow
+
 
 def faint(n: int) -> dict[str, np.ndarray]:
     columns = stars(n, seed=77)

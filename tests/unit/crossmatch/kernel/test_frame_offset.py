@@ -344,6 +344,7 @@ def by_tiles(
     return merge_frame(parts, settings.frame)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("moving", ["left", "right"])
 def test_any_tiling_measures_the_same_frame(place: tuple[float, float], moving: str) -> None:
@@ -407,6 +408,7 @@ def planned(
     return known, mover_edges(movers, candidates, settings, known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "shift_arcsec"),
     [
@@ -452,6 +454,7 @@ def test_a_halo_that_forgets_the_offset_is_too_small() -> None:
     assert len(joined(parts)["left_id"]) < len(match_tile(left, right, settings).left_id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "shift_arcsec"),
     [(DISC, 49.0), (MatchSettings(radius_arcsec=0.7), 40.0), (MatchSettings(radius_arcsec=0.7), 900.0)],
