@@ -38,7 +38,7 @@ pytest:
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 pytest-quick:
-	$(BIN)/python -m pytest tests/unit -q -m 'not spark and not tensorflow and not slow' --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest tests/unit -q -m 'not spark and not tensorflow and not slow' --numprocesses 2 --dist loadfile
 
 # Ingest of bulk files against `gzip -dc` on the same files, two at a time, in one run.
 bench-ingest: install ## Ingest beside gzip -dc

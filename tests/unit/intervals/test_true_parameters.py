@@ -22,6 +22,7 @@ def student(rng: np.random.Generator, nu: float, n: int) -> np.ndarray:
     return rng.standard_t(nu, n) if nu else rng.normal(size=n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("informative", [True, False])
 @pytest.mark.parametrize(("nu", "factor"), [(3.0, 0.7), (0.0, 1.6), (6.0, 1.0)])
 def test_errors_are_learnt_from_stars_measured_twice(nu: float, factor: float, informative: bool) -> None:

@@ -78,6 +78,7 @@ def some_ranges() -> list[np.ndarray[Any, Any]]:
     return [np.empty((0, 2), np.int64), everything, np.array([TILES[3].range]), *halos, cuts, beside]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_gives_the_same_rows(name: str, stars: pa.Table, tmp_path: Path) -> None:
     catalogue = open_catalogue(write_foreign(tmp_path / "c", stars, LAYOUTS[name]))

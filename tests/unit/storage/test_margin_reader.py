@@ -40,6 +40,7 @@ def distance_arcsec(
     return 2 * np.arcsin(chord / 2) * sky.ARCSEC_PER_RAD
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tile", [Tile(0, 2), Tile(1, 31), Tile(3, 300), Tile(3, 63), Tile(5, 1023), Tile(9, 777_777)]
 )
@@ -61,6 +62,7 @@ def test_near_the_border_is_what_brute_force_finds(tile: Tile, radius: float) ->
     assert 0.1 < found.mean() < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [Tile(0, 2), Tile(0, 4), Tile(0, 9), Tile(3, 63)])
 def test_nothing_at_the_rim_is_lost(tile: Tile) -> None:
     """Positions straight off the border, on both sides, just within the radius; also where chords run beside it."""

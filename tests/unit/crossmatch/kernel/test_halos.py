@@ -100,6 +100,7 @@ def test_the_density_needs_its_own_radius(right_reach: float, exact: bool) -> No
     assert (found == true) == exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("left_r", "right_r", "exact"),
     [(2, 3, True), (1, 3, False), (2, 2, False), (2, 1, False), (0, 1, False)],

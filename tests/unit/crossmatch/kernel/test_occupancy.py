@@ -27,6 +27,7 @@ def marked(ra: np.ndarray, dec: np.ndarray, radius_arcsec: float = RADIUS_ARCSEC
     return mark_occupied(zones, dec[zones.row], radius)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dec", [-80.0, -30.0, 0.0, 60.0, 84.0])
 def test_every_place_within_the_radius_is_marked_and_few_others_are(dec: float) -> None:
     ra, decs = field(2000, 40.0, dec, 1)

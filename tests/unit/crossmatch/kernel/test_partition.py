@@ -59,6 +59,7 @@ def field(place: int, kind: str) -> tuple[Sources, Sources, Columns]:
 orders = st.tuples(st.integers(8, 14), st.integers(0, 3)).map(lambda given: (given[0], given[0] + given[1]))
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @example(place=0, kind="errors", left_orders=(0, 0), right_orders=(0, 0), max_movers=0, seed=0)
 @example(place=3, kind="radius", left_orders=(14, 15), right_orders=(0, 0), max_movers=1, seed=0)
