@@ -11,7 +11,7 @@ from stellarml.model.manifest import LabelRange, Manifest
 CARD = "MODEL_CARD.md"
 
 
-def model_card(manifest: Manifest) -> str:
+def card_text(manifest: Manifest) -> str:
     """Return the card as Markdown; all numbers are those of bundle.json."""
     errors: Mapping[str, Any] = manifest.metrics.get("test", {})
     coverage: Mapping[str, Any] = manifest.metrics.get("coverage", {})

@@ -225,7 +225,7 @@ def catalogue(metrics: Mapping[str, Any], pictures: Mapping[str, Picture]) -> Ch
     return Chapter("Catalogue", blocks)
 
 
-def model_card(bundle: Mapping[str, Any], labels: Sequence[Label]) -> Chapter:
+def model_chapter(bundle: Mapping[str, Any], labels: Sequence[Label]) -> Chapter:
     """Tell what the model is, what it was made from and what it is for."""
     if not bundle:
         return Chapter("Model card", [Note("No model was given.", warning=True)])

@@ -145,7 +145,7 @@ def compose(inputs: ReportInputs, measured: Measurements, numbers: Mapping[str, 
         sections.accuracy(numbers, labels, tested),
         sections.intervals(numbers, labels, tested.get("coverage")),
         sections.catalogue(numbers, seen),
-        sections.model_card(inputs.bundle, labels),
+        sections.model_chapter(inputs.bundle, labels),
         sections.provenance(inputs.stage_rows, inputs.provenance),
     )
     model = f"Model {inputs.bundle['id']}. " if inputs.bundle.get("id") else ""

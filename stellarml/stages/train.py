@@ -39,7 +39,8 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
     TrainingError
         If the training set cannot teach anything.
     """
-    from stellarml.training.fit import train
+    from stellarml.training.fit import Task, train
+    from stellarml.training.watch import Watch
 
     lake, models = config.lake_folder, config.models_folder
     features = load_feature_file(config.feature_file)
@@ -61,20 +62,19 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
         table = load_training_set(lake / "training")
         fresh = train(
             table,
-            features,
-            config.train,
-            config.split,
-            work,
-            model_id=model_id,
+            Task(features, config.train, config.split),
+            work / model_id,
             provenance={
                 "training_set": training["key"],
                 "rows": training["rows"],
-                "code": code_identity(__name__)["version"],
+                "code": output.code["version"],
             },
-            progress=lambda line: log.info(line, stage="train"),
-            checkpoints=checkpoints,
             target=load_target(lake / "training"),
-            logs=out / "logs" if config.train.tensorboard else None,
+            watch=Watch(
+                progress=lambda line: log.info(line, stage="train"),
+                checkpoints=checkpoints,
+                logs=out / "logs" if config.train.tensorboard else None,
+            ),
         )
         for path in sorted(fresh.iterdir(), key=lambda p: p.name == MANIFEST):
             path.replace(out / path.name)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stellarml.core.config import Config
+from stellarml.core.config import Config, Split
 from stellarml.core.errors import InputError, UserError
 from stellarml.core.files import storage_errors
-from stellarml.core.names import EBV
+from stellarml.core.names import EBV, SPLIT
 from stellarml.core.schema import arrow_schema, label_columns
-from stellarml.features.feature_file import load_feature_file
+from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.features.spark_split import split_column
 from stellarml.model.bundle import load_bundle, pack_bundle
 from stellarml.model.bundle_arrays import is_plain
@@ -50,12 +50,30 @@ def train_on_table(
     InputError, TrainingError
         If the table lacks a column, or cannot teach anything.
     """
-    from pyspark.sql import functions as sf
-
-    from stellarml.features.spark_columns import check_features, feature_columns, spark_label_columns
-    from stellarml.training.fit import train
+    from stellarml.training.fit import Task, train
+    from stellarml.training.watch import Watch
 
     spec = load_feature_file(features)
+    _refuse_place(out)
+    rows = _rows_to_learn(spark, config.split, table, spec, progress)
+    labels = [pc.is_finite(pc.fill_null(rows[name], float("nan"))) for name in spec.label_names]
+    labelled = reduce(pc.or_, labels)
+    checkpoints = out.parent / f".{out.name}-checkpoints"
+    logs = out.parent / f"{out.name}-logs" if config.train.tensorboard else None
+    bundle = train(
+        rows.filter(labelled),
+        Task(spec, config.train, config.split),
+        out,
+        provenance={"table": file_fingerprint(table) if table.is_file() else str(table)},
+        target=rows.filter(pc.invert(labelled)),
+        watch=Watch(progress, checkpoints, logs),
+    )
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return bundle
+
+
+def _refuse_place(out: Path) -> None:
+    """Refuse a folder for a model whose name is no model's, that cannot be written, or that holds something."""
     if not is_plain(out.name):
         raise UserError(
             f"--out {out}: its name would be the model's; it must not begin with a dot or hold a colon."
@@ -66,39 +84,26 @@ def train_on_table(
         raise UserError(f"{out.parent}: cannot be written to. Choose another --out.")
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not empty. Choose a new folder for the model.")
+
+
+def _rows_to_learn(
+    spark: SparkSession, split: Split, table: Path, spec: FeatureFile, progress: Callable[[str], None]
+) -> pa.Table:
+    """Return id, features, labels and split of every row of a table that can teach."""
+    from pyspark.sql import functions as sf
+
+    from stellarml.features.spark_columns import check_features, feature_columns, spark_label_columns
+
     frame = read_table(spark, table, spec.id)
     check_features(frame, spec)
     check_units(frame, spec, labels=True)
     check_labels(frame, spec)
     check_ids(frame, spec.id)
-    if "split" in frame.columns:
+    if SPLIT in frame.columns:
         progress("warning: the table's own column 'split' is not used; stars are split by a hash of their id")
-    columns = [
-        sf.col(f"`{spec.id}`"),
-        *feature_columns(spec, frame.columns),
-        *spark_label_columns(spec, frame.columns),
-        *([sf.col(EBV)] if EBV in frame.columns and EBV not in spec.feature_names else []),
-    ]
-    rows = frame.select(*columns, split_column(spec.id, config.split).alias("split")).toArrow()
-    provenance = {"table": file_fingerprint(table)} if table.is_file() else {"table": str(table)}
-    labels = [pc.is_finite(pc.fill_null(rows[name], float("nan"))) for name in spec.label_names]
-    labelled = reduce(pc.or_, labels)
-    checkpoints = out.parent / f".{out.name}-checkpoints"
-    bundle = train(
-        rows.filter(labelled),
-        spec,
-        config.train,
-        config.split,
-        out.parent,
-        model_id=out.name,
-        provenance=provenance,
-        progress=progress,
-        checkpoints=checkpoints,
-        target=rows.filter(pc.invert(labelled)),
-        logs=out.parent / f"{out.name}-logs" if config.train.tensorboard else None,
-    )
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return bundle
+    passed = [sf.col(EBV)] if EBV in frame.columns and EBV not in spec.feature_names else []
+    columns = [*feature_columns(spec, frame.columns), *spark_label_columns(spec, frame.columns), *passed]
+    return frame.select(sf.col(f"`{spec.id}`"), *columns, split_column(spec.id, split).alias(SPLIT)).toArrow()
 
 
 def label_table(spark: SparkSession, config: Config, table: Path, model: Path, out: Path) -> int:

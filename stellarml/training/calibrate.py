@@ -68,7 +68,7 @@ def learn_from_held_out(
     return HeldOut(calibration, truth, with_limits(novelty, scores), maps)
 
 
-def untold_truths(held_out: HeldOut, calibration: Stars, names: tuple[str, ...]) -> list[str]:
+def missing_truths(held_out: HeldOut, calibration: Stars, names: tuple[str, ...]) -> list[str]:
     """Return warnings of labels whose stated errors made no intervals of true parameters although there are enough."""
     told = {table.label for table in held_out.truth}
     stating = np.isfinite(calibration.labels) & (calibration.label_errors > 0)

@@ -19,10 +19,10 @@ from stellarml.core.files import replacing
 class Kept:
     """What a checkpoint holds: numbers and words, and named lists of arrays."""
 
-    told: dict[str, Any]
+    record: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
 
-    def part(self, name: str) -> list[NDArray[Any]]:
+    def arrays_of(self, name: str) -> list[NDArray[Any]]:
         """Return one list of arrays."""
         return [self.arrays[key] for key in sorted(k for k in self.arrays if k.startswith(f"{name}/"))]
 
@@ -39,12 +39,12 @@ class Checkpoint:
         try:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-            told = json.loads(str(arrays.pop("told")))
+            record = json.loads(str(arrays.pop("record")))
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
-        return Kept(told, arrays) if told.pop("key", None) == self.key else None
+        return Kept(record, arrays) if record.pop("key", None) == self.key else None
 
-    def write(self, told: Mapping[str, Any], parts: Mapping[str, Sequence[NDArray[Any]]]) -> None:
+    def write(self, record: Mapping[str, Any], lists: Mapping[str, Sequence[NDArray[Any]]]) -> None:
         """Keep a state.
 
         Raises
@@ -52,7 +52,7 @@ class Checkpoint:
         StorageError
             If the disk is full, or refuses.
         """
-        arrays = {f"{name}/{i:04d}": a for name, values in parts.items() for i, a in enumerate(values)}
-        text = np.array(json.dumps({"key": self.key, **told}))
+        arrays = {f"{name}/{i:04d}": a for name, values in lists.items() for i, a in enumerate(values)}
+        text = np.array(json.dumps({"key": self.key, **record}))
         with replacing(self.path) as hidden, hidden.open("wb") as file:
-            np.savez(file, allow_pickle=False, told=text, **arrays)
+            np.savez(file, allow_pickle=False, record=text, **arrays)

@@ -12,8 +12,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.errors import TrainingError
-from stellarml.training.optimiser import Adam, schedule
-from stellarml.training.presets import Preset
+from stellarml.training.course import Course, Epoch, FitData, OnEpoch, Physical
+from stellarml.training.optimiser import Adam, Batches, Plan, schedule
+from stellarml.training.presets import Phase, Preset
 
 if TYPE_CHECKING:
     from stellarml.training.checkpoint import Checkpoint
@@ -33,33 +34,6 @@ LEVEL = 0.68
 
 
 @dataclass(frozen=True)
-class Part:
-    """Inputs (n, n_inputs) and standardised labels (n, n_outputs), NaN for an unknown label."""
-
-    x: NDArray[np.float32]
-    y: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Physical:
-    """Mean and standard deviation of each label, (n_outputs,): SMAPE only means something in physical units."""
-
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One point of the training curve; losses in the phase's own units, `val_mae` in standard deviations."""
-
-    epoch: int
-    phase: str
-    loss: float
-    val_loss: float
-    val_mae: float
-
-
-@dataclass(frozen=True)
 class Fitted:
     """The network with the weights of its best epoch; `stopped` is "complete", "max_seconds" or "diverged"."""
 
@@ -67,10 +41,6 @@ class Fitted:
     curve: tuple[Epoch, ...]
     best: Epoch
     stopped: str
-
-
-OnEpoch = Callable[[Epoch, Epoch, int, float], None]
-"""Told the epoch, the best so far, the epochs planned and the seconds left."""
 
 
 def scalars_to(folder: Path) -> OnEpoch:
@@ -186,9 +156,7 @@ class Trainer:
 
     def fit(
         self,
-        train: Part,
-        validation: Part,
-        physical: Physical,
+        data: FitData,
         *,
         seed: int,
         max_epochs: int = 0,
@@ -203,10 +171,6 @@ class Trainer:
 
         Parameters
         ----------
-        train, validation
-            Scaled inputs and standardised labels.
-        physical
-            What undoes the standardisation.
         seed
             Of weights, dropout and order.
         max_epochs
@@ -223,71 +187,101 @@ class Trainer:
         TrainingError
             If the loss is not a number from the first epoch on; later it ends the fit with the best weights.
         """
-        tf = self._tf
+        fresh = self._seeded(seed, data.physical)
+        batches = Batches(len(data.train.x), self._preset.batch_rows, seed)
+        plan = list(schedule(self._preset, batches.number, max_epochs))
+        self._optimizer.set_decay(self._preset.weight_decay / float(sum(rates.sum() for _, rates in plan)))
+        course = Course(fresh.get_weights())
+        if checkpoint:
+            plan = self._resumed(checkpoint, course, plan)
+        self._run_epochs(data, batches, plan, course, deadline, on_epoch, checkpoint)
+        if course.best is None:
+            raise TrainingError(
+                "the first epoch of training gave a loss that is not a number: look for features or labels with "
+                "values beyond reason"
+            )
+        fresh.set_weights(course.weights)
+        return Fitted(fresh, tuple(course.curve), course.best, course.stopped)
+
+    def _seeded(self, seed: int, physical: Physical) -> Any:
+        """Seed dropout, set the labels' scale, and return a fresh network of the seed's weights, to carry the best."""
         keras().utils.set_random_seed(seed)
-        fresh = build(self._preset, *self._shape)  # the seed decides its weights; it will carry the best ones
-        weights = fresh.get_weights()
+        fresh = build(self._preset, *self._shape)
         for n, layer in enumerate(self._model.layers):
             if hasattr(layer, "seed_generator"):
                 layer.seed_generator.state.assign([seed, n])
         self._mean.assign(physical.mean)
         self._std.assign(physical.std)
-        order = np.random.default_rng(seed)
-        batch = min(self._preset.batch_rows, len(train.x))
-        n_batches = len(train.x) // batch
-        x, y, val_x, val_y = (tf.constant(a) for a in (train.x, train.y, validation.x, validation.y))
-        plan = list(schedule(self._preset, n_batches, max_epochs))
-        self._optimizer.set_decay(self._preset.weight_decay / float(sum(rates.sum() for _, rates in plan)))
-        curve: list[Epoch] = []
-        best: Epoch | None = None
-        stopped, phase_now, started = "complete", None, time.monotonic()
-        kept = checkpoint.read() if checkpoint else None
-        if kept is not None:
-            curve = [Epoch(**epoch) for epoch in kept.told["curve"]]
-            best = Epoch(**kept.told["best"])
-            weights = kept.part("best")
-            phase_now = plan[len(curve) - 1][0]
-            if kept.told.get("late"):
-                stopped, plan = "max_seconds", plan[: len(curve)]
-            self._smape.assign(float(phase_now.loss == "smape"))
-            self._restore(kept.part("state"))
-        done = len(curve)
+        return fresh
+
+    def _resumed(self, checkpoint: Checkpoint, course: Course, plan: Plan) -> Plan:
+        """Go on from a checkpoint if it holds anything; return what is planned of the epochs, those done included."""
+        kept = checkpoint.read()
+        if kept is None:
+            return plan
+        course.resume(kept)
+        course.phase = plan[len(course.curve) - 1][0]
+        self._smape.assign(float(course.phase.loss == "smape"))
+        self._restore(kept.arrays_of("state"))
+        return plan if course.stopped == "complete" else plan[: len(course.curve)]
+
+    def _run_epochs(
+        self,
+        data: FitData,
+        batches: Batches,
+        plan: Plan,
+        course: Course,
+        deadline: float,
+        on_epoch: OnEpoch | None,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        """Run the epochs of `plan` that `course` has not had, and note each."""
+        samples = data.train, data.validation
+        tensors = [self._tf.constant(array) for sample in samples for array in (sample.x, sample.y)]
+        done, started = len(course.curve), time.monotonic()
         for number, (phase, rates) in enumerate(plan, start=1):
-            rows = order.permutation(len(train.x))[: batch * n_batches].reshape(n_batches, batch)
+            rows = batches.drawn()
             if number <= done:
                 continue
-            if phase is not phase_now:
-                self._model.set_weights(weights)
-                self._optimizer.reset()
-                self._smape.assign(float(phase.loss == "smape"))
-                phase_now = phase
-            loss = float(self._run(x, y, tf.constant(rows.astype(np.int32)), tf.constant(rates)))
-            val_loss, val_mae = (float(v) for v in self._evaluate(val_x, val_y))
-            if not np.isfinite([loss, val_loss, val_mae]).all():
-                stopped = "diverged"
-                break
-            epoch = Epoch(number, phase.loss, loss, val_loss, val_mae)
-            curve.append(epoch)
-            if best is None or val_mae < best.val_mae:
-                best, weights = epoch, self._model.get_weights()
+            self._enter(phase, course)
+            epoch = self._one_epoch(number, phase, rows, rates, tensors)
+            if epoch is None:
+                course.stopped = "diverged"
+                return
+            best = course.add(epoch, self._model.get_weights)
             now = time.monotonic()
             late = now > deadline and number < len(plan)
             if checkpoint:
-                told = {"curve": [asdict(e) for e in curve], "best": asdict(best), "late": late}
-                checkpoint.write(told, {"state": self._state(), "best": weights})
-            left = (now - started) / (number - done) * (len(plan) - number)
+                checkpoint.write(course.record(late=late), {"state": self._state(), "best": course.weights})
             if on_epoch:
+                left = (now - started) / (number - done) * (len(plan) - number)
                 on_epoch(epoch, best, len(plan), min(left, max(0.0, deadline - now)))
             if late:
-                stopped = "max_seconds"
-                break
-        if best is None:
-            raise TrainingError(
-                "the first epoch of training gave a loss that is not a number: look for features or labels with "
-                "values beyond reason"
-            )
-        fresh.set_weights(weights)
-        return Fitted(fresh, tuple(curve), best, stopped)
+                course.stopped = "max_seconds"
+                return
+
+    def _enter(self, phase: Phase, course: Course) -> None:
+        """Begin a phase, where `phase` is another than that of the epoch before, from the best weights."""
+        if phase is not course.phase:
+            self._model.set_weights(course.weights)
+            self._optimizer.reset()
+            self._smape.assign(float(phase.loss == "smape"))
+            course.phase = phase
+
+    def _one_epoch(
+        self,
+        number: int,
+        phase: Phase,
+        rows: NDArray[np.int32],
+        rates: NDArray[np.float32],
+        tensors: list[Any],
+    ) -> Epoch | None:
+        """Run one epoch; None if what it gave is not a number."""
+        x, y, val_x, val_y = tensors
+        loss = float(self._run(x, y, self._tf.constant(rows), self._tf.constant(rates)))
+        val_loss, val_mae = (float(value) for value in self._evaluate(val_x, val_y))
+        finite = np.isfinite([loss, val_loss, val_mae]).all()
+        return Epoch(number, phase.loss, loss, val_loss, val_mae) if finite else None
 
     def _state(self) -> list[NDArray[Any]]:
         """Return everything that the next epoch depends on, apart from the order of the rows."""

@@ -88,3 +88,21 @@ class Adam:
             )
         power1.assign(power1 * BETA_1)
         power2.assign(power2 * BETA_2)
+
+
+class Batches:
+    """Rows of each batch, epoch after epoch, drawn from a seeded permutation; the rest of an epoch is left out."""
+
+    def __init__(self, rows: int, batch_rows: int, seed: int) -> None:
+        self._rows, self._batch = rows, min(batch_rows, rows)
+        self._random = np.random.default_rng(seed)
+        self.number = rows // self._batch
+
+    def drawn(self) -> NDArray[np.int32]:
+        """Return the rows of one epoch, (number, batch_rows)."""
+        order = self._random.permutation(self._rows)[: self._batch * self.number]
+        return order.reshape(self.number, self._batch).astype(np.int32)
+
+
+Plan = list[tuple[Phase, NDArray[np.float32]]]
+"""Phase and learning rate of every step, epoch by epoch."""

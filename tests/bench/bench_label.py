@@ -78,17 +78,15 @@ def main() -> None:
 def make_model(sky: Path, data: Path, name: str) -> None:
     """Train a preset on a few thousand stars: its speed does not depend on what it has learnt."""
     from stellarml.features.feature_file import load_feature_file
-    from stellarml.training.fit import train
+    from stellarml.training.fit import Task, train
     from stellarml.training.presets import PRESETS
     from stellarml.training.read_lake import load_training_set
 
     table = load_training_set(sky / "lake" / "training").slice(0, 8000)
     preset = replace(PRESETS["paper"], widths=(8,)) if name == "costless" else PRESETS[name]
     config = load_config(overrides=["train.max_epochs=12"])
-    train(
-        table, load_feature_file("paper"), config.train, config.split, data / "models",
-        model_id=name, provenance={}, progress=lambda line: None, preset=preset,
-    )  # fmt: skip
+    task = Task(load_feature_file("paper"), config.train, config.split, preset)
+    train(table, task, data / "models" / name)
     record = {"stage": "train", "key": "bench", "origin": "bench", "inputs": [], "rows": {}, "seconds": 0}
     (data / "models" / name / "run.json").write_text(json.dumps(record))
 

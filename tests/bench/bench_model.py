@@ -27,7 +27,7 @@ from stellarml.core.config import Split, load_config
 from stellarml.features.split import TEST, TRAIN, VALIDATION
 from stellarml.labelling.spark_label import Predictor
 from stellarml.model.bundle import load_bundle
-from stellarml.training.fit import train
+from stellarml.training.fit import Task, train
 
 OURS = ("default", "paper", "small")
 LEARNERS = ("LightGBM", "XGBoost", "random forest", "SVR", "ridge")
@@ -57,13 +57,8 @@ def ours(data: Labelled, part: Part, scratch: Path, threads: int) -> dict[str, n
     parts = data.parts(part.fold)
     bundle = train(
         data.table(parts),
-        data.spec,
-        config.train,
-        Split(salt="bench", validation=0.1, calibration=0.1, test=0.2),
-        scratch,
-        model_id=part.path(scratch).stem,
-        provenance={},
-        progress=lambda line: None,
+        Task(data.spec, config.train, Split(salt="bench", validation=0.1, calibration=0.1, test=0.2)),
+        scratch / part.path(scratch).stem,
     )
     predictor = Predictor(load_bundle(bundle))
     found: dict[str, npt.NDArray[np.float64]] = {}

@@ -23,7 +23,8 @@ from stellarml.core.config import load_config
 from stellarml.features.feature_file import load_feature_file
 from stellarml.features.split import CALIBRATION, TRAIN, VALIDATION
 from stellarml.model.bundle import load_bundle
-from stellarml.training.fit import train
+from stellarml.training.fit import Task, train
+from stellarml.training.watch import Watch
 
 PAPER_ROWS = 624_410
 PRESETS = ("default", "paper")
@@ -74,9 +75,12 @@ def trained(name: str, folder: Path) -> Found:
             curve.append((seconds, float(found["mae"])))
 
     bundle = train(
-        table, load_feature_file("paper"), settings, SPLIT, folder,
-        model_id=f"bundle-cost-{name}", provenance={}, progress=tell, target=target,
-    )  # fmt: skip
+        table,
+        Task(load_feature_file("paper"), settings, SPLIT),
+        folder / f"bundle-cost-{name}",
+        target=target,
+        watch=Watch(tell),
+    )
     seconds = perf_counter() - started
     networks = load_bundle(bundle).manifest.networks
     epochs = sum(len(n.curve.epoch) for n in networks)

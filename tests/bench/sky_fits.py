@@ -17,7 +17,8 @@ from sky_data import LABELS, Sky
 from stellarml.core.config import Split, load_config
 from stellarml.features.split import CALIBRATION, TRAIN, VALIDATION
 from stellarml.model.predictor import Predictor
-from stellarml.training.fit import train
+from stellarml.training.fit import Task, train
+from stellarml.training.watch import Watch
 
 TRAINED, VALIDATED, CALIBRATED, TESTED = 200_000, 20_000, 60_000, 1_000_000
 CELL_STARS = 5000
@@ -47,8 +48,9 @@ def fit(
     def tell(line: str) -> None:
         sys.stderr.write(f"{name} {perf_counter() - started:.0f} s: {line}\n")
 
-    more.setdefault("provenance", {})
-    return train(table, sky.spec, settings, SPLIT, folder, model_id=name, progress=tell, **more)
+    task = Task(sky.spec, settings, SPLIT, more.pop("preset", None))
+    watch = Watch(tell, more.pop("checkpoints", None), more.pop("logs", None))
+    return train(table, task, folder / name, watch=watch, **more)
 
 
 def places(trained: int = TRAINED) -> tuple[Rows, npt.NDArray[np.str_]]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from stellarml.core.config import Split, Train
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.split import split_of
-from stellarml.training.fit import train
+from stellarml.training.fit import Task, train
 from stellarml.training.presets import Phase, Preset
 
 SPLIT = Split(salt="t", validation=0.15, test=0.15, calibration=0.2)
@@ -105,17 +105,8 @@ def matrix_of(columns: dict[str, np.ndarray], features: FeatureFile = FEATURES) 
 
 def fit_bundle(out: Path, columns: dict[str, np.ndarray], preset: Preset = TINY, **changes: Any) -> Path:
     """Train `preset` on a table and return the bundle's folder."""
-    return train(
-        table_of(columns),
-        FEATURES,
-        settings(**changes),
-        SPLIT,
-        out,
-        model_id="m",
-        provenance={"made": "up"},
-        progress=lambda _: None,
-        preset=preset,
-    )
+    task = Task(FEATURES, settings(**changes), SPLIT, preset)
+    return train(table_of(columns), task, out / "m", provenance={"made": "up"})
 
 
 @functools.cache

@@ -25,7 +25,7 @@ from stellarml.features.spark_split import split_column
 from stellarml.features.split import split_of
 from stellarml.labelling.spark_label import label_frame, pack_bundle, predictor_of
 from stellarml.report.catalogue_counts import absolute_magnitude
-from stellarml.training.fit import train
+from stellarml.training.fit import Task, train
 from stellarml.training.presets import Phase, Preset
 
 BANDS = "uvgriz"
@@ -243,16 +243,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table["split"] = split_of(raw["source_id"], SPLIT)
     import pyarrow as pa
 
+    settings = Train(
+        preset="small", seed=0, max_epochs=2, max_rows=0, threads=0, max_seconds=0, tensorboard=False
+    )
+    task = Task(load_feature_file("paper"), settings, SPLIT, Preset("tiny", (8,), (Phase("mae", 2, 1e-2),)))
     return train(
-        pa.Table.from_pandas(table, preserve_index=False),
-        load_feature_file("paper"),
-        Train(preset="small", seed=0, max_epochs=2, max_rows=0, threads=0, max_seconds=0, tensorboard=False),
-        SPLIT,
-        tmp_path_factory.mktemp("models"),
-        model_id="m",
-        provenance={},
-        progress=lambda _: None,
-        preset=Preset("tiny", (8,), (Phase("mae", 2, 1e-2),)),
+        pa.Table.from_pandas(table, preserve_index=False), task, tmp_path_factory.mktemp("models") / "m"
     )
 
 

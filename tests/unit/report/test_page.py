@@ -251,7 +251,7 @@ def test_flags_are_explained() -> None:
 
 
 def test_the_model_card_shows_the_bundle_and_folds_the_rest() -> None:
-    chapter = report_sections.model_card(
+    chapter = report_sections.model_chapter(
         {"id": "m1", "widths": [80, 96], "sha256": {"weights.npz": "ab"}}, [Label("teff", "K")]
     )
     first, rest = (b for b in chapter.blocks if isinstance(b, Table))

@@ -12,8 +12,9 @@ from helpers.model_tables import FEATURES, SPLIT, TINY, TINY_SCALES, settings, s
 from stellarml.model.bundle import load_bundle
 from stellarml.model.manifest import WEIGHTS
 from stellarml.training.checkpoint import Checkpoint
-from stellarml.training.fit import train
+from stellarml.training.fit import Task, train
 from stellarml.training.presets import Preset
+from stellarml.training.watch import Watch
 
 pytestmark = pytest.mark.tensorflow
 
@@ -36,18 +37,8 @@ def fit(
         if len(lines) >= most:
             raise KilledError
 
-    return train(
-        table_of(stars(700)),
-        FEATURES,
-        settings(seed=seed, **limits),
-        SPLIT,
-        out,
-        model_id="m",
-        provenance={},
-        progress=progress,
-        preset=preset,
-        checkpoints=checkpoints,
-    )
+    task = Task(FEATURES, settings(seed=seed, **limits), SPLIT, preset)
+    return train(table_of(stars(700)), task, out / "m", watch=Watch(progress, checkpoints))
 
 
 @pytest.mark.parametrize(
@@ -100,8 +91,8 @@ def test_a_damaged_checkpoint_is_as_good_as_none(tmp_path: Path, damage: str) ->
     kept.write({"epoch": 3}, {"state": [np.arange(3.0), np.ones((2, 2))]})
     found = kept.read()
     assert found is not None
-    assert found.told == {"epoch": 3}
-    assert [a.shape for a in found.part("state")] == [(3,), (2, 2)]
+    assert found.record == {"epoch": 3}
+    assert [a.shape for a in found.arrays_of("state")] == [(3,), (2, 2)]
     assert Checkpoint(kept.path, "another key").read() is None
     whole = kept.path.read_bytes()
     kept.path.write_bytes(

@@ -31,10 +31,12 @@ from stellarml.features.split import split_of
 from stellarml.model.bundle import load_bundle
 from stellarml.model.card import CARD
 from stellarml.model.manifest import MANIFEST, WEIGHTS
-from stellarml.training.fit import train
+from stellarml.training.course import Epoch, FitData, Physical, Sample
+from stellarml.training.fit import Task, train
 from stellarml.training.labelled_stars import read_stars
-from stellarml.training.network import Epoch, Part, Physical, Trainer, build, keras
+from stellarml.training.network import Trainer, build, keras
 from stellarml.training.presets import PRESETS, Phase, Preset
+from stellarml.training.watch import Watch
 
 pytestmark = pytest.mark.tensorflow
 
@@ -196,15 +198,7 @@ def test_a_feature_that_nobody_has_is_a_warning(tmp_path: Path) -> None:
     columns["g_r"][:] = 0.5
     lines: list[str] = []
     folder = train(
-        table_of(columns),
-        FEATURES,
-        settings(),
-        SPLIT,
-        tmp_path,
-        model_id="m",
-        provenance={},
-        progress=lines.append,
-        preset=FAST,
+        table_of(columns), Task(FEATURES, settings(), SPLIT, FAST), tmp_path / "m", watch=Watch(lines.append)
     )
     expected = [
         "feature 'g_r' is 0.5 in every training star: nothing to learn from it",
@@ -225,17 +219,8 @@ def test_nothing_learnt_is_a_warning(tmp_path: Path) -> None:
 
 def test_progress_is_a_line_an_epoch(tmp_path: Path) -> None:
     lines: list[str] = []
-    train(
-        table_of(stars(400)),
-        FEATURES,
-        settings(max_epochs=3),
-        SPLIT,
-        tmp_path,
-        model_id="m",
-        provenance={},
-        progress=lines.append,
-        preset=TINY,
-    )
+    task = Task(FEATURES, settings(max_epochs=3), SPLIT, TINY)
+    train(table_of(stars(400)), task, tmp_path / "m", watch=Watch(lines.append))
     lines = [line for line in lines if not line.startswith("warning")]
     assert len(lines) == 6
     assert lines[0].startswith("teff: epoch 1/3 mae loss ")
@@ -284,9 +269,9 @@ def smape(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     return 2 * np.abs(truth - prediction) / (np.abs(truth) + np.abs(prediction) + 1e-3)
 
 
-def one_label(rng: np.random.Generator, n: int) -> tuple[Part, Physical]:
+def one_label(rng: np.random.Generator, n: int) -> tuple[Sample, Physical]:
     x = rng.normal(size=(n, 3)).astype(np.float32)
-    return Part(x, (x[:, :1] + 0.3 * rng.normal(size=(n, 1))).astype(np.float32)), Physical(
+    return Sample(x, (x[:, :1] + 0.3 * rng.normal(size=(n, 1))).astype(np.float32)), Physical(
         np.array([-0.3]), np.array([0.5])
     )
 
@@ -297,7 +282,7 @@ def test_smape_is_taken_in_physical_units() -> None:
     preset = dataclasses.replace(FAST, phases=(Phase("mae", 2, 1e-3), Phase("smape", 1, 1e-3)))
     seen: list[Epoch] = []
     trainer = Trainer(preset, 3, 1)
-    trainer.fit(part, part, physical, seed=0, on_epoch=lambda epoch, *_: seen.append(epoch))
+    trainer.fit(FitData(part, part, physical), seed=0, on_epoch=lambda epoch, *_: seen.append(epoch))
     assert [e.phase for e in seen] == ["mae", "mae", "smape"]
     assert [e.val_loss for e in seen[:2]] == [e.val_mae for e in seen[:2]]
     truth = part.y * physical.std + physical.mean
@@ -318,7 +303,7 @@ def test_a_smape_phase_that_harms_is_not_kept() -> None:
     rng = np.random.default_rng(4)
     part, physical = one_label(rng, 512)
     harmful = dataclasses.replace(FAST, phases=(Phase("mae", 30, 1e-2), Phase("smape", 2, 2.0)))
-    fitted = Trainer(harmful, 3, 1).fit(part, part, physical, seed=0)
+    fitted = Trainer(harmful, 3, 1).fit(FitData(part, part, physical), seed=0)
     assert fitted.curve[-1].val_mae > fitted.best.val_mae
     assert fitted.best.phase == "mae"
     kept = np.abs(np.asarray(fitted.model(part.x)) - part.y).mean()
@@ -333,7 +318,7 @@ def test_weights_that_nothing_holds_shrink_alike_in_short_and_long_trainings(row
     trainer = Trainer(preset, 3, 1)
     keras().utils.set_random_seed(3)
     before = build(preset, 3, 1).get_weights()[0]
-    trainer.fit(part, part, physical, seed=3)
+    trainer.fit(FitData(part, part, physical), seed=3)
     after = trainer._model.get_weights()[0]
     # a step shrinks by 1 - r, not exp(-r): by a little more where the steps are few
     assert after[1] == pytest.approx(before[1] * np.exp(-1.3), rel=0.4 if rows == 64 else 0.02)
@@ -344,13 +329,13 @@ def test_a_diverging_fit_keeps_its_best_weights() -> None:
     rng = np.random.default_rng(4)
     part, physical = one_label(rng, 512)
     wild = dataclasses.replace(FAST, phases=(Phase("mae", 2, 1e-2), Phase("mae", 4, 1e30)))
-    fitted = Trainer(wild, 3, 1).fit(part, part, physical, seed=0)
+    fitted = Trainer(wild, 3, 1).fit(FitData(part, part, physical), seed=0)
     assert fitted.stopped == "diverged"
     assert np.isfinite([e.val_mae for e in fitted.curve]).all()
     assert np.isfinite(np.asarray(fitted.model(part.x))).all()
     hopeless = dataclasses.replace(FAST, phases=(Phase("mae", 2, 1e30),))
     with pytest.raises(TrainingError, match="not a number"):
-        Trainer(hopeless, 3, 1).fit(part, part, physical, seed=0)
+        Trainer(hopeless, 3, 1).fit(FitData(part, part, physical), seed=0)
 
 
 def test_a_network_does_not_depend_on_those_fitted_before_it() -> None:
@@ -358,9 +343,9 @@ def test_a_network_does_not_depend_on_those_fitted_before_it() -> None:
     part, physical = one_label(rng, 200)
     preset = dataclasses.replace(TINY, phases=(Phase("mae", 2, 1e-2),))
     trainer = Trainer(preset, 3, 1)
-    trainer.fit(part, part, physical, seed=1)
-    second = trainer.fit(part, part, physical, seed=2)
-    alone = Trainer(preset, 3, 1).fit(part, part, physical, seed=2)
+    trainer.fit(FitData(part, part, physical), seed=1)
+    second = trainer.fit(FitData(part, part, physical), seed=2)
+    alone = Trainer(preset, 3, 1).fit(FitData(part, part, physical), seed=2)
     assert second.curve == alone.curve
 
 
@@ -383,9 +368,7 @@ def test_real_lamost_labels(tmp_path: Path) -> None:
     split = Split(salt="0", validation=0.1, test=0.2, calibration=0.1)
     table = pa.Table.from_pandas(data[["star_id", *spec.label_names, *names]], preserve_index=False)
     table = table.append_column("split", pa.array(split_of(data["star_id"].tolist(), split)))
-    folder = train(
-        table, spec, settings(), split, tmp_path, model_id="m", provenance={}, progress=lambda _: None
-    )
+    folder = train(table, Task(spec, settings(), split), tmp_path / "m")
     metrics = load_bundle(folder, spec).manifest.metrics
     mad = [metrics["test"][name]["mad"] for name in spec.label_names]
     assert mad[0] < 103 and mad[1] < 0.205 and mad[2] < 0.21

@@ -14,9 +14,11 @@ from stellarml.core.errors import InputError
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.model.bundle import load_bundle
 from stellarml.model.predictor import Predictor
-from stellarml.training.fit import prepare, train
+from stellarml.training.fit import Task, train
 from stellarml.training.labelled_stars import read_stars, read_target
+from stellarml.training.prepare import prepare
 from stellarml.training.presets import Preset
+from stellarml.training.watch import Watch
 
 pytestmark = pytest.mark.tensorflow
 
@@ -35,19 +37,8 @@ def fit(
     rows: int = 1500,
     preset: Preset = TINY_SCALES,
 ) -> Path:
-    return train(
-        table_of(stars(rows)),
-        FEATURES,
-        settings(),
-        SPLIT,
-        out,
-        model_id="m",
-        provenance={},
-        progress=lambda _: None,
-        preset=preset,
-        target=target,
-        logs=logs,
-    )
+    task = Task(FEATURES, settings(), SPLIT, preset)
+    return train(table_of(stars(rows)), task, out / "m", target=target, watch=Watch(logs=logs))
 
 
 def test_stars_unlike_the_labelled_ones_are_told_that_nobody_speaks_for_them(tmp_path: Path) -> None:
