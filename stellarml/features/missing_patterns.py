@@ -26,7 +26,7 @@ def patterns_of(missing: NDArray[np.bool_]) -> tuple[tuple[str, ...], NDArray[np
     return tuple(packed[i, :used].tobytes().hex() for i in first), index
 
 
-def gaps_of(patterns: Sequence[str], n_features: int) -> NDArray[np.bool_]:
+def missing_of(patterns: Sequence[str], n_features: int) -> NDArray[np.bool_]:
     """Return which features each pattern lacks, (n_patterns, n_features): the inverse of `patterns_of`."""
     packed = np.frombuffer(bytes.fromhex("".join(patterns)), np.uint8).reshape(
         len(patterns), -(-n_features // 8)

@@ -7,15 +7,16 @@ the labels themselves, flagged. Everything needed comes from a verified bundle.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.errors import InputError
-from stellarml.core.names import interval_names
+from stellarml.core.names import QUALITY_FLAGS, interval_names
 from stellarml.core.quality_flags import QualityFlag
-from stellarml.features.missing_patterns import any_in_row, gaps_of, patterns_of
+from stellarml.features.missing_patterns import any_in_row, missing_of, patterns_of
 from stellarml.intervals.cells import POOLED, factors
 from stellarml.intervals.conformal import LabelCalibration, widths_of
 from stellarml.intervals.true_parameters import truth_half_widths
@@ -26,6 +27,26 @@ from stellarml.model.novelty import novelty_scores
 from stellarml.model.onnx_graph import Head
 
 REACH = 0.5  # of the range of the training labels: no prediction lies further beyond its ends
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some stars on their way to labels: what the networks answer, what is missing, and the flags so far.
+
+    kinds, index
+        The patterns of missing features that occur, and which of them each star has.
+    nothing
+        Stars without any feature.
+    log_ratio
+        How much more frequent such stars are among those to be labelled than among the labelled ones.
+    """
+
+    answer: Answer
+    kinds: tuple[str, ...]
+    index: NDArray[np.intp]
+    nothing: NDArray[np.bool_]
+    log_ratio: NDArray[np.float64] | None
+    flags: NDArray[np.int32]
 
 
 class Predictor:
@@ -86,10 +107,21 @@ class Predictor:
         """
         if truth:
             self.manifest.check_truth()
-        truths = {table.label: table for table in self.manifest.truth} if truth else {}
-        calibration = self.manifest.calibration
-        if level not in calibration.levels:
-            raise InputError(f"level {level} is not calibrated; this model has {calibration.levels}")
+        if level not in self.manifest.calibration.levels:
+            raise InputError(
+                f"level {level} is not calibrated; this model has {self.manifest.calibration.levels}"
+            )
+        rows = self._rows(features, reddening_mag)
+        out: dict[str, NDArray[Any]] = {}
+        for j, name in enumerate(self.label_names):
+            out |= self._label(rows, j, level)
+            if truth:
+                out |= self._true_interval(rows, j, out[name], level)
+        out[QUALITY_FLAGS] = rows.flags
+        return out
+
+    def _rows(self, features: NDArray[np.float32], reddening_mag: NDArray[np.floating[Any]] | None) -> _Rows:
+        """Run the networks, and flag what does not depend on a label."""
         x = np.asarray(features, dtype=np.float32)
         if x.ndim != 2 or x.shape[1] != len(self.feature_names):
             raise InputError(
@@ -98,42 +130,51 @@ class Predictor:
             )
         answer = self._forward.run(x)
         kinds, index = patterns_of(~np.isfinite(x))
-        gaps = gaps_of(kinds, x.shape[1])
-        nothing = np.atleast_1d(gaps.all(axis=1))[index]
-        flags = self._gap_flags(kinds, gaps)[index]
+        missing = missing_of(kinds, x.shape[1])
+        flags = self._missing_flags(kinds, missing)[index]
         flags |= self._feature_flags(x, reddening_mag)
         flags |= self._novelty_flags(answer)
-        log_ratio = None
-        if calibration.shift is not None:
-            log_ratio = answer.linear[:, -1] + calibration.shift.bias
-            flags[log_ratio > calibration.shift.high] |= QualityFlag.THIN_CALIBRATION
-        out: dict[str, NDArray[Any]] = {}
-        for j, name in enumerate(self.label_names):
-            known, table = self.manifest.labels[j], calibration.labels[j]
-            value = np.where(nothing, np.float32(known.median), _within_reach(answer.labels[:, j], known))
-            log_widths = None if answer.log_widths is None else answer.log_widths[:, :, j]
-            widths = widths_of(table, log_widths, None if log_widths is not None else answer.linear[:, j])
-            classes = {cells.pattern: c for c, cells in enumerate(table.classes)}
-            own = np.array([classes.get(kind, classes[POOLED]) for kind in kinds], dtype=np.intp)
-            inner = _mean(widths) if log_ratio is None else log_ratio
-            factor, rows = _factors(table, own[index], value.astype(np.float64), inner, level)
-            half = factor[:, None] * widths
-            half[nothing] = table.without_features[str(level)]
-            if table.pooled_borrows:
-                flags[own[index] == classes[POOLED]] |= QualityFlag.THIN_CALIBRATION
-            flags |= _label_flags(value, half, rows, known, table.wide[str(level)], calibration.min_rows)
-            out[name] = value
-            lo, hi = interval_names(name)
-            out[lo] = (value - half[:, 0]).astype(np.float32)
-            out[hi] = (value + half[:, 1]).astype(np.float32)
-            if name in truths:
-                inside = truth_half_widths(truths[name], value.astype(np.float64), widths, level)
-                inside[nothing] = table.without_features[str(level)]
-                lo, hi = interval_names(name, true=True)
-                out[lo] = (value - inside[:, 0]).astype(np.float32)
-                out[hi] = (value + inside[:, 1]).astype(np.float32)
-        out["quality_flags"] = flags
-        return out
+        shift, log_ratio = self.manifest.calibration.shift, None
+        if shift is not None:
+            log_ratio = answer.linear[:, -1] + shift.bias
+            flags[log_ratio > shift.high] |= QualityFlag.THIN_CALIBRATION
+        nothing = np.atleast_1d(missing.all(axis=1))[index]
+        return _Rows(answer, kinds, index, nothing, log_ratio, flags)
+
+    def _label(self, rows: _Rows, j: int, level: int) -> dict[str, NDArray[Any]]:
+        """Return one label and its interval, and flag what depends on it."""
+        known, table = self.manifest.labels[j], self.manifest.calibration.labels[j]
+        value = np.where(
+            rows.nothing, np.float32(known.median), _within_reach(rows.answer.labels[:, j], known)
+        )
+        widths = self._widths(rows, j)
+        classes = {cells.pattern: c for c, cells in enumerate(table.classes)}
+        own = np.array([classes.get(kind, classes[POOLED]) for kind in rows.kinds], dtype=np.intp)
+        inner = _mean(widths) if rows.log_ratio is None else rows.log_ratio
+        factor, counted = _factors(table, own[rows.index], value.astype(np.float64), inner, level)
+        half = factor[:, None] * widths
+        half[rows.nothing] = table.without_features[str(level)]
+        if table.pooled_borrows:
+            rows.flags[own[rows.index] == classes[POOLED]] |= QualityFlag.THIN_CALIBRATION
+        wide, least = table.wide[str(level)], self.manifest.calibration.min_rows
+        rows.flags[:] |= _label_flags(value, half, counted, known, wide, least)
+        return {known.name: value, **_ends(interval_names(known.name), value, half)}
+
+    def _true_interval(
+        self, rows: _Rows, j: int, value: NDArray[np.float32], level: int
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return the interval of one true parameter about its predicted `value`."""
+        name = self.label_names[j]
+        (table,) = (table for table in self.manifest.truth if table.label == name)
+        half = truth_half_widths(table, value.astype(np.float64), self._widths(rows, j), level)
+        half[rows.nothing] = self.manifest.calibration.labels[j].without_features[str(level)]
+        return _ends(interval_names(name, true=True), value, half)
+
+    def _widths(self, rows: _Rows, j: int) -> NDArray[np.float64]:
+        table, log_widths = self.manifest.calibration.labels[j], rows.answer.log_widths
+        if log_widths is None:
+            return widths_of(table, None, rows.answer.linear[:, j])
+        return widths_of(table, log_widths[:, :, j], None)
 
     def novelty(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return how far stars are from those that the networks have learnt from, (n, 2): `novelty.KINDS`.
@@ -158,17 +199,17 @@ class Predictor:
         flags[beyond[:, 1]] |= QualityFlag.COLOURS_DISAGREE
         return flags
 
-    def _gap_flags(self, kinds: Sequence[str], gaps: NDArray[np.bool_]) -> NDArray[np.int32]:
+    def _missing_flags(self, kinds: Sequence[str], missing: NDArray[np.bool_]) -> NDArray[np.int32]:
         """Return what each pattern of missing features says of its stars, (n_kinds,)."""
         flags = np.zeros(len(kinds), dtype=np.int32)
         seen = self.manifest.calibration.seen
         flags[[kind not in seen for kind in kinds]] |= QualityFlag.THIN_CALIBRATION
-        flags[(gaps & np.asarray(self.manifest.scaler.never_missing)).any(axis=1)] |= (
+        flags[(missing & np.asarray(self.manifest.scaler.never_missing)).any(axis=1)] |= (
             QualityFlag.OUTSIDE_DOMAIN
         )
-        flags[(gaps & ~self._gspphot).any(axis=1)] |= QualityFlag.MISSING_BANDS
-        flags[(gaps & self._gspphot).any(axis=1)] |= QualityFlag.MISSING_GSPPHOT
-        flags[gaps.all(axis=1)] |= QualityFlag.ALL_MISSING | QualityFlag.WIDE_INTERVAL
+        flags[(missing & ~self._gspphot).any(axis=1)] |= QualityFlag.MISSING_BANDS
+        flags[(missing & self._gspphot).any(axis=1)] |= QualityFlag.MISSING_GSPPHOT
+        flags[missing.all(axis=1)] |= QualityFlag.ALL_MISSING | QualityFlag.WIDE_INTERVAL
         return flags
 
     def _feature_flags(
@@ -212,6 +253,13 @@ def _label_flags(
     flags[_mean(half) > wide] |= QualityFlag.WIDE_INTERVAL
     flags[(value <= known.low) | (value >= known.high)] |= QualityFlag.LABEL_EDGE
     return flags
+
+
+def _ends(
+    names: tuple[str, str], value: NDArray[np.float32], half: NDArray[np.float64]
+) -> dict[str, NDArray[np.float32]]:
+    lo, hi = names
+    return {lo: (value - half[:, 0]).astype(np.float32), hi: (value + half[:, 1]).astype(np.float32)}
 
 
 def _within_reach(value: NDArray[np.float32], known: LabelRange) -> NDArray[np.float32]:

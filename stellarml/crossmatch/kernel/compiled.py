@@ -3,6 +3,9 @@
 No fastmath and no threads: the numbers of a pair must not depend on where in an array it stands. The machine code is
 cached beside the module; where neither that folder nor the user's can be written (a wheel in a read-only image), numba
 would refuse to import, and compiling anew in each process is the lesser evil.
+
+Compiled functions take arrays, one by one: members of an object that are looked up inside a loop make it half as fast.
+That is why they have more parameters than a function of this project should have.
 """
 
 from __future__ import annotations

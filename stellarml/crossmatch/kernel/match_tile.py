@@ -52,7 +52,7 @@ class TileMatch:
     number_of_reverse_neighbours
         Left sources of which the right source is a good neighbour.
     xm_flag
-        Bits as named in `settings`.
+        Bits of `core.match_flags.MatchFlag`.
     best, unique
         The left source's best edge; degree 1 on both sides of the graph of good neighbours.
     density
@@ -108,6 +108,42 @@ def match_tile(
     settled = (
         limits if limits is not None else limits_of(right if settings.moving == "left" else left, settings)
     )
+    graph, moving, staying = _edges(left, right, settings, settled, edges)
+    mine = np.ones(len(graph.left_ids), dtype=bool)
+    mine[len(left) :] = False
+    if owned is not None:
+        mine[: len(left)] = owned
+    kept = np.flatnonzero(mine[graph.left_node])
+    if (graph.right_node[kept] >= len(right)).any():
+        raise StellarmlError(
+            "cross-match: a mover's counterpart is not among the right rows; read the ranges of halo.plan_tile"
+        )
+    found = _numbers(graph, left, right, kept)
+    if settings.radius_arcsec is not None:
+        return found
+    density = _density(moving, staying, settings, settled.mean_epoch_yr, found.left_row)
+    score = found.score - ln_density_per_mas2(density, settings.density_radius_arcsec)
+    return replace(found, density=density, score=score)
+
+
+@dataclass(frozen=True)
+class _Edges:
+    """All good neighbours, near ones and those of movers, as edges between nodes: rows, then sources not given."""
+
+    left_node: Integers
+    right_node: Integers
+    left_ids: Integers
+    right_ids: Integers
+    distance_arcsec: Floats
+    d2: Floats
+    rank: Floats
+    flags: NDArray[np.int16]
+
+
+def _edges(
+    left: Sources, right: Sources, settings: MatchSettings, settled: Limits, edges: MoverEdges | None
+) -> tuple[_Edges, Moving, Staying]:
+    """Find the pairs of the rows that do not reach beyond the edge radius, and add the movers' edges."""
     moving_rows, staying_rows = (left, right) if settings.moving == "left" else (right, left)
     moving = prepare_moving(moving_rows, settings)
     staying = prepare_staying(staying_rows, settings, settled.mean_epoch_yr)
@@ -120,44 +156,50 @@ def match_tile(
     right_far, right_ids = _nodes(right.id, far.right_id)
     by_moving = (found.moving_row, found.staying_row)
     near_left, near_right = by_moving if settings.moving == "left" else by_moving[::-1]
-    left_node = np.concatenate([near_left, left_far])
-    right_node = np.concatenate([near_right, right_far])
-    rank, d2 = np.concatenate([found.rank, far.rank]), np.concatenate([found.d2, far.d2])
-    neighbours, reverse, best, mates = _graph(left_node, right_node, rank, d2, right_ids, len(left_ids))
+    graph = _Edges(
+        left_node=np.concatenate([near_left, left_far]),
+        right_node=np.concatenate([near_right, right_far]),
+        left_ids=left_ids,
+        right_ids=right_ids,
+        distance_arcsec=np.concatenate([found.distance_arcsec, far.distance_arcsec]),
+        d2=np.concatenate([found.d2, far.d2]),
+        rank=np.concatenate([found.rank, far.rank]),
+        flags=np.concatenate([found.flags, far.flags]),
+    )
+    return graph, moving, staying
 
-    mine = np.ones(len(left_ids), dtype=bool)
-    mine[len(left) :] = False
-    if owned is not None:
-        mine[: len(left)] = owned
-    kept = np.flatnonzero(mine[left_node])
-    if (right_node[kept] >= len(right)).any():
-        raise StellarmlError(
-            "cross-match: a mover's counterpart is not among the right rows; read the ranges of halo.plan_tile"
-        )
+
+def _numbers(graph: _Edges, left: Sources, right: Sources, kept: Integers) -> TileMatch:
+    """Return the edges `kept`, in the order of the catalogue, with what the whole graph says of each."""
+    left_node, right_node, left_ids, right_ids = (
+        graph.left_node,
+        graph.right_node,
+        graph.left_ids,
+        graph.right_ids,
+    )
+    neighbours, reverse, best, mates = _graph(
+        left_node, right_node, graph.rank, graph.d2, right_ids, len(left_ids)
+    )
     kept = kept[_order(left.healpix_29, left_ids, right_ids, left_node[kept], right_node[kept])]
     a, b = left_node[kept], right_node[kept]
     degree, reverse_degree = neighbours[a], reverse[b]
-    xm_flag = np.concatenate([found.flags, far.flags])[kept]
+    xm_flag = graph.flags[kept]
     xm_flag[reverse_degree > 1] |= np.int16(MatchFlag.HAS_MULTIPLES)
-    score, density = rank[kept], np.zeros(len(kept), dtype=np.int32)
-    if settings.radius_arcsec is None:
-        density = _density(moving, staying, settings, settled.mean_epoch_yr, a)
-        score = score - ln_density_per_mas2(density, settings.density_radius_arcsec)
     return TileMatch(
         left_row=a,
         right_row=b,
         left_id=left.id[a],
         right_id=right.id[b],
-        distance_arcsec=np.concatenate([found.distance_arcsec, far.distance_arcsec])[kept],
-        d2=d2[kept],
-        score=score,
+        distance_arcsec=graph.distance_arcsec[kept],
+        d2=graph.d2[kept],
+        score=graph.rank[kept],
         number_of_neighbours=degree,
         number_of_mates=mates[kept],
         number_of_reverse_neighbours=reverse_degree,
         xm_flag=xm_flag,
         best=best[a] == kept,
         unique=(degree == 1) & (reverse_degree == 1),
-        density=density,
+        density=np.zeros(len(kept), dtype=np.int32),
         neighbours_of_left=neighbours[: len(left)],
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stellarml.features.missing_patterns import any_in_row, gaps_of, patterns_of
+from stellarml.features.missing_patterns import any_in_row, missing_of, patterns_of
 from stellarml.model.imputation import Gaussian, Imputer, fit_gaussian, pattern_map
 from stellarml.model.scaling import centred, design, fit_imputation, fit_rotation, fit_scaler, network_inputs
 
@@ -140,5 +140,5 @@ def test_patterns_tell_rows_apart(k: int) -> None:
 def test_what_rows_have_in_common_is_told_by_their_patterns(n: int, k: int) -> None:
     missing = RNG.random((n, k)) < 1 / k
     kinds, index = patterns_of(missing)
-    assert np.array_equal(gaps_of(kinds, k)[index], missing)
+    assert np.array_equal(missing_of(kinds, k)[index], missing)
     assert np.array_equal(any_in_row(missing), missing.any(axis=1))
