@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.toml_layers import Section
-from stellarml.intervals.cells import POOLED, CellClass, factors, split_into_cells
+from stellarml.intervals.cells import POOLED, CellClass, Cells, factors, split_into_cells
 from stellarml.intervals.conformal import LEVELS
 from stellarml.intervals.label_noise import LabelNoise, gaussians, mixture_quantile, most_likely
 
@@ -101,38 +101,74 @@ def fit_truth(
     known = np.isfinite(truth) & np.isfinite(stated_errors) & (stated_errors > 0)
     if known.sum() < MIN_ROWS:
         return None
-    prediction, truth, errors, widths = prediction[known], truth[known], stated_errors[known], widths[known]
-    each = np.ones(len(truth)) if weights is None else weights[known]
-    wrong = _density(truth)
-    side = np.where(truth < prediction, widths[:, 0], widths[:, 1])
-    to_68 = 1.0 if quantiles else float(np.quantile(np.abs(truth - prediction) / side, 0.68))
-    widths = to_68 * widths
+    each = np.ones(int(known.sum())) if weights is None else weights[known]
+    stars = _stating(
+        prediction[known], truth[known], stated_errors[known], widths[known], quantiles=quantiles
+    )
+    noise = most_likely(noises)
+    if len(noises) > 1:
+        mean, _, found = stars.under(noise, np.ones(len(each)))
+        cells = split_into_cells(stars.prediction, mean, MAX_BINS, MIN_ROWS)
+        noise = _likely(noises, noise, found, [c for row in cells.rows for c in row])
+    mean, usual, found = stars.under(noise, each)
+    if usual > IMPOSSIBLE * np.median(stars.widths):
+        return None
+    table = _table_of(split_into_cells(stars.prediction, mean, MAX_BINS, MIN_ROWS), found, noise)
+    return TruthTable(label=noise.label, noise=noise, usual_error=usual, to_68=stars.to_68, cells=table)
 
-    def of(noise: LabelNoise, each: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, Residuals]:
-        scales = noise.scales(errors)
+
+@dataclass(frozen=True)
+class _Stating:
+    """Calibration stars that state an error, (n,), and the widths of their labels' intervals, (n, 2), as 68 % ones.
+
+    wrong
+        Density of the labels at each star, for labels that are plainly wrong.
+    to_68
+        What makes 68 % half-widths of the widths that were given.
+    """
+
+    prediction: NDArray[np.float64]
+    truth: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    widths: NDArray[np.float64]
+    wrong: NDArray[np.float64]
+    to_68: float
+
+    def under(
+        self, noise: LabelNoise, each: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], float, Residuals]:
+        """Return, if the labels' errors are like `noise`: widths without it, its usual half-width, and residuals."""
+        scales = noise.scales(self.errors)
         usual = float(np.median(scales)) * noise.half_width_68
-        own = widths_without(widths, usual)
-        mean = own.mean(axis=1)
-        columns = ((truth - prediction) / mean, scales / mean, wrong * mean * np.sqrt(2 * np.pi), each)
+        mean = widths_without(self.widths, usual).mean(axis=1)
+        residual = (self.truth - self.prediction) / mean
+        columns = (residual, scales / mean, self.wrong * mean * np.sqrt(2 * np.pi), each)
         return (
             mean,
             usual,
             Residuals(*(np.clip(c, -_FARTHEST, _FARTHEST).astype(np.float32) for c in columns)),
         )
 
-    noise = most_likely(noises)
-    if len(noises) > 1:
-        mean, _, found = of(noise, np.ones(len(truth)))
-        cells = split_into_cells(prediction, mean, MAX_BINS, MIN_ROWS)
-        noise = _likely(noises, noise, found, [c for row in cells.rows for c in row])
-    mean, usual, found = of(noise, each)
-    if usual > IMPOSSIBLE * np.median(widths):
-        return None
-    cells = split_into_cells(prediction, mean, MAX_BINS, MIN_ROWS)
-    some = slice(None, None, max(1, -(-len(truth) // _PROFILED)))
+
+def _stating(
+    prediction: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    widths: NDArray[np.float64],
+    *,
+    quantiles: bool,
+) -> _Stating:
+    side = np.where(truth < prediction, widths[:, 0], widths[:, 1])
+    to_68 = 1.0 if quantiles else float(np.quantile(np.abs(truth - prediction) / side, 0.68))
+    return _Stating(prediction, truth, errors, to_68 * widths, _density(truth), to_68)
+
+
+def _table_of(cells: Cells, found: Residuals, noise: LabelNoise) -> CellClass:
+    """Take the noise out of the residuals of each cell, and return the quantiles of what is left."""
+    some = slice(None, None, max(1, -(-len(found.scores) // _PROFILED)))
     usual_factor, _ = deconvolved(found.take(some), noise.nu)
-    told = [[deconvolved(found.take(c), noise.nu, usual_factor) for c in row] for row in cells.rows]
-    table = CellClass(
+    left = [[deconvolved(found.take(c), noise.nu, usual_factor) for c in row] for row in cells.rows]
+    return CellClass(
         pattern=POOLED,
         label_edges=cells.label_edges,
         inner_edges=cells.inner_edges,
@@ -140,12 +176,11 @@ def fit_truth(
         quantiles={
             str(level): tuple(
                 tuple(width * mixture_quantile(*gaussians(tail), level / 100) for width, tail in row)
-                for row in told
+                for row in left
             )
             for level in LEVELS
         },
     )
-    return TruthTable(label=noise.label, noise=noise, usual_error=usual, to_68=to_68, cells=table)
 
 
 def _likely(

@@ -49,6 +49,34 @@ def gspphot(
         & (draw.random(n) > NULL_SHARE)
         & (star | (draw.random(n) < 0.3))
     )
+    found = _solutions(truth, parallax_error, star, correlated, draw)
+    out: dict[str, Column] = {}
+
+    def interval(name: str, value: Floats, half: Floats) -> None:
+        low, high = half * draw.uniform(0.6, 1.4, n), half * draw.uniform(0.6, 1.4, n)
+        for suffix, x in (("", value), ("_lower", value - low), ("_upper", value + high)):
+            out[f"{name}_gspphot{suffix}"] = np.where(has, x, np.nan).astype(np.float32)
+
+    for name in ("teff", "logg", "mh"):
+        interval(name, found[name], _HALF_WIDTH[name] * np.exp(draw.normal(0, 0.5, n)))
+    interval("distance", found["distance"], found["distance"] * np.clip(found["relative"], 0.005, 0.3))
+    a0 = found["azero"]
+    interval("azero", a0, 0.4 * np.minimum(a0, 0.06))
+    interval("ag", 0.79 * a0, 0.32 * np.minimum(a0, 0.06))
+    interval("ebpminrp", 0.40 * a0, 0.16 * np.minimum(a0, 0.06))
+    library = np.where(found["teff"] > 8000, "A", np.where(draw.random(n) < 0.32, "PHOENIX", "MARCS")).astype(
+        object
+    )
+    library[~has] = None
+    out["libname_gspphot"] = library
+    return out
+
+
+def _solutions(
+    truth: Truth, parallax_error: Floats, star: Bools, correlated: bool, draw: np.random.Generator
+) -> dict[str, Floats]:
+    """Return what GSP-Phot finds for each source, (n,): the truth with its errors, which share their causes."""
+    n = len(truth["ra"])
     teff0 = np.where(star, truth["teff"], 6500.0)
     logg0 = np.where(star, truth["logg"], 4.3)
     feh0 = np.where(star, truth["feh"], -0.5)
@@ -69,20 +97,4 @@ def gspphot(
     a0_error = _TEFF_A0 * shared + np.sqrt(1 - _TEFF_A0**2) * own_a if correlated else own_a
     a0 = np.abs(3.1 * truth["ebv_true"] + 0.12 * a0_error) + 0.001
     distance = np.minimum(truth["distance_pc"], 2e4) * 10.0**log_distance
-    out: dict[str, Column] = {}
-
-    def interval(name: str, value: Floats, half: Floats) -> None:
-        low, high = half * draw.uniform(0.6, 1.4, n), half * draw.uniform(0.6, 1.4, n)
-        for suffix, x in (("", value), ("_lower", value - low), ("_upper", value + high)):
-            out[f"{name}_gspphot{suffix}"] = np.where(has, x, np.nan).astype(np.float32)
-
-    for name, value in (("teff", teff), ("logg", logg), ("mh", mh)):
-        interval(name, value, _HALF_WIDTH[name] * np.exp(draw.normal(0, 0.5, n)))
-    interval("distance", distance, distance * np.clip(relative, 0.005, 0.3))
-    interval("azero", a0, 0.4 * np.minimum(a0, 0.06))
-    interval("ag", 0.79 * a0, 0.32 * np.minimum(a0, 0.06))
-    interval("ebpminrp", 0.40 * a0, 0.16 * np.minimum(a0, 0.06))
-    library = np.where(teff > 8000, "A", np.where(draw.random(n) < 0.32, "PHOENIX", "MARCS")).astype(object)
-    library[~has] = None
-    out["libname_gspphot"] = library
-    return out
+    return {"teff": teff, "logg": logg, "mh": mh, "distance": distance, "azero": a0, "relative": relative}

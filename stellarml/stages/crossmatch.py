@@ -34,7 +34,7 @@ from stellarml.run.marks import Record
 from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_reader import Leaf, open_catalogue
-from stellarml.storage.hats_writer import finish_catalogue
+from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
 from stellarml.storage.parquet import write_parquet
 from stellarml.surveys.descriptor import load_descriptor
 
@@ -97,13 +97,10 @@ def _match_tiles(
     for name, folder in ((NEIGHBOURHOOD, run.siblings[0]), (BEST, run.siblings[1]), (MATCHED, run.out)):
         finish_catalogue(
             folder,
-            name=name,
-            tiles=[u.task.tile for u, mark in zip(units, done, strict=True) if mark["rows"][name]],
-            rows=sum(mark["rows"][name] for mark in done),
-            ra=RA,
-            dec=DEC,
-            schema=schemas[name],
-            max_rows=plan.tiles.max_rows,
+            CatalogueInfo(name, RA, DEC, plan.tiles.max_rows),
+            [u.task.tile for u, mark in zip(units, done, strict=True) if mark["rows"][name]],
+            sum(mark["rows"][name] for mark in done),
+            schemas[name],
         )
     rows = {name: sum(mark["rows"][name] for mark in done) for name in (NEIGHBOURHOOD, BEST, MATCHED)}
     return run.finish({"in": sources, "out": rows[MATCHED], **rows}, units=len(units), match=statistics)

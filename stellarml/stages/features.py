@@ -6,8 +6,9 @@ driver as Arrow and is written there, sorted, as a HATS catalogue.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -24,6 +25,7 @@ from stellarml.core.names import (
     RA,
     RP_MAG,
     SOURCE_ID,
+    SPLIT,
 )
 from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.features.spark_split import split_column
@@ -33,7 +35,7 @@ from stellarml.stages.spectroscopic_labels import label_rows, match_by_position,
 from stellarml.storage.hats_reader import read_leaves
 from stellarml.storage.hats_writer import write_catalogue
 from stellarml.storage.parquet import write_parquet
-from stellarml.surveys.descriptor import load_descriptor
+from stellarml.surveys.descriptor import Descriptor, load_descriptor
 from stellarml.training.read_lake import TARGET
 
 if TYPE_CHECKING:
@@ -74,44 +76,45 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             return output.record
         matched = read_leaves(spark, lake / "matched")
         check_features(matched, features)
-        frames = [
-            label_rows(
-                spark,
-                lake / table.name,
-                table,
-                rank,
-                features,
-                match_by_position(spark, output, lake, table, stars, config) if table.has_positions else None,
-            )
-            for rank, table in enumerate(tables)
-        ]
+        frames = []
+        for rank, table in enumerate(tables):
+            pairs = None
+            if table.has_positions:
+                pairs = match_by_position(spark, output, lake, table, stars, config)
+            frames.append(label_rows(spark, lake / table.name, table, rank, features, pairs))
         labels, counts = resolved_labels(frames, features.label_names, config.labels)
-        frame = _training_frame(matched, labels, features, config.split)
-        table = frame.toArrow()
+        learnt = _training_frame(matched, labels, features, config.split).toArrow()
         found = counts.as_dict()
-        if table.num_rows == 0:
-            raise InputError(
-                f"no star can be used for training: of {found['labelled_stars']} labelled stars "
-                f"({', '.join(t.name for t in tables)}) none is matched and passes every cut. Check that the label "
-                "tables give source_ids of this Gaia release (or positions), and that both cover the same sky."
-            )
-        parts = table["split"].combine_chunks().value_counts().to_pylist()
+        if learnt.num_rows == 0:
+            raise InputError(_nothing_to_learn(found, tables))
         tiles = write_catalogue(
-            out, table, config.tiles, name="training", ra="ra", dec="dec", id_column="source_id"
+            out, learnt, config.tiles, name="training", ra=RA, dec=DEC, id_column=SOURCE_ID
         )
-        wanted = _to_be_labelled(
-            matched, read_record(lake / "matched")["rows"]["out"], features, config.split
-        )
+        matched_rows = read_record(lake / "matched")["rows"]["out"]
+        wanted = _to_be_labelled(matched, matched_rows, features, config.split)
         write_parquet(out / TARGET, wanted, config.tiles)
         output.settle([*(p.relative_to(out) for p in (out / "dataset").rglob("*.parquet")), Path(TARGET)])
         return output.finish(
-            {"in": found["label_rows"], "out": table.num_rows, **found},
+            {"in": found["label_rows"], "out": learnt.num_rows, **found},
             units=0,
             tiles=tiles,
-            split={part["values"]: part["counts"] for part in parts},
+            split={part["values"]: part["counts"] for part in _counted(learnt[SPLIT])},
             target=wanted.num_rows,
-            missing={n: table[n].null_count for n in (f.name for f in features.features)},
+            missing={n: learnt[n].null_count for n in features.feature_names},
         )
+
+
+def _counted(column: pa.ChunkedArray) -> list[dict[str, Any]]:
+    counted: list[dict[str, Any]] = column.combine_chunks().value_counts().to_pylist()
+    return counted
+
+
+def _nothing_to_learn(found: dict[str, int], tables: Sequence[Descriptor]) -> str:
+    return (
+        f"no star can be used for training: of {found['labelled_stars']} labelled stars "
+        f"({', '.join(table.name for table in tables)}) none is matched and passes every cut. Check that the label "
+        "tables give source_ids of this Gaia release (or positions), and that both cover the same sky."
+    )
 
 
 def passes_all_cuts(frame: DataFrame) -> Column:

@@ -24,7 +24,7 @@ from stellarml.run.marks import Record, mark_path, write_mark
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.run.units import RESULT_SCHEMA, Unit, collect_outcomes, run_units
-from stellarml.storage.hats_writer import finish_catalogue
+from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
 from stellarml.surveys.column_mapping import ddl
 from stellarml.surveys.cuts import chosen_cuts, cut_flow, merge_counts, repair_and_cut, sentinels
 from stellarml.surveys.descriptor import Cut, load_descriptor, position_columns
@@ -206,13 +206,10 @@ def _write_tiles(
         ra, dec = position_columns(task.descriptor)
         finish_catalogue(
             task.out,
-            name=task.descriptor.name,
-            tiles=[tile_of(t) for t, _ in tiles],
-            rows=rows,
-            ra=ra,
-            dec=dec,
-            schema=output_schema(task),
-            max_rows=tiling.max_rows,
+            CatalogueInfo(task.descriptor.name, ra, dec, tiling.max_rows),
+            [tile_of(t) for t, _ in tiles],
+            rows,
+            output_schema(task),
         )
     _forget_shards(task)
     return run.finish(

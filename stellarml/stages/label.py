@@ -40,7 +40,7 @@ from stellarml.run.ownership import RECORD
 from stellarml.run.stage_run import Recipe, stage_run
 from stellarml.run.units import collect_outcomes, refuse_units
 from stellarml.storage.hats_layout import PARTITION_LIST, PROPERTIES
-from stellarml.storage.hats_writer import finish_catalogue
+from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -119,14 +119,7 @@ def _replace_catalogue(task: LabelTask, gone: Sequence[Tile], rows: int) -> None
         path.unlink(missing_ok=True)
     put_in_place(out, leaves, gone)
     finish_catalogue(
-        out,
-        name=f"labels_{task.model_id}",
-        tiles=leaves,
-        rows=rows,
-        ra=RA,
-        dec=DEC,
-        schema=task.schema,
-        max_rows=task.tiles.max_rows,
+        out, CatalogueInfo(f"labels_{task.model_id}", RA, DEC, task.tiles.max_rows), leaves, rows, task.schema
     )
     lists = [Path(name) for name in _CATALOGUE_FILES if (out / name).is_file()]
     write_mark(out, _CATALOGUE, {"files": sizes_of(out, [*lists, *(leaf.path for leaf in leaves)])})

@@ -23,7 +23,7 @@ from stellarml.run.marks import Record, read_record
 from stellarml.run.stage_run import Recipe, stage_run
 from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_reader import Leaf, open_catalogue
-from stellarml.storage.hats_writer import finish_catalogue
+from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
 from stellarml.storage.parquet import write_parquet
 from stellarml.surveys.cuts import HAS_DISTANCE, chosen_cuts, cut_flow, merge_counts
 from stellarml.surveys.descriptor import Cut, Descriptor, load_descriptor
@@ -33,13 +33,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class _Joined:
+    """The table of distances, if there is one: its folder, its id, and the columns that are joined."""
+
+    folder: Path | None
+    id: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class _StarsTask:
     out: Path
     leaf: Leaf
     id: str
-    distances: Path | None
-    columns: tuple[str, ...]
-    distance_id: str
+    distances: _Joined
     bit: int
     tiles: Tiles
 
@@ -68,34 +75,27 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             return output.record
         catalogue = open_catalogue(lake / astrometry.name)
         columns = _distance_columns(lake, distances, catalogue.schema)
-        schema = pa.schema([*catalogue.schema, *columns])
-        units = []
-        for leaf in catalogue.leaves:
-            task = _StarsTask(
-                out,
-                leaf,
-                astrometry.id_column,
-                lake / distances.name if distances else None,
-                tuple(c.name for c in columns),
-                distances.id_column if distances else "",
-                len(astrometry.cuts) if HAS_DISTANCE in cuts else -1,
-                config.tiles,
-            )
-            units.append(Unit(leaf.tile.name, leaf.rows, task))
-        done = run_units(spark, output, units, _write_stars)
-        finish_catalogue(
-            out,
-            name="stars",
-            tiles=[leaf.tile for leaf in catalogue.leaves],
-            rows=sum(mark["rows"] for mark in done),
-            ra=catalogue.ra,
-            dec=catalogue.dec,
-            schema=schema,
-            max_rows=config.tiles.max_rows,
+        joined = _Joined(
+            lake / distances.name if distances else None,
+            distances.id_column if distances else "",
+            tuple(column.name for column in columns),
         )
+        bit = len(astrometry.cuts) if HAS_DISTANCE in cuts else -1
+        units = [
+            Unit(
+                leaf.tile.name,
+                leaf.rows,
+                _StarsTask(out, leaf, astrometry.id_column, joined, bit, config.tiles),
+            )
+            for leaf in catalogue.leaves
+        ]
+        done = run_units(spark, output, units, _write_stars)
+        rows = sum(mark["rows"] for mark in done)
+        info = CatalogueInfo("stars", catalogue.ra, catalogue.dec, config.tiles.max_rows)
+        tiles = [leaf.tile for leaf in catalogue.leaves]
+        finish_catalogue(out, info, tiles, rows, pa.schema([*catalogue.schema, *columns]))
         flow = cut_flow(astrometry.name, cuts, merge_counts([mark["cuts"] for mark in done]))
         flow += read_record(lake / photometry.name)["cut_flow"]
-        rows = sum(mark["rows"] for mark in done)
         with_distance = sum(mark["with_distance"] for mark in done)
         return output.finish(
             {
@@ -137,11 +137,11 @@ def _write_stars(task: _StarsTask) -> dict[str, Any]:
     table = pq.read_table(task.leaf.path, use_threads=False, partitioning=None)
     failed = table[CUTS_FAILED].to_numpy().copy()
     found = np.zeros(table.num_rows, dtype=bool)
-    if task.distances is not None:
+    if task.distances.folder is not None:
         joined = _distances_of(task, table[task.id].to_numpy())
-        for name in task.columns:
+        for name in task.distances.columns:
             table = table.append_column(name, joined[name])
-        found = table["r_med_geo"].is_valid().to_numpy() if "r_med_geo" in task.columns else found
+        found = table["r_med_geo"].is_valid().to_numpy() if "r_med_geo" in task.distances.columns else found
     if task.bit >= 0:
         failed |= np.where(found, 0, 1 << task.bit)
         table = table.set_column(table.column_names.index(CUTS_FAILED), CUTS_FAILED, pa.array(failed))
@@ -158,21 +158,23 @@ def _write_stars(task: _StarsTask) -> dict[str, Any]:
 
 def _distances_of(task: _StarsTask, ids: np.ndarray) -> pa.Table:
     """Return the distance columns row by row of `ids`, null where a source has none."""
-    folder = task.distances / "dataset" if task.distances else Path()
+    folder = task.distances.folder / "dataset" if task.distances.folder else Path()
     paths = [
         folder / f"{PIXEL_FOLDER}={p}" / "part.parquet"
         for p in np.unique(ids >> SOURCE_ID_PIXEL_SHIFT).tolist()
     ]
-    columns = [task.distance_id, *task.columns]
+    columns = [task.distances.id, *task.distances.columns]
     parts = [
         pq.read_table(p, columns=columns, use_threads=False, partitioning=None) for p in paths if p.exists()
     ]
     if not parts:
         schema = pq.read_schema(next(folder.rglob("part.parquet")))
-        return pa.table({name: pa.nulls(len(ids), schema.field(name).type) for name in task.columns})
+        return pa.table(
+            {name: pa.nulls(len(ids), schema.field(name).type) for name in task.distances.columns}
+        )
     table = pa.concat_tables(parts)
-    known = table[task.distance_id].to_numpy()
+    known = table[task.distances.id].to_numpy()
     position = np.searchsorted(known, ids)
     inside = position < len(known)
     inside[inside] = known[position[inside]] == ids[inside]
-    return table.take(pa.array(position, mask=~inside)).select(list(task.columns))
+    return table.take(pa.array(position, mask=~inside)).select(list(task.distances.columns))

@@ -26,7 +26,7 @@ from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_layout import COLLECTION, find_catalogue, raw_schema
 from stellarml.storage.hats_reader import Catalogue, open_catalogue, read_ranges
-from stellarml.storage.hats_writer import finish_catalogue
+from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
 from stellarml.storage.margin_reader import without
 from stellarml.storage.parquet import write_parquet
 from stellarml.storage.pixel_border import near_border
@@ -102,20 +102,22 @@ def _write_leaves(spark: SparkSession, run: StageRun, catalogue: Catalogue, arcs
     written = {tile: mark["rows"] for tile, mark in zip(tiles, marks, strict=True) if mark["rows"]}
     finish_catalogue(
         out,
-        name=out.name,
-        tiles=sorted(written, key=lambda tile: tile.range),
-        rows=sum(written.values()),
-        ra=catalogue.ra,
-        dec=catalogue.dec,
-        schema=schema,
-        max_rows=max(written.values(), default=0),
-        more={
-            "catalog_type": "margin",
-            "primary_catalog": catalogue.name,
-            "margin_threshold": arcsec,
-            "healpix_column": catalogue.format.healpix,
-            "healpix_order": catalogue.format.order if catalogue.format.healpix else None,
-        },
+        CatalogueInfo(
+            out.name,
+            catalogue.ra,
+            catalogue.dec,
+            max(written.values(), default=0),
+            {
+                "catalog_type": "margin",
+                "primary_catalog": catalogue.name,
+                "margin_threshold": arcsec,
+                "healpix_column": catalogue.format.healpix,
+                "healpix_order": catalogue.format.order if catalogue.format.healpix else None,
+            },
+        ),
+        sorted(written, key=lambda tile: tile.range),
+        sum(written.values()),
+        schema,
     )
     run.finish({"in": catalogue.rows, "out": sum(written.values())}, units=len(units), arcsec=arcsec)
 

@@ -31,7 +31,7 @@ from stellarml.storage.export import read_parts, write_file
 from stellarml.storage.formats import Format
 from stellarml.storage.hats_layout import catalogue_properties, is_catalogue
 from stellarml.storage.hats_reader import Catalogue, Leaf, open_catalogue
-from stellarml.storage.hats_writer import finish_catalogue
+from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
 from stellarml.storage.parquet import write_parquet
 from stellarml.surveys.descriptor import Descriptor, load_descriptor
 from stellarml.surveys.raw_files import find_files
@@ -226,13 +226,10 @@ def _finish_table(
     if options.format == Format.hats:
         finish_catalogue(
             run.out / TABLE,
-            name=TABLE,
-            tiles=[task.leaf.tile for task in written],
-            rows=rows,
-            ra=columns.ra,
-            dec=columns.dec,
-            schema=columns.schema,
-            max_rows=run.config.tiles.max_rows,
+            CatalogueInfo(TABLE, columns.ra, columns.dec, run.config.tiles.max_rows),
+            [task.leaf.tile for task in written],
+            rows,
+            columns.schema,
         )
         return
     target = Path(f"{TABLE}.{options.format}")

@@ -7,6 +7,7 @@ by the hats library itself, so what it validates and LSDB opens is what it wrote
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,47 +22,70 @@ from stellarml.core.tiles import INDEX_ORDER, Tile, choose_tiles
 from stellarml.storage.parquet import sort_rows, write_parquet
 
 
-def finish_catalogue(
-    root: Path,
-    *,
-    name: str,
-    tiles: Sequence[Tile],
-    rows: int,
-    ra: str,
-    dec: str,
-    schema: pa.Schema,
-    max_rows: int,
-    more: Mapping[str, Any] | None = None,
-) -> None:
-    """Write what makes the leaves below `root` a HATS catalogue; `more` are properties beside those of a usual one.
+@dataclass(frozen=True)
+class CatalogueInfo:
+    """What the properties of a HATS catalogue say beside its rows.
 
-    An empty catalogue has no leaf; its schema is kept in ``dataset/_common_metadata`` so that later stages can read
-    zero rows of the right types.
+    name
+        Of the catalogue.
+    ra, dec
+        Names of the columns of the position.
+    max_rows
+        A tile with more rows would have been split.
+    more
+        Further properties, which win over the usual ones.
     """
-    from hats.catalog.dataset.table_properties import TableProperties
+
+    name: str
+    ra: str
+    dec: str
+    max_rows: int
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def finish_catalogue(
+    root: Path, info: CatalogueInfo, tiles: Sequence[Tile], rows: int, schema: pa.Schema
+) -> None:
+    """Write what makes the leaves below `root` a HATS catalogue: metadata of Parquet, partition list, properties."""
     from hats.catalog.partition_info import PartitionInfo
-    from hats.io.parquet_metadata import write_parquet_metadata
     from hats.pixel_math.healpix_pixel import HealpixPixel
 
     with storage_errors(root):
         (root / "dataset").mkdir(parents=True, exist_ok=True)
-        if tiles:
-            write_parquet_metadata(root)
-        else:
-            pq.write_metadata(schema, root / "dataset" / "_common_metadata")
+        _write_metadata(root, schema, empty=not tiles)
         PartitionInfo([HealpixPixel(t.order, t.pixel) for t in tiles]).write_to_file(catalog_path=root)
-        properties = {
-            "catalog_name": name,
-            "catalog_type": "object",
-            "total_rows": rows,
-            "ra_column": ra,
-            "dec_column": dec,
-            "healpix_column": HEALPIX_COLUMN,
-            "healpix_order": INDEX_ORDER,
-            "hats_max_rows": max_rows,
-            "hats_builder": "stellarml",
-        }
-        TableProperties(**properties | dict(more or {})).to_properties_file(root)
+        _write_properties(root, info, rows)
+
+
+def _write_metadata(root: Path, schema: pa.Schema, *, empty: bool) -> None:
+    """Gather the footers of all leaves.
+
+    An empty catalogue has no leaf; its schema is kept in ``dataset/_common_metadata`` so that later stages can read
+    zero rows of the right types.
+    """
+    from hats.io.parquet_metadata import write_parquet_metadata
+
+    if empty:
+        pq.write_metadata(schema, root / "dataset" / "_common_metadata")
+    else:
+        write_parquet_metadata(root)
+
+
+def _write_properties(root: Path, info: CatalogueInfo, rows: int) -> None:
+    from hats.catalog.dataset.table_properties import TableProperties
+
+    properties = {
+        "catalog_name": info.name,
+        "catalog_type": "object",
+        "total_rows": rows,
+        "ra_column": info.ra,
+        "dec_column": info.dec,
+        "healpix_column": HEALPIX_COLUMN,
+        "healpix_order": INDEX_ORDER,
+        "hats_max_rows": info.max_rows,
+        "hats_builder": "stellarml",
+    }
+    TableProperties(**properties | dict(info.more)).to_properties_file(root)
 
 
 def write_catalogue(
@@ -75,14 +99,5 @@ def write_catalogue(
     for tile in chosen:
         first, last = np.searchsorted(keys, tile.range)
         write_parquet(root / tile.path, table.slice(int(first), int(last - first)), tiles)
-    finish_catalogue(
-        root,
-        name=name,
-        tiles=chosen,
-        rows=table.num_rows,
-        ra=ra,
-        dec=dec,
-        schema=table.schema,
-        max_rows=tiles.max_rows,
-    )
+    finish_catalogue(root, CatalogueInfo(name, ra, dec, tiles.max_rows), chosen, table.num_rows, table.schema)
     return len(chosen)

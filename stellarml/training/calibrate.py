@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.features.split import CALIBRATION, TEST, TRAIN, VALIDATION
-from stellarml.intervals.conformal import Calibration, Rows, fit_calibration, widths_of
+from stellarml.intervals.conformal import Calibration, widths_of
 from stellarml.intervals.covariate_shift import weights_of
+from stellarml.intervals.fit_conformal import Rows, fit_calibration
 from stellarml.intervals.label_noise import plausible_noises
 from stellarml.intervals.true_parameters import MIN_ROWS, TruthTable, fit_truth
 from stellarml.model.forward import Forward

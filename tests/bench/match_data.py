@@ -34,7 +34,7 @@ from stellarml.core.config import Tiles, load_config
 from stellarml.core.names import HEALPIX_COLUMN
 from stellarml.core.sky import healpix_29, mjd_to_jyear
 from stellarml.core.tiles import INDEX_ORDER, choose_tiles
-from stellarml.storage.hats_writer import finish_catalogue
+from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
 from stellarml.storage.parquet import sort_rows, write_parquet
 
 LEAF_ROWS = 500_000
@@ -272,13 +272,10 @@ def _write_hats(files: Sequence[Path], root: Path, name: str, columns: Sequence[
             write_parquet(root / tile.path, table.slice(int(first), int(last - first)), tiles)
     finish_catalogue(
         root,
-        name=name,
-        tiles=[tile for tile, _ in chosen],
-        rows=sum(rows for _, rows in chosen),
-        ra=ra,
-        dec=dec,
-        schema=pq.read_schema(root / chosen[0][0].path).remove_metadata(),
-        max_rows=tiles.max_rows,
+        CatalogueInfo(name, ra, dec, tiles.max_rows),
+        [tile for tile, _ in chosen],
+        sum(rows for _, rows in chosen),
+        pq.read_schema(root / chosen[0][0].path).remove_metadata(),
     )
 
 

@@ -6,19 +6,9 @@ import numpy as np
 import pytest
 
 from stellarml.features.missing_patterns import patterns_of
-from stellarml.intervals.conformal import (
-    LEVELS,
-    MIN_ROWS,
-    POOLED,
-    Calibration,
-    CellClass,
-    LabelCalibration,
-    Rows,
-    conformal_quantile,
-    factors,
-    fit_calibration,
-    widths_of,
-)
+from stellarml.intervals.cells import POOLED, CellClass, factors
+from stellarml.intervals.conformal import LEVELS, Calibration, LabelCalibration, conformal_quantile, widths_of
+from stellarml.intervals.fit_conformal import MIN_ROWS, Rows, fit_calibration
 
 
 def survey(n: int, rng: np.random.Generator, rare: float = 0.2) -> Rows:

@@ -5,16 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stellarml.intervals.conformal import (
-    LEVELS,
-    Calibration,
-    Rows,
-    conformal_quantile,
-    factors,
-    fit_calibration,
-    widths_of,
-)
+from stellarml.intervals.cells import factors
+from stellarml.intervals.conformal import LEVELS, Calibration, conformal_quantile, widths_of
 from stellarml.intervals.covariate_shift import WEIGHT_LIMIT, fit_shift, weights_of
+from stellarml.intervals.fit_conformal import Rows, fit_calibration
 
 
 def survey(n: int, rng: np.random.Generator, faint: float = 0.0) -> Rows:
