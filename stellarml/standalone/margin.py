@@ -65,9 +65,10 @@ def write_margin(
     """
     if not (math.isfinite(arcsec) and arcsec > 0):
         raise UserError(f"--arcsec {arcsec:g}: expected a positive number of arcsec.")
+    root = root.absolute()  # executors may have another working directory
     folder, collection = find_catalogue(root)
     catalogue = open_catalogue(root)
-    target = folder.parent / f"{folder.name}_{arcsec:g}arcs" if out is None else out
+    target = folder.parent / f"{folder.name}_{arcsec:g}arcs" if out is None else out.absolute()
     if target.resolve() in (folder.resolve(), root.resolve()):
         raise UserError(f"{target}: is the catalogue itself; give the margin catalogue another folder.")
     recipe = Recipe(

@@ -106,6 +106,7 @@ def match_catalogues(
     ConfigError, InputError, UserError
         If a descriptor, a file, a column or an option is wrong.
     """
+    out = out.absolute()  # executors may have another working directory
     left, right = (_find_input(config, p, s) for p, s in zip(paths, surveys, strict=True))
     settings = match_settings(config.crossmatch, left.descriptor, right.descriptor)
     relevant = {
