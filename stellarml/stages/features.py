@@ -76,11 +76,13 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             return output.record
         matched = read_leaves(spark, lake / "matched")
         check_features(matched, features)
+        radius = {"radius_arcsec": config.labels.match_radius_arcsec, "frame_offset": "none"}
+        by_radius = config.crossmatch.model_copy(update=radius)
         frames = []
         for rank, table in enumerate(tables):
             pairs = None
             if table.has_positions:
-                pairs = match_by_position(spark, output, lake, table, stars, config)
+                pairs = match_by_position(spark, output, lake, table, stars, by_radius)
             frames.append(label_rows(spark, lake / table.name, table, rank, features, pairs))
         labels, counts = resolved_labels(frames, features.label_names, config.labels)
         learnt = _training_frame(matched, labels, features, config.split).toArrow()

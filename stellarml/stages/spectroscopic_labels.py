@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from stellarml.core.config import Config, Labels, Tiles
+from stellarml.core.config import Crossmatch, Labels
 from stellarml.core.errors import ConfigError, did_you_mean
 from stellarml.core.files import literal
 from stellarml.core.names import CUTS_FAILED, error_name
@@ -181,27 +181,22 @@ class _PositionTask:
     plan: MatchPlan
     leaf: Leaf
     path: Path
-    tiles: Tiles
 
 
 def match_by_position(
-    spark: SparkSession, run: StageRun, lake: Path, table: Descriptor, stars: Descriptor, config: Config
+    spark: SparkSession, run: StageRun, lake: Path, table: Descriptor, stars: Descriptor, settings: Crossmatch
 ) -> list[Path]:
     """Match a label table to the stars of the lake within a fixed radius, one to one; return the files of pairs."""
-    update = {"radius_arcsec": config.labels.match_radius_arcsec, "frame_offset": "none"}
-    fixed = config.crossmatch.model_copy(update=update)
     catalogues = open_catalogue(lake / table.name), open_catalogue(lake / "stars")
     left, right = (
         side_of(catalogue, descriptor, "full", with_errors=False)
         for catalogue, descriptor in zip(catalogues, (table, stars), strict=True)
     )
-    plan = plan_match(spark, run, left, right, match_settings(fixed, table, stars))
+    plan = plan_match(spark, run, left, right, match_settings(settings, table, stars))
     units = []
     for leaf in left.leaves:
         name = f"{table.name}-{leaf.tile.name}"
-        units.append(
-            Unit(name, leaf.rows, _PositionTask(plan, leaf, Path(WORK, f"{name}.parquet"), config.tiles))
-        )
+        units.append(Unit(name, leaf.rows, _PositionTask(plan, leaf, Path(WORK, f"{name}.parquet"))))
     marks = run_units(spark, run, units, _match_labels)
     return [run.out / path for mark in marks for path in mark["files"]]
 
@@ -219,5 +214,5 @@ def _match_labels(task: _PositionTask) -> dict[str, Any]:
     )
     if pairs.num_rows == 0:
         return {"files": {}, "rows": 0}
-    written = write_parquet(plan.out / task.path, pairs, task.tiles)
+    written = write_parquet(plan.out / task.path, pairs, plan.tiles)
     return {"files": {str(task.path): written["bytes"]}, "rows": pairs.num_rows}
