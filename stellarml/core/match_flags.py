@@ -22,9 +22,7 @@ class MatchFlag(IntFlag):
 
 
 DESCRIPTIONS: dict[MatchFlag, str] = {
-    MatchFlag.HAS_MULTIPLES: (
-        "the right source is a good neighbour of several left sources (the Gaia archive's bit)"
-    ),
+    MatchFlag.HAS_MULTIPLES: "the right source is a good neighbour of several left sources",
     MatchFlag.EPOCH_REPLACED: "the source that stays has no epoch; the mean epoch of its catalogue stood in",
     MatchFlag.NO_PROPER_MOTION: (
         "the source that moves has no proper motion; it stayed, and an assumed one (crossmatch.missing_pm_mas_yr) "

@@ -49,6 +49,8 @@ class Files(Section):
 
 
 _TIME_UNITS = {"mjd": "d", "jd": "d", "jyear": "yr"}
+_ARCSEC = {"mas": 1e-3, "arcsec": 1.0, "deg": 3600.0}
+_MOST_FLOOR_ARCSEC, _MOST_ERROR_ARCSEC = 1.0, 10.0
 
 
 class Quantity(Section):
@@ -66,6 +68,22 @@ class Quantity(Section):
         if (self.column is None) == (self.value is None):
             raise ValueError("give either 'column' or 'value'")
         return self
+
+    def implausible_error(self) -> str | None:
+        """Return what is wrong with this as a position error: a floor or a value that no survey has, in its unit."""
+        arcsec = _ARCSEC.get(self.unit)
+        if arcsec is None:
+            return f"its unit is '{self.unit}', expected an angle ({', '.join(_ARCSEC)})"
+        for key, limit in (("floor", _MOST_FLOOR_ARCSEC), ("value", _MOST_ERROR_ARCSEC)):
+            given = getattr(self, key)
+            if given is not None and not 0 <= given * arcsec <= limit:
+                return (
+                    f"{key} = {given:g} is in {self.unit}, the unit of the column: {given * arcsec:g} arcsec; expected "
+                    f"0 to {limit:g} arcsec"
+                )
+        if self.floor is not None and self.reject_above is not None and self.reject_above <= self.floor:
+            return f"reject_above = {self.reject_above:g} is not above floor = {self.floor:g} (both in {self.unit})"
+        return None
 
 
 class Correlations(Section):
@@ -106,6 +124,11 @@ class Position(Section):
         for a, b in (("ra", "dec"), ("ra_error", "dec_error"), ("pmra", "pmdec")):
             if (getattr(self, a) is None) != (getattr(self, b) is None):
                 raise ValueError(f"'{a}' and '{b}' go together")
+        for name in ("ra_error", "dec_error"):
+            given = getattr(self, name)
+            problem = None if given is None else given.implausible_error()
+            if problem:
+                raise ValueError(f"{name}: {problem}")
         if self.ra is None and self.id is None:
             raise ValueError("a table without 'ra' and 'dec' needs an 'id': the source_id of its rows")
         return self

@@ -10,6 +10,7 @@ import pytest
 
 from stellarml.core.errors import ConfigError, InputError
 from stellarml.core.shipped import shipped
+from stellarml.crossmatch.source_columns import position_errors
 from stellarml.surveys.column_mapping import convert, ddl, resolve
 from stellarml.surveys.descriptor import Descriptor, load_descriptor
 from stellarml.surveys.raw_files import find_files
@@ -242,3 +243,44 @@ class TestFiles:
         (tmp_path / "a.csv").write_bytes(broken)
         with pytest.raises(InputError, match=r"a.csv"):
             find_files(survey(), tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            '{ column = "e", unit = "arcsec", floor = 60 }',
+            r"floor = 60 is in arcsec.*60 arcsec; expected 0 to 1 arcsec",
+        ),
+        ('{ column = "e", unit = "mas", floor = 5000 }', r"floor = 5000 is in mas.*5 arcsec"),
+        ('{ column = "e", unit = "deg", floor = 0.01 }', r"floor = 0\.01 is in deg.*36 arcsec"),
+        ('{ column = "e", unit = "mas", floor = -1 }', r"floor = -1 is in mas"),
+        (
+            '{ value = 100, unit = "arcsec" }',
+            r"value = 100 is in arcsec.*100 arcsec; expected 0 to 10 arcsec",
+        ),
+        ('{ column = "e", unit = "mjd" }', r"its unit is 'mjd', expected an angle \(mas, arcsec, deg\)"),
+        (
+            '{ column = "e", unit = "mas", floor = 50, reject_above = 20 }',
+            r"reject_above = 20 is not above floor = 50",
+        ),
+    ],
+)
+def test_position_errors_that_no_survey_has_are_refused(tmp_path: Path, error: str, message: str) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(
+        'name = "own"\nkind = "photometry"\ncitation = "x"\n[files]\nformat = "csv"\nglob = "*"\n'
+        f'[position]\nra = "ra"\ndec = "dec"\nra_error = {error}\ndec_error = {error}\n'
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_descriptor(str(path))
+
+
+def test_floors_of_the_shipped_surveys() -> None:
+    """In mas: what each descriptor says, in the unit of its column."""
+    floors = {name: position_errors(load_descriptor(name)).floor_mas for name in shipped("survey")}
+    assert {name: floor for name, floor in floors.items() if floor} == {
+        "skymapper_dr2": 36.0,
+        "skymapper_dr4": 36.0,
+        "twomass": 60.0,
+    }
