@@ -47,13 +47,13 @@ def _root(
         raise typer.Exit
 
 
-def _tell(stage: str) -> Callable[[str], None]:
+def _log_progress(stage: str) -> Callable[[str], None]:
     log = get_logger()
 
-    def tell(line: str) -> None:
+    def log_line(line: str) -> None:
         log.info(line, stage=stage)
 
-    return tell
+    return log_line
 
 
 def _run_chain(config: Config, overwrite: bool) -> None:
@@ -94,9 +94,9 @@ def simulate(
     try:
         settings = SimulateSettings(stars=stars, seed=seed)
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UserError(f"simulate: {told}") from None
-    summary = make_sky(out, settings, _tell("simulate"))
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"simulate: {problems}") from None
+    summary = make_sky(out, settings, _log_progress("simulate"))
     rows = ", ".join(f"{name} {count:,}" for name, count in summary.rows.items())
     typer.echo(f"{out}: {rows}")
 
@@ -205,7 +205,9 @@ def train(
     from stellarml.run.spark_session import start_session
     from stellarml.standalone.own_table import train_on_table
 
-    path = train_on_table(start_session(settings.spark), settings, table, features, out, _tell("train"))
+    path = train_on_table(
+        start_session(settings.spark), settings, table, features, out, _log_progress("train")
+    )
     typer.echo(f"model: {path}")
 
 

@@ -102,8 +102,8 @@ def match_table(record: Mapping[str, Any]) -> Table:
     ]
     quantiles = [found[f"separation_arcsec_p{p}"] for p in (16, 50, 84)]
     if None not in quantiles:
-        told = " / ".join(f"{q:.3f}" for q in quantiles)
-        rows.append(("separation of unique pairs, 16 / 50 / 84 %, arcsec", told))
+        shown = " / ".join(f"{q:.3f}" for q in quantiles)
+        rows.append(("separation of unique pairs, 16 / 50 / 84 %, arcsec", shown))
     offset = [found.get(f"offset_{axis}_mas") for axis in ("ra", "dec")]
     if None not in offset:
         rows.append(("right minus left, medians east / north, mas", f"{offset[0]:+.0f} / {offset[1]:+.0f}"))

@@ -80,8 +80,8 @@ def diff(
     )
     levels = {version.level for version in versions}
     if len(levels) > 1:
-        told = " and ".join(f"{version.id}: {version.level} %" for version in versions)
-        console.print(f"Their intervals are of different levels, {told}.", soft_wrap=True)
+        stated = " and ".join(f"{version.id}: {version.level} %" for version in versions)
+        console.print(f"Their intervals are of different levels, {stated}.", soft_wrap=True)
     console.print(_table(found, first, second))
     if out is not None:
         write_atomically(

@@ -1,8 +1,8 @@
-"""What a run is told: frozen models, filled in layers.
+"""The settings of a run: frozen models, filled in layers.
 
 Shipped base < profile < the user's file < environment (``STELLARML_CROSSMATCH__SCOPE=full``) < ``--set``.
 Every key is in ``conf/base.toml`` with a comment; an unknown key is refused with the nearest known one, and all
-problems of all layers are told at once. Paths are relative to the folder of the user's file, so that a folder
+problems of all layers are reported at once. Paths are relative to the folder of the user's file, so that a folder
 made by `stellarml simulate` can be moved.
 """
 

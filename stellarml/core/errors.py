@@ -2,7 +2,7 @@
 
 One family, so that the command line can turn every foreseen failure into one message and one exit status
 (2 a user's mistake, 75 the output is in use, 1 anything else). A message says what was found, where, what was
-expected and what to do; several problems of one kind are gathered and told at once.
+expected and what to do; several problems of one kind are gathered and reported at once.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ def cause_of(error: BaseException) -> str:
     """Return the line of an exception's text that says most: of Java's, the innermost cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    told = [
+    messages = [
         line.removeprefix(": ") for line in lines if not line.startswith("An error occurred while calling")
     ]
-    return (causes[-1:] or told[:1] or [type(error).__name__])[0]
+    return (causes[-1:] or messages[:1] or [type(error).__name__])[0]
 
 
 def raise_gathered(kind: type[StellarmlError], title: str, problems: Sequence[str]) -> None:
-    """Raise one `kind` that tells all `problems`; do nothing when there are none."""
+    """Raise one `kind` that names all `problems`; do nothing when there are none."""
     if not problems:
         return
     if len(problems) == 1:

@@ -294,7 +294,7 @@ def _triad(ra_deg: ArrayLike, dec_deg: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def _disc(vector: Floats, radius_arcsec: float, order: int) -> Integers:
-    # healpy compares cosines: below 0.1 arcsec they no longer tell a radius, at 0.1 arcsec they err by 4e-5 arcsec
+    # healpy compares cosines: below 0.1 arcsec they no longer resolve a radius, at 0.1 arcsec they err by 4e-5 arcsec
     radius = min((radius_arcsec + ROUNDING_ARCSEC) / ARCSEC_PER_RAD, np.pi)
     pixels = healpy.query_disc(1 << order, vector, radius, inclusive=True, fact=4, nest=True)
     shift = 2 * (INDEX_ORDER - order)

@@ -1,4 +1,4 @@
-"""TOML layers: read, merged table by table, overridden by key=value strings, and their mistakes told in words."""
+"""TOML layers: read, merged table by table, overridden by key=value strings, and their mistakes reported in words."""
 
 from __future__ import annotations
 

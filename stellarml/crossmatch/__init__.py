@@ -1,6 +1,6 @@
-"""The positional cross-match: `kernel.match_tile` is the door for mathematics, `stage` the one for tables.
+"""The positional cross-match of two HATS catalogues, a tile at a time; `kernel.match_tile` does the mathematics.
 
-No module here but `stage` knows Spark or files. They read in this order: `settings` (what goes in), `astrometry` (one
-row at another epoch), `zones` and `pairs` (good neighbours), `density`, `limits` and `movers` (what must be known of
-whole catalogues), `halo` (what a tile must read), `kernel` (the tile).
+What the stage `crossmatch` and `standalone.match` share: `modes` (what can be asked for), `sides` (one catalogue of a
+match), `source_columns` (its rows as the kernel takes them), `plan` (light passes over whole catalogues, the only
+module here that runs Spark jobs), `match_rows` (one tile, from leaves to pairs), `output_columns` and `statistics`.
 """

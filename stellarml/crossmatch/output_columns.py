@@ -93,8 +93,8 @@ def layout(left: Side, right: Side, columns: str, join: Join, *, hats: bool) -> 
 
 
 def _with_unit(field: pa.Field, unit: str | None) -> pa.Field:
-    told = dict(field.metadata or {})
-    return field.with_metadata({b"unit": unit.encode(), **told}) if unit else field
+    metadata = dict(field.metadata or {})
+    return field.with_metadata({b"unit": unit.encode(), **metadata}) if unit else field
 
 
 def _chosen(left: Side, right: Side, columns: str) -> tuple[list[str], list[str]]:

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MatchPlan:
-    """All that a tile's task needs to know; `name` tells what this match reads from what others did."""
+    """All that a tile's task needs to know; `name` keeps what this match reads apart from what others did."""
 
     out: Path
     left: Side
@@ -66,14 +66,14 @@ class MatchPlan:
     name: str
 
     def record(self) -> dict[str, Any]:
-        """Return what run.json tells of the plan beside the counts; `frame` where an offset was measured."""
-        told = {
+        """Return what run.json says of the plan beside the counts; `frame` where an offset was measured."""
+        record = {
             "left_rows": self.left.rows,
             "right_rows": self.right.rows,
             "edge_radius_arcsec": self.limits.edge_radius_arcsec,
             "fast_movers": self.limits.movers,
         }
-        return told if self.right.frame is None else told | {"frame": frame_record(self.right.frame)}
+        return record if self.right.frame is None else record | {"frame": frame_record(self.right.frame)}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class _Passes:
     """The light passes of one match: a unit with a mark of its own for each leaf of the side that is passed over.
 
     match
-        What tells the marks of this match from those of others of the same run.
+        What distinguishes the marks of this match from those of others of the same run.
     """
 
     spark: SparkSession
@@ -117,8 +117,8 @@ def plan_match(
     for side, catalogue, arcsec in zip(
         ("left", "right"), (left.catalogue, right.catalogue), radii, strict=True
     ):
-        told = halo_source(catalogue, arcsec)
-        get_logger().info(told, stage=run.stage, side=side, halo_arcsec=round(arcsec, 3))
+        message = halo_source(catalogue, arcsec)
+        get_logger().info(message, stage=run.stage, side=side, halo_arcsec=round(arcsec, 3))
     return MatchPlan(run.out, left, right, settings, limits, edges, run.config.tiles, passes.name)
 
 

@@ -204,9 +204,9 @@ def side_of(catalogue: Catalogue, descriptor: Descriptor, scope: str, *, with_er
         if found is not None and found != canonical:
             names[canonical] = found
         elif found is None and canonical in needed and not role.optional:
-            told = " or ".join(f"'{n}'" for n in role.names)
+            alternatives = " or ".join(f"'{n}'" for n in role.names)
             near = did_you_mean(role.names[0], schema.names)
-            problems.append(f"column {told} is missing; it has {len(schema.names)} columns.{near}")
+            problems.append(f"column {alternatives} is missing; it has {len(schema.names)} columns.{near}")
     if descriptor.position.id is None and descriptor.id_column not in schema.names:
         problems.append(
             f"survey '{descriptor.name}' names no id; give position.id, a HATS catalogue needs one"

@@ -80,7 +80,7 @@ def match_settings(config: Crossmatch, left: Descriptor, right: Descriptor) -> M
     for survey in (left, right):
         if config.radius_arcsec == 0 and survey.position.ra_error is None:
             raise ConfigError(
-                f"survey '{survey.name}' has no position errors, so good neighbours cannot be told by them. "
+                f"survey '{survey.name}' has no position errors, so good neighbours cannot be found by them. "
                 'Give position.ra_error and dec_error (a column, or { value = ..., unit = "mas" }) in its descriptor, '
                 "or a fixed radius (crossmatch.radius_arcsec, --radius-arcsec)."
             )

@@ -66,7 +66,7 @@ def merge_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Add up the tiles; the quantiles of the separation are those of its histogram of 1 mas bins.
 
     `offset_ra_mas`, `offset_dec_mas` are medians of right minus left over (a sample of) the unique pairs, as
-    `frame.centre_of` takes them: what is left of it where a frame offset was removed.
+    `kernel.frame_offset.centre_of` takes them: what is left of it where a frame offset was removed.
     """
     total: dict[str, Any] = {
         name: sum(part[name] for part in parts)
@@ -87,10 +87,13 @@ def _offset(counts: list[dict[str, int]]) -> dict[str, Any]:
     if not pairs:
         return dict.fromkeys((*_AXES, "offset_error_mas")) | {"offset_pairs": 0}
     centres = [centre_of(np.array([*map(int, c)]), np.array([*c.values()])) for c in counts]
-    told: dict[str, Any] = {
+    medians: dict[str, Any] = {
         name: round(median, 2) for name, (median, _, _) in zip(_AXES, centres, strict=True)
     }
-    return told | {"offset_error_mas": round(max(error for _, error, _ in centres), 2), "offset_pairs": pairs}
+    return medians | {
+        "offset_error_mas": round(max(error for _, error, _ in centres), 2),
+        "offset_pairs": pairs,
+    }
 
 
 def _counts(values: npt.NDArray[Any]) -> dict[str, int]:

@@ -13,15 +13,15 @@ from stellarml.core.config import Split
 from stellarml.features.split import (
     CALIBRATION,
     DIGITS,
-    PARTS,
+    SPLITS,
     TEST,
     TRAIN,
     VALIDATION,
-    part_limits,
+    split_limits,
     split_of,
 )
 
-__all__ = ["CALIBRATION", "PARTS", "TEST", "TRAIN", "VALIDATION", "split_column", "split_of"]
+__all__ = ["CALIBRATION", "SPLITS", "TEST", "TRAIN", "VALIDATION", "split_column", "split_of"]
 
 
 def split_column(id_column: str, settings: Split) -> Column:
@@ -41,7 +41,7 @@ def split_column(id_column: str, settings: Split) -> Column:
     """
     salted = F.concat_ws(":", F.lit(settings.salt), F.col(f"`{id_column}`").cast("string"))
     digits = F.substring(F.sha2(salted, 256), 1, DIGITS)
-    (first, test), (second, validation), (third, calibration) = part_limits(settings)
+    (first, test), (second, validation), (third, calibration) = split_limits(settings)
     return (
         F.when(digits < test, first)
         .when(digits < validation, second)

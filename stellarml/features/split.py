@@ -1,9 +1,9 @@
-"""Which part of the labelled stars an id belongs to, in plain Python.
+"""Which split of the labelled stars an id belongs to, in plain Python.
 
 Each id has a number between 0 and 1 that is its own for ever, on any machine: SHA-256 of ``salt:id``, cut to 52 bits.
 Every choice that must not depend on the order of rows, on partitions or on a random generator's state (the split, the
 subset of `train.max_rows`) is a comparison of these digits with thresholds, as hexadecimal text, so that Spark (`sha2`)
-and hashlib need no arithmetic to agree. The calibration part is taken out of the paper's 80 %.
+and hashlib need no arithmetic to agree. The calibration split is taken out of the paper's 80 %.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from stellarml.core.config import Split
 from stellarml.core.errors import ConfigError
 
-TRAIN, VALIDATION, CALIBRATION, TEST = PARTS = ("train", "validation", "calibration", "test")
+TRAIN, VALIDATION, CALIBRATION, TEST = SPLITS = ("train", "validation", "calibration", "test")
 
 
 def split_of(ids: Iterable[object], settings: Split) -> list[str]:
-    """Return the part of each id: the pure Python twin of `stellarml.features.spark_split.split_column`.
+    """Return the split of each id: the pure Python twin of `stellarml.features.spark_split.split_column`.
 
     Examples
     --------
@@ -26,15 +26,15 @@ def split_of(ids: Iterable[object], settings: Split) -> list[str]:
     >>> split_of([1, 2, "HD 122563"], Split(salt="0", validation=0.1, test=0.1, calibration=0.1))
     ['train', 'train', 'train']
     """
-    limits = part_limits(settings)
+    limits = split_limits(settings)
     return [
-        next((part for part, limit in limits if digits < limit), TRAIN)
+        next((split for split, limit in limits if digits < limit), TRAIN)
         for digits in hash_digits(ids, settings.salt)
     ]
 
 
-def part_limits(settings: Split) -> list[tuple[str, str]]:
-    """Return (part, hash digits below which an id belongs to it) in rising order; training is what remains.
+def split_limits(settings: Split) -> list[tuple[str, str]]:
+    """Return (split, hash digits below which an id belongs to it) in rising order; training is what remains.
 
     Raises
     ------
@@ -48,9 +48,9 @@ def part_limits(settings: Split) -> list[tuple[str, str]]:
             "leave no star for training: their sum must be below 1"
         )
     limits, total = [], 0.0
-    for part, share in shares:
+    for split, share in shares:
         total += share
-        limits.append((part, threshold(total)))
+        limits.append((split, threshold(total)))
     return limits
 
 

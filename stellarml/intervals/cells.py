@@ -19,7 +19,7 @@ class CellClass(Section):
 
     `label_edges` are inner edges in the label's unit; for each label bin there is a row in `inner_edges`, `rows`
     (calibration rows) and `quantiles[level]` (half-width per unit of width). Inner edges are of the mean of a row's two
-    widths; where there is a `Shift`, of its log ratio, and rows are what the weighted ones are worth.
+    widths; where there is a `CovariateShift`, of its log ratio, and rows are what the weighted ones are worth.
     """
 
     pattern: str

@@ -5,10 +5,10 @@ prediction and one for those below, they are comparable between bright and faint
 missing-value pattern, predicted label and width the ceil((n + 1) level)-th smallest of their absolute values is the
 factor that holds for the next star drawn like them, whatever the network (Vovk et al. 2005; Lei et al. 2018; with
 widths that are quantiles, Romano et al. 2019). Cells have at least `MIN_ROWS` calibration rows, or are merged with
-their neighbours. A few hundred rows tell a factor to some per cent only, so cells of rare patterns count scores of all
-stars besides, unless theirs are plainly others; for them the promise is an approximate one. Where it is known which
-stars are to be labelled, cells go by their likeness to the labelled ones (`shift`) instead of the width, and
-calibration stars are weighted with it.
+their neighbours. A few hundred rows determine a factor to some per cent only, so cells of rare patterns count scores
+of all stars besides, unless theirs are plainly others; for them the promise is an approximate one. Where it is known
+which stars are to be labelled, cells go by their likeness to the labelled ones (`covariate_shift`) instead of the
+width, and calibration stars are weighted with it.
 
 Widths come from the network where it gives them; else both are a linear fit of log |residual| to the inputs, made on
 the validation part.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from stellarml.core.toml_layers import Section
 from stellarml.intervals.cells import CellClass
-from stellarml.intervals.covariate_shift import Shift
+from stellarml.intervals.covariate_shift import CovariateShift
 
 LEVELS = (68, 90, 95)
 
@@ -55,7 +55,7 @@ class Calibration(Section):
     min_rows: int
     patterns: tuple[str, ...]
     seen: tuple[str, ...]
-    shift: Shift | None
+    shift: CovariateShift | None
     labels: tuple[LabelCalibration, ...]
 
 
@@ -97,7 +97,7 @@ def widths_of(
     """
     if log_widths is None:
         if linear is None:
-            raise ValueError("neither the network nor the inputs tell a width")
+            raise ValueError("neither the network nor the inputs give a width")
         log_widths = np.repeat((linear + table.difficulty_bias)[:, None], 2, axis=1)
     widths: NDArray[np.float64] = np.exp(np.clip(log_widths, table.difficulty_low, table.difficulty_high))
     return widths

@@ -1,7 +1,7 @@
 """How unlike the labelled stars a star is, in the direction of those that are to be labelled.
 
-Spectra exist for bright stars, labels are wanted for faint ones. A logistic regression tells calibration stars from a
-sample of the stars to be labelled by their inputs; its log odds are, up to a constant, the logarithm of the ratio of
+Spectra exist for bright stars, labels are wanted for faint ones. A logistic regression separates calibration stars from
+a sample of the stars to be labelled by their inputs; its log odds are, up to a constant, the logarithm of the ratio of
 both densities. Weighted with that ratio, and in cells of it, calibration stars speak for those to be labelled
 (Tibshirani et al. 2019); beyond the largest ratio that calibration stars reach, nobody speaks.
 """
@@ -21,7 +21,7 @@ WEIGHT_LIMIT = (
 )
 
 
-class Shift(Section):
+class CovariateShift(Section):
     """Log ratio of densities as a linear function of the scaled inputs; above `high` calibration stars are too few."""
 
     weights: tuple[float, ...]
@@ -29,7 +29,7 @@ class Shift(Section):
     high: float
 
 
-def fit_shift(labelled: NDArray[np.float64], target: NDArray[np.float64]) -> Shift:
+def fit_covariate_shift(labelled: NDArray[np.float64], target: NDArray[np.float64]) -> CovariateShift:
     """Fit the log ratio of the target's density to that of the labelled stars.
 
     Parameters
@@ -53,7 +53,7 @@ def fit_shift(labelled: NDArray[np.float64], target: NDArray[np.float64]) -> Shi
         if np.abs(step).max() < 1e-8:
             break
     ratio = labelled @ coefficients[:-1] + coefficients[-1]
-    return Shift(
+    return CovariateShift(
         weights=tuple(coefficients[:-1].tolist()),
         bias=float(coefficients[-1]),
         high=float(np.percentile(ratio, HIGH_PERCENTILE)),

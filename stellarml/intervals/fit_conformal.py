@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stellarml.features.missing_patterns import patterns_of
 from stellarml.intervals.cells import POOLED, CellClass, factors, split_into_cells
 from stellarml.intervals.conformal import LEVELS, Calibration, LabelCalibration, conformal_quantile
-from stellarml.intervals.covariate_shift import fit_shift, weights_of
+from stellarml.intervals.covariate_shift import fit_covariate_shift, weights_of
 
 MIN_ROWS = 200
 
@@ -75,20 +75,24 @@ def fit_calibration(
     target
         Inputs of a sample of the stars that are to be labelled, (m, d); None if they are like the labelled ones.
     """
-    shift = None if target is None else fit_shift(calibration.inputs, target)
-    log_ratio = None if shift is None else calibration.inputs @ np.asarray(shift.weights) + shift.bias
+    covariate_shift = None if target is None else fit_covariate_shift(calibration.inputs, target)
+    log_ratio = (
+        None
+        if covariate_shift is None
+        else calibration.inputs @ np.asarray(covariate_shift.weights) + covariate_shift.bias
+    )
     kinds, index = patterns_of(calibration.missing)
     counts = np.bincount(index, minlength=len(kinds))
     patterns = tuple(sorted(k for k, n in zip(kinds, counts, strict=True) if n >= MIN_ROWS))
     own = _Patterns(patterns, np.array(kinds)[index], log_ratio)
     return Calibration(
         method="split conformal, |residual| / width, cells of pattern x predicted label x "
-        + ("width" if shift is None else "density ratio, weighted with it"),
+        + ("width" if covariate_shift is None else "density ratio, weighted with it"),
         levels=LEVELS,
         min_rows=MIN_ROWS,
         patterns=patterns,
         seen=tuple(sorted(kinds)),
-        shift=shift,
+        shift=covariate_shift,
         labels=tuple(
             _fit_label(name, j, float(medians[j]), own, validation, calibration)
             for j, name in enumerate(names)

@@ -2,7 +2,7 @@
 
 A table states an error for every label, but what the errors are like has to be measured. The difference of two labels
 of one star is that of two Student-t numbers of the same `nu`, scaled by ``factor * reference * (stated / reference) **
-exponent``: the exponent is 1 where the stated error tells how large an error is, 0 where it is only a number. It comes
+exponent``: the exponent is 1 where the stated error says how large an error is, 0 where it is only a number. It comes
 from a regression of the logarithms with a prior about 1; how likely each `factor` and `nu` is, follows from all but the
 largest 2 % of differences, among which there are contradictions between surveys.
 """
@@ -69,7 +69,7 @@ def plausible_noises(
     usual = float(np.median(stated))
     exponent = _exponent(np.log(np.maximum(size, 1e-3 * np.median(size))), np.log(stated / usual))
     scaled = size / (usual * (stated / usual) ** exponent)
-    told = _log_likelihoods(scaled)
+    likelihoods = _log_likelihoods(scaled)
     reference = float(usual / np.sqrt(2.0))
     return [
         (
@@ -78,8 +78,8 @@ def plausible_noises(
             ),
             likelihood,
         )
-        for (nu, factor), likelihood in told.items()
-        if likelihood > max(told.values()) - _PLAUSIBLE
+        for (nu, factor), likelihood in likelihoods.items()
+        if likelihood > max(likelihoods.values()) - _PLAUSIBLE
     ]
 
 
@@ -136,7 +136,7 @@ def _log_likelihoods(scaled: NDArray[np.float64]) -> dict[tuple[float, float], f
     limit = float(np.quantile(scaled, BELIEVED))
     believed = scaled[scaled <= limit]
     points = np.quantile(believed, (np.arange(_POINTS) + 0.5) / _POINTS)
-    told = {}
+    likelihoods = {}
     for nu in _NU:
         scales, weights = gaussians(nu)
         pairs = np.sqrt((scales[:, None] ** 2 + scales[None, :] ** 2) / 2)
@@ -148,5 +148,5 @@ def _log_likelihoods(scaled: NDArray[np.float64]) -> dict[tuple[float, float], f
             density = np.exp(-0.5 * (points[:, None] / own) ** 2) @ (share / own)
             inside = float(share @ (2 * ndtr(limit / own) - 1))
             mean = np.log(np.maximum(density, 1e-300)).mean() - np.log(max(inside, 1e-300))
-            told[nu, float(factor)] = len(believed) * float(mean)
-    return told
+            likelihoods[nu, float(factor)] = len(believed) * float(mean)
+    return likelihoods

@@ -27,7 +27,7 @@ MIN_ROWS = 500
 MAX_BINS = (4, 5)  # of the predicted label, and of the width within each
 IMPOSSIBLE = 1.5  # usual errors of labels, in units of the usual half-width that holds 68 % of the labels
 WIDTH_FLOOR = 0.3  # a truth's interval is not narrower than this share of the label's
-ALIKE = 0.15  # of the factors' logarithms: how far cells scatter about all stars (0.1 where residuals tell it well)
+ALIKE = 0.15  # of the factors' logarithms: how far cells scatter about all stars (0.1 where residuals measure it well)
 _SCALES = np.geomspace(0.02, 30.0, 60)
 _FARTHEST = 1e6  # residuals and label errors beyond are no numbers of a star
 _WIDTHS = np.geomspace(0.05, 4.0, 61)  # of the truth's distribution, in units of the star's own width
@@ -201,7 +201,7 @@ def _likely(
     every = max(1, -(-len(residuals.scores) // most))
     parts = [residuals.take(rows[::every]) for rows in cells]
 
-    def told(noise: LabelNoise) -> float:
+    def log_likelihood_of(noise: LabelNoise) -> float:
         blur = np.float32(noise.factor / first.factor)
         return every * _log_likelihood([replace(p, blurs=p.blurs * blur) for p in parts], noise.nu)
 
@@ -209,7 +209,7 @@ def _likely(
     for nu in dict.fromkeys(noise.nu for noise, _ in noises):
         ladder = sorted((n for n in noises if n[0].nu == nu), key=lambda n: n[0].factor)
         rungs = sorted({*range(0, len(ladder), _STRIDE), len(ladder) - 1})
-        values = [told(ladder[rung][0]) for rung in rungs]
+        values = [log_likelihood_of(ladder[rung][0]) for rung in rungs]
         curve = CubicSpline(rungs, values) if len(rungs) > 1 else np.poly1d(values)
         logs += [likelihood + float(curve(place)) for place, (_, likelihood) in enumerate(ladder)]
         sorted_noises += [noise for noise, _ in ladder]
@@ -222,20 +222,20 @@ def _likely(
 
 def _log_likelihood(cells: list[Residuals], nu: float) -> float:
     """Return the residuals' own, with the same tails and share of wrong labels in all cells, and similar widths."""
-    told = np.array([_log_likelihoods(cell, nu) for cell in cells])
-    widths = [told - 0.5 * (np.log(_WIDTHS / usual) / ALIKE) ** 2 for usual in _WIDTHS]
+    by_cell = np.array([_log_likelihoods(cell, nu) for cell in cells])
+    widths = [by_cell - 0.5 * (np.log(_WIDTHS / usual) / ALIKE) ** 2 for usual in _WIDTHS]
     heights = [_peaks(each)[0].sum(axis=0).max() for each in widths]
     return float(_peaks(np.array(heights))[0])
 
 
-def _peaks(told: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _peaks(curves: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the height and the place, in steps of the last axis, of parabolas through the largest value."""
-    top = np.clip(told.argmax(axis=-1), 1, told.shape[-1] - 2)[..., None]
-    left, middle, right = (np.take_along_axis(told, top + step, -1)[..., 0] for step in (-1, 0, 1))
+    top = np.clip(curves.argmax(axis=-1), 1, curves.shape[-1] - 2)[..., None]
+    left, middle, right = (np.take_along_axis(curves, top + step, -1)[..., 0] for step in (-1, 0, 1))
     bend, slope = left - 2 * middle + right, (right - left) / 2
-    shift = np.where(bend < 0, np.clip(-slope / np.where(bend < 0, bend, -1.0), -1.0, 1.0), 0.0)
-    highest = np.maximum(middle + slope * shift + 0.5 * bend * shift**2, told.max(axis=-1))
-    return highest, top[..., 0] + shift
+    offset = np.where(bend < 0, np.clip(-slope / np.where(bend < 0, bend, -1.0), -1.0, 1.0), 0.0)
+    highest = np.maximum(middle + slope * offset + 0.5 * bend * offset**2, curves.max(axis=-1))
+    return highest, top[..., 0] + offset
 
 
 def _density(labels: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -280,12 +280,12 @@ def deconvolved(residuals: Residuals, nu: float, usual_factor: float | None = No
         Of the labels' errors; 0 for a Gaussian.
     usual_factor
         The middle of the log-normal distribution, `ALIKE` wide, of the width before the scores are looked at; None for
-        none. Where the errors of labels are larger than the network's, a cell's scores alone hardly tell a width.
+        none. Where the errors of labels are larger than the network's, a cell's scores alone hardly determine a width.
     """
-    told = _log_likelihoods(residuals, nu).max(axis=0)
+    log_likelihoods = _log_likelihoods(residuals, nu).max(axis=0)
     if usual_factor is not None:
-        told -= 0.5 * (np.log(_WIDTHS / usual_factor) / ALIKE) ** 2
-    heights, places = _peaks(told)
+        log_likelihoods -= 0.5 * (np.log(_WIDTHS / usual_factor) / ALIKE) ** 2
+    heights, places = _peaks(log_likelihoods)
     tail = int(heights.argmax())
     width = float(np.exp(np.interp(places[tail], np.arange(len(_WIDTHS)), np.log(_WIDTHS))))
     return width, _TAILS[tail]
@@ -296,7 +296,7 @@ def _log_likelihoods(residuals: Residuals, nu: float) -> NDArray[np.float64]:
     parts, shares_of_parts = (a.astype(np.float32) for a in gaussians(nu))
     scales = _SCALES.astype(np.float32) ** 2
     families = _families().reshape(-1, len(scales)).T.astype(np.float32)
-    told = np.zeros((len(_WRONG_SHARES), families.shape[1]))
+    log_likelihoods = np.zeros((len(_WRONG_SHARES), families.shape[1]))
     for begin in range(0, len(residuals.scores), _AT_ONCE):
         rows = residuals.take(slice(begin, begin + _AT_ONCE))
         squares, blurs = -0.5 * rows.scores[:, None] ** 2, rows.blurs[:, None] ** 2
@@ -305,10 +305,10 @@ def _log_likelihoods(residuals: Residuals, nu: float) -> NDArray[np.float64]:
             precision = 1 / (scales + part**2 * blurs)
             likelihood += share * np.exp(squares * precision) * np.sqrt(precision)
         right = likelihood @ families
-        for chance, line in zip(_WRONG_SHARES, told, strict=True):
+        for chance, line in zip(_WRONG_SHARES, log_likelihoods, strict=True):
             mixed = np.float32(1 - chance) * right + (np.float32(chance) * rows.wrong + _NEVER)[:, None]
             line += rows.weights @ np.log(mixed)
-    return told.reshape(len(_WRONG_SHARES), len(_TAILS), len(_WIDTHS))
+    return log_likelihoods.reshape(len(_WRONG_SHARES), len(_TAILS), len(_WIDTHS))
 
 
 @cache

@@ -101,12 +101,12 @@ def _moved(joined: DataFrame, name: str) -> list[Moved]:
         sf.avg((~inside).cast("double")).alias("beyond"),
     ]
     edges = BIN_EDGES.get(name, ())
-    told = [_told(name, None, None, row) for row in joined.agg(*wanted).collect()]
+    moved = [_moved_from(name, None, None, row) for row in joined.agg(*wanted).collect()]
     if edges:
         rows = joined.groupBy(_bin(sf.col(name), edges).alias("bin")).agg(*wanted).collect()
         for row in sorted((row for row in rows if row["bin"] is not None), key=lambda row: row["bin"]):
-            told.append(_told(name, edges[row["bin"]], edges[row["bin"] + 1], row))
-    return told
+            moved.append(_moved_from(name, edges[row["bin"]], edges[row["bin"] + 1], row))
+    return moved
 
 
 def _bin(value: Column, edges: Sequence[float]) -> Column:
@@ -118,7 +118,7 @@ def _bin(value: Column, edges: Sequence[float]) -> Column:
     return found
 
 
-def _told(name: str, low: float | None, high: float | None, row: Any) -> Moved:
+def _moved_from(name: str, low: float | None, high: float | None, row: Any) -> Moved:
     quantiles = tuple(float(q) for q in row["q"])
     assert len(quantiles) == 3
     return Moved(name, low, high, int(row["n"]), quantiles, float(row["largest"]), float(row["beyond"]))

@@ -2,7 +2,7 @@
 
 A tile is known by the fingerprint of its leaf; a mark of the output carries the key that its leaf was made with: that
 fingerprint, the model, the settings and the code. So a run on a schedule labels what has changed, and nothing else. A
-leaf that is damaged or missing keeps no other from being labelled: the problem is told at the end, by name.
+leaf that is damaged or missing keeps no other from being labelled: the problem is reported at the end, by name.
 
 New leaves wait in ``_work``, beside an older catalogue of the same model that stays as it is, and are renamed into its
 ``dataset`` when all of them are there.
@@ -69,10 +69,10 @@ def input_tiles(root: Path) -> list[InputTile]:
 
     with ThreadPoolExecutor(_THREADS) as pool:
         tiles = sorted(pool.map(look, partition_list(path)), key=lambda found: found.tile.range)
-    rows, told = sum(found.rows for found in tiles), read_record(root)["rows"]["out"]
-    if rows != told and not any(found.problem for found in tiles):
+    rows, recorded = sum(found.rows for found in tiles), read_record(root)["rows"]["out"]
+    if rows != recorded and not any(found.problem for found in tiles):
         raise InputError(
-            f"{path}: its {len(tiles)} leaves hold {rows:,} rows, run.json beside it says {told:,}: one of them is "
+            f"{path}: its {len(tiles)} leaves hold {rows:,} rows, run.json beside it says {recorded:,}: one of them is "
             "damaged. Run the stage crossmatch again with --overwrite."
         )
     return [found for found in tiles if found.rows or found.problem]
@@ -86,8 +86,12 @@ def _other_columns(leaf: Path, found: Mapping[str, str], expected: Mapping[str, 
     if expected is None or found == expected:
         return ""
     names = [name for name in (*expected, *found) if expected.get(name) != found.get(name)]
-    told = [f"{n} is {found.get(n, 'missing')}, not {expected.get(n, 'there')}" for n in dict.fromkeys(names)]
-    return f"{leaf}: its columns are not the catalogue's: {'; '.join(told[:3]) or 'their order differs'}."
+    differences = [
+        f"{n} is {found.get(n, 'missing')}, not {expected.get(n, 'there')}" for n in dict.fromkeys(names)
+    ]
+    return (
+        f"{leaf}: its columns are not the catalogue's: {'; '.join(differences[:3]) or 'their order differs'}."
+    )
 
 
 def schema_of(root: Path, tiles: Sequence[InputTile]) -> pa.Schema:
@@ -128,7 +132,7 @@ def split_done(
 ) -> tuple[dict[str, dict[str, Any]], list[InputTile]]:
     """Return the marks that are still right by tile name, and the tiles that have to be labelled.
 
-    A mark tells the bytes of its leaf, which is waiting or in its place.
+    A mark holds the bytes of its leaf, which is waiting or in its place.
     """
     kept: dict[str, dict[str, Any]] = {}
     pending = []

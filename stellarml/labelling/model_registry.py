@@ -27,7 +27,7 @@ def plain_id(name: str, source: str) -> str:
 
 
 def finished_models(models: Path) -> list[str]:
-    """Return the ids of all finished models, the newest last; those of another format are told and left out."""
+    """Return the ids of all finished models, the newest last; those of another format are logged and left out."""
     found = []
     for path in models.glob(f"*/{RECORD}"):
         manifest = path.with_name(MANIFEST)

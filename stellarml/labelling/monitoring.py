@@ -1,7 +1,7 @@
 """What a labelling run says of itself: flags, and how far the features have drifted from the training stars.
 
 Counts are taken with every batch and added up from the marks of the tiles, so that a resumed or an incremental run
-tells of the whole catalogue. Drift of a feature is the mean of its scaled value, clipped to `CLIP`, over the labelled
+describes the whole catalogue. Drift of a feature is the mean of its scaled value, clipped to `CLIP`, over the labelled
 stars: 0 for stars like the training stars' middle, 1 for a shift by half of their 16 to 84 % range.
 """
 
@@ -66,7 +66,7 @@ class Tally:
             "scaled": [float(f"{value:.9g}") for value in self.scaled],
         }
 
-    def told(self, manifest: Manifest) -> dict[str, Any]:
+    def as_record(self, manifest: Manifest) -> dict[str, Any]:
         """Return shares of flags by name, and missing share and drift of each feature, for run.json."""
         names = manifest.features.feature_names if self.known.size else ()
         drift = self.scaled / np.maximum(self.known, 1)
@@ -90,7 +90,7 @@ def prometheus_text(record: Mapping[str, Any]) -> str:
 
     Time is that of the call; every line carries the model.
     """
-    told = record["label"]
+    summary = record["label"]
     own = {"model": record["model_id"]}
     gauges: list[tuple[str, str, list[tuple[dict[str, str], float | None]]]] = [
         ("rows", "Stars in the labelled catalogue.", [(own, record["rows"]["out"])]),
@@ -103,17 +103,17 @@ def prometheus_text(record: Mapping[str, Any]) -> str:
         (
             "flag_fraction",
             "Share of stars with a quality flag.",
-            [({**own, "flag": name}, value) for name, value in told["flags"].items()],
+            [({**own, "flag": name}, value) for name, value in summary["flags"].items()],
         ),
         (
             "feature_missing_fraction",
             "Share of stars that lack a feature.",
-            [({**own, "feature": name}, f["missing"]) for name, f in told["features"].items()],
+            [({**own, "feature": name}, f["missing"]) for name, f in summary["features"].items()],
         ),
         (
             "feature_drift",
             "Mean shift of a feature from the training stars, in half their 16 to 84 % range.",
-            [({**own, "feature": name}, f["drift"]) for name, f in told["features"].items()],
+            [({**own, "feature": name}, f["drift"]) for name, f in summary["features"].items()],
         ),
     ]
     lines = []

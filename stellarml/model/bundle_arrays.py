@@ -40,7 +40,7 @@ def arrays_of(inputs: InputMaps, networks: Sequence[Folded], novelty: NoveltyMap
 def inputs_from(
     arrays: Mapping[str, NDArray[Any]], k: int, imputed: bool, rotated: bool, source: str
 ) -> InputMaps:
-    """Return what fills gaps and rotates `k` features; BundleError if it is missing or does not fit."""
+    """Return what fills missing values and rotates `k` features; BundleError if it is missing or does not fit."""
     expected = {"imputation_mean": (k,), "imputation_covariance": (k, k)} if imputed else {}
     for name, shape in expected.items():
         if name not in arrays or arrays[name].shape != shape:

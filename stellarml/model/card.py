@@ -56,7 +56,7 @@ def card_text(manifest: Manifest) -> str:
             "## Limits",
             "",
             "- Intervals hold for stars drawn like the labelled ones; for fainter or more reddened stars they promise",
-            "  less, and flags tell where the labelled stars are too few to promise anything.",
+            "  less, and flags mark where the labelled stars are too few to promise anything.",
             "- Intervals are for a new spectroscopic measurement, not for the true parameter.",
             *_label_errors(manifest),
             "- Errors by true label differ from those by predicted label: rare stars are drawn towards common ones.",
@@ -111,7 +111,7 @@ def _errors(errors: Mapping[str, Any], coverage: Mapping[str, Any]) -> list[str]
 
 def _label_errors(manifest: Manifest) -> list[str]:
     units = {label.name: label.unit for label in manifest.labels}
-    told = []
+    lines = []
     for table in manifest.truth:
         pairs = table.noise.pairs
         source = (
@@ -119,11 +119,11 @@ def _label_errors(manifest: Manifest) -> list[str]:
             if pairs
             else "as stated, for want of stars with two labels"
         )
-        told.append(
+        lines.append(
             f"- Intervals for the true {table.label} (on request) take the errors of labels for "
             f"{table.usual_error:.3g} {units[table.label]} (half of what holds 68 %), {source}."
         )
-    return told or [
+    return lines or [
         "- There are none for true parameters: too few calibration stars state the errors of their labels."
     ]
 

@@ -64,7 +64,7 @@ class Forward:
     scaler
         Of the training rows.
     gaussian
-        What fills gaps; None for the median.
+        What fills missing values; None for the median.
     networks, heads
         Networks that share a label are averaged.
     n_labels
@@ -129,11 +129,11 @@ class Forward:
             self._inputs[:size, :k] = x[rows]
             self._inputs[:size, k:] = masks[rows]
             self._inputs[size:] = 0.0
-            told = self._session.run(self._names, {INPUTS: self._inputs})
-            for columns, sums in zip(self._columns, told, strict=False):
+            results = self._session.run(self._names, {INPUTS: self._inputs})
+            for columns, sums in zip(self._columns, results, strict=False):
                 outputs[rows, columns] += sums[:size]
             if self._n_linear:
-                linear[rows] = told[-1][:size]
+                linear[rows] = results[-1][:size]
 
 
 def _columns_of(head: Head, n_labels: int) -> list[int]:

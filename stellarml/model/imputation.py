@@ -52,10 +52,10 @@ def fit_gaussian(z: NDArray[np.float64], missing: NDArray[np.bool_]) -> Gaussian
         filled = np.where(missing, 0.0, z)
         spread = np.zeros((k, k))
         for rows in groups:
-            gaps = missing[rows[0]]
-            matrix, offset = pattern_map(current, gaps)
+            pattern = missing[rows[0]]
+            matrix, offset = pattern_map(current, pattern)
             filled[rows] = filled[rows] @ matrix + offset
-            spread += len(rows) * _conditional_covariance(current, gaps)
+            spread += len(rows) * _conditional_covariance(current, pattern)
         mean = filled.mean(axis=0)
         centred = filled - mean
         before = current
@@ -65,25 +65,25 @@ def fit_gaussian(z: NDArray[np.float64], missing: NDArray[np.bool_]) -> Gaussian
     return current
 
 
-def pattern_map(g: Gaussian, gaps: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return matrix (k, k) and offset (k,) such that ``x @ matrix + offset`` fills the gaps of x, 0 where missing."""
-    k = len(gaps)
+def pattern_map(g: Gaussian, missing: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return matrix (k, k) and offset (k,) such that ``x @ matrix + offset`` fills what is missing in x, 0 there."""
+    k = len(missing)
     matrix, offset = np.eye(k), np.zeros(k)
-    seen = ~gaps
-    slope = np.linalg.solve(g.covariance[np.ix_(seen, seen)], g.covariance[np.ix_(seen, gaps)])
-    matrix[np.ix_(seen, gaps)] = slope
-    matrix[gaps, gaps] = 0.0
-    offset[gaps] = g.mean[gaps] - g.mean[seen] @ slope
+    seen = ~missing
+    slope = np.linalg.solve(g.covariance[np.ix_(seen, seen)], g.covariance[np.ix_(seen, missing)])
+    matrix[np.ix_(seen, missing)] = slope
+    matrix[missing, missing] = 0.0
+    offset[missing] = g.mean[missing] - g.mean[seen] @ slope
     return matrix, offset
 
 
 class Imputer:
-    """Fills gaps with the conditional mean; keeps the map of every pattern it has met.
+    """Fills missing values with the conditional mean; keeps the map of every pattern it has met.
 
     Parameters
     ----------
     gaussian
-        Of the scaled features; None puts 0, the training median, into every gap.
+        Of the scaled features; None puts 0, the training median, for every missing value.
     scale
         Units of the features that `fill` is given, per scaled feature.
     """
@@ -112,25 +112,25 @@ class Imputer:
                 block[: len(chosen)] = x[chosen]
                 x[chosen] = (block @ matrix)[: len(chosen), : x.shape[1]] + offset
 
-    def _map(self, kind: str, gaps: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _map(self, kind: str, missing: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if kind not in self._maps:
             if len(self._maps) >= CACHED_PATTERNS:
                 self._maps.clear()
             assert self._gaussian is not None
-            matrix, offset = pattern_map(self._gaussian, gaps)
+            matrix, offset = pattern_map(self._gaussian, missing)
             matrix = matrix / self._scale[:, None] * self._scale
-            width = -len(gaps) % 16
+            width = -len(missing) % 16
             self._maps[kind] = np.pad(matrix, [(0, 0), (0, width)]), offset * self._scale
         return self._maps[kind]
 
 
-def _conditional_covariance(g: Gaussian, gaps: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _conditional_covariance(g: Gaussian, missing: NDArray[np.bool_]) -> NDArray[np.float64]:
     spread = np.zeros_like(g.covariance)
-    if gaps.any():
-        seen = ~gaps
-        across = g.covariance[np.ix_(seen, gaps)]
+    if missing.any():
+        seen = ~missing
+        across = g.covariance[np.ix_(seen, missing)]
         slope = np.linalg.solve(g.covariance[np.ix_(seen, seen)], across)
-        spread[np.ix_(gaps, gaps)] = g.covariance[np.ix_(gaps, gaps)] - across.T @ slope
+        spread[np.ix_(missing, missing)] = g.covariance[np.ix_(missing, missing)] - across.T @ slope
     return spread
 
 

@@ -101,7 +101,7 @@ class Manifest(Section):
 
     def behaviour(self) -> str:
         """Return a digest of all that a prediction depends on: not of when and with what the model was made."""
-        told = {
+        excluded = {
             "sha256",
             "created_utc",
             "settings",
@@ -111,7 +111,7 @@ class Manifest(Section):
             "versions",
             "provenance",
         }
-        return sha256_of(self.model_dump_json(exclude=told).encode())
+        return sha256_of(self.model_dump_json(exclude=excluded).encode())
 
     def output_names(self, *, truth: bool = False) -> tuple[str, ...]:
         """Return the names of the columns that a prediction has, in order; with those of `truth` at the end."""

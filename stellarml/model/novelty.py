@@ -90,24 +90,24 @@ def fit_novelty(
     linear[:n_features, axes.shape[1] : -2] = own
     linear[:, -2:] = usual[:-1]
     predicted = np.vstack([coefficients @ own, offset])
-    told = Novelty(
+    novelty = Novelty(
         limits=(np.finfo(np.float32).max, np.finfo(np.float32).max),
         label_mean=tuple(mean.tolist()),
         label_std=tuple(std.tolist()),
         bias=(float(usual[-1, 0]), float(usual[-1, 1])),
         usual_high=(float(high[0]), float(high[1])),
     )
-    return NoveltyMaps(linear, predicted), told
+    return NoveltyMaps(linear, predicted), novelty
 
 
-def with_limits(told: Novelty, scores: NDArray[np.float64]) -> Novelty:
+def with_limits(novelty: Novelty, scores: NDArray[np.float64]) -> Novelty:
     """Set the limits from the scores of rows that nothing was fitted to, (n, 2)."""
     joint, colours = np.percentile(scores, LIMIT_PERCENTILE, axis=0)
-    return told.model_copy(update={"limits": (float(joint), float(colours))})
+    return novelty.model_copy(update={"limits": (float(joint), float(colours))})
 
 
 def novelty_scores(
-    maps: NoveltyMaps, told: Novelty, linear: NDArray[np.float64], labels: NDArray[np.float64]
+    maps: NoveltyMaps, novelty: Novelty, linear: NDArray[np.float64], labels: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return by how much the logarithms of both squared distances exceed what is usual, (n, 2).
 
@@ -122,8 +122,8 @@ def novelty_scores(
         Shape (n, n_labels), in their units.
     """
     m, n = maps.axes, len(labels)
-    mean, std = np.asarray(told.label_mean), np.asarray(told.label_std)
-    bias, high = np.array(told.bias)[:, None], np.array(told.usual_high)[:, None]
+    mean, std = np.asarray(novelty.label_mean), np.asarray(novelty.label_std)
+    bias, high = np.array(novelty.bias)[:, None], np.array(novelty.usual_high)[:, None]
     predicted, offset = np.ascontiguousarray(maps.predicted[:-1].T), maps.predicted[-1][:, None]
     scores = np.empty((n, 2))
     block, own = np.zeros((2 * m + 2, BLOCK_ROWS)), np.zeros((BLOCK_ROWS, labels.shape[1]))

@@ -86,13 +86,13 @@ def graph_of(
     for n, (head, names) in enumerate(sums.items()):
         graph.node("Sum", *names, output=f"labels_{n}")
         outputs.append((f"labels_{n}", head))
-    told = [name for name, _ in outputs] + ([LINEAR] if linear.shape[1] else [])
+    output_names = [name for name, _ in outputs] + ([LINEAR] if linear.shape[1] else [])
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "stellarml",
             [helper.make_tensor_value_info(INPUTS, TensorProto.DOUBLE, [rows, first[0].shape[0]])],
-            [helper.make_tensor_value_info(name, TensorProto.DOUBLE, [rows, None]) for name in told],
+            [helper.make_tensor_value_info(name, TensorProto.DOUBLE, [rows, None]) for name in output_names],
             graph.constants,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],

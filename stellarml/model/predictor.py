@@ -66,8 +66,8 @@ class Predictor:
         widths = [np.array(linear, dtype=np.float64).T] if any(linear) else []
         self._novelty = bundle.novelty
         self._n_widths = len(tables) if widths else 0
-        shift = manifest.calibration.shift
-        ratio = [] if shift is None else [np.array(shift.weights)[:, None]]
+        covariate_shift = manifest.calibration.shift
+        ratio = [] if covariate_shift is None else [np.array(covariate_shift.weights)[:, None]]
         weights = np.hstack([*widths, bundle.novelty.linear, *ratio])
         self._forward = Forward(
             manifest.scaler, bundle.inputs.gaussian, bundle.networks, heads, len(self.label_names), weights
@@ -134,10 +134,10 @@ class Predictor:
         flags = self._missing_flags(kinds, missing)[index]
         flags |= self._feature_flags(x, reddening_mag)
         flags |= self._novelty_flags(answer)
-        shift, log_ratio = self.manifest.calibration.shift, None
-        if shift is not None:
-            log_ratio = answer.linear[:, -1] + shift.bias
-            flags[log_ratio > shift.high] |= QualityFlag.THIN_CALIBRATION
+        covariate_shift, log_ratio = self.manifest.calibration.shift, None
+        if covariate_shift is not None:
+            log_ratio = answer.linear[:, -1] + covariate_shift.bias
+            flags[log_ratio > covariate_shift.high] |= QualityFlag.THIN_CALIBRATION
         nothing = np.atleast_1d(missing.all(axis=1))[index]
         return _Rows(answer, kinds, index, nothing, log_ratio, flags)
 
@@ -148,7 +148,7 @@ class Predictor:
             rows.nothing, np.float32(known.median), _within_reach(rows.answer.labels[:, j], known)
         )
         widths = self._widths(rows, j)
-        classes = {cells.pattern: c for c, cells in enumerate(table.classes)}
+        classes = {cell_class.pattern: c for c, cell_class in enumerate(table.classes)}
         own = np.array([classes.get(kind, classes[POOLED]) for kind in rows.kinds], dtype=np.intp)
         inner = _mean(widths) if rows.log_ratio is None else rows.log_ratio
         factor, counted = _factors(table, own[rows.index], value.astype(np.float64), inner, level)
@@ -233,10 +233,10 @@ def _factors(
     level: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     factor, rows = np.zeros(len(value)), np.zeros(len(value), np.int64)
-    for c, cells in enumerate(table.classes):
+    for c, cell_class in enumerate(table.classes):
         chosen = class_of == c
         if chosen.any():
-            factor[chosen], rows[chosen] = factors(cells, value[chosen], inner[chosen], level)
+            factor[chosen], rows[chosen] = factors(cell_class, value[chosen], inner[chosen], level)
     return factor, rows
 
 
@@ -263,7 +263,7 @@ def _ends(
 
 
 def _within_reach(value: NDArray[np.float32], known: LabelRange) -> NDArray[np.float32]:
-    """Return predictions, those far beyond the labels that were learnt from cut off: LABEL_EDGE tells of them."""
+    """Return predictions, those far beyond the labels that were learnt from cut off: LABEL_EDGE marks them."""
     beyond = REACH * (known.high - known.low)
     return np.clip(value, np.float32(known.low - beyond), np.float32(known.high + beyond))
 

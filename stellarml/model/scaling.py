@@ -41,13 +41,13 @@ class Scaler(Section):
 
 @dataclass(frozen=True)
 class InputMaps:
-    """What fills gaps (None: the median) and what rotates scaled features (n_features, n_axes) (None: nothing)."""
+    """What fills missing values (None: the median) and rotates scaled features (n_features, n_axes) (None: nothing)."""
 
     gaussian: Gaussian | None
     rotation: NDArray[np.float64] | None
 
 
-def fit_scaler(features: NDArray[np.float32], gaps: NDArray[np.float32] | None = None) -> Scaler:
+def fit_scaler(features: NDArray[np.float32], copies: NDArray[np.float32] | None = None) -> Scaler:
     """Measure the training rows.
 
     Parameters
@@ -55,8 +55,8 @@ def fit_scaler(features: NDArray[np.float32], gaps: NDArray[np.float32] | None =
     features
         Shape (n_stars, n_features), NaN for missing. A feature that is missing everywhere is silenced: its value,
         should a later table have one, is clipped to 0.
-    gaps
-        Further rows with features taken away, which only tell which features need a mask.
+    copies
+        Further rows with features taken away, which only show which features need a mask.
     """
     columns: dict[str, list[float]] = {key: [] for key in ("center", "scale", "low", "high", "dlow", "dhigh")}
     for column in features.T:
@@ -88,7 +88,7 @@ def fit_scaler(features: NDArray[np.float32], gaps: NDArray[np.float32] | None =
         domain_low=tuple(columns["dlow"]),
         domain_high=tuple(columns["dhigh"]),
         never_missing=tuple(bool(b) for b in np.atleast_1d(~missing.any(axis=0))),
-        masked=_distinct_masks(missing if gaps is None else np.vstack([missing, ~np.isfinite(gaps)])),
+        masked=_distinct_masks(missing if copies is None else np.vstack([missing, ~np.isfinite(copies)])),
     )
 
 
@@ -111,7 +111,7 @@ def design(
     features
         Shape (n_stars, n_features); NaN and infinity are missing.
     gaussian
-        What fills gaps; None for the median.
+        What fills missing values; None for the median.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def design(
 
 
 def fit_imputation(features: NDArray[np.float32], scaler: Scaler) -> Gaussian:
-    """Fit the Gaussian that fills gaps to the training rows, (n_stars, n_features)."""
+    """Fit the Gaussian that fills missing values to the training rows, (n_stars, n_features)."""
     x, missing = centred(features, scaler)
     return fit_gaussian(x / np.asarray(scaler.scale), missing)
 

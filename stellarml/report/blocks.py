@@ -1,7 +1,7 @@
 """What a report page is made of: sections of tables, figures and notes, ready to be shown and nothing else.
 
 The page is generic: a table is rows of text, a figure is PNG bytes with a caption. What is shown where is decided in
-`report_sections`, so that the template holds no astronomy and the content can be tested without parsing HTML.
+`chapters`, so that the template holds no astronomy and the content can be tested without parsing HTML.
 """
 
 from __future__ import annotations

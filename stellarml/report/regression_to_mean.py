@@ -57,7 +57,7 @@ def rows(label: str, counts: Mapping[str, Counts]) -> list[dict[str, Any]]:
     Of all together, lo and hi are NaN. median and mad are in the label's unit, of prediction minus label; slope has
     none, and is NaN below `LEAST_STARS`.
     """
-    told: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     for by in AXES:
         found, steps = counts.get(f"regression/{by}/{label}"), counts.get(f"slope/{by}/{label}")
         if found is None or steps is None:
@@ -69,8 +69,8 @@ def rows(label: str, counts: Mapping[str, Counts]) -> list[dict[str, Any]]:
             median, mad = median_and_mad(n, residual.edges)
             slope = _slope(steps.histogram.axes[0].centres[part], steps.n[part], steps.total[part])
             place = {"label": label, "by": by, "lo": float(lo), "hi": float(hi), "n": int(n.sum())}
-            told.append({**place, "median": median, "mad": mad, "slope": slope})
-    return told
+            records.append({**place, "median": median, "mad": mad, "slope": slope})
+    return records
 
 
 def _slope(x: NDArray[np.float64], n: NDArray[np.int64], total: NDArray[np.float64]) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 _PERIOD_S = 1.0
-_LARGEST_SHARE = 0.005  # of a core; the kernel walks all pages of a process to tell its share of them
+_LARGEST_SHARE = 0.005  # of a core; the kernel walks all pages of a process to compute its share of them
 
 
 class PeakMemory:
@@ -31,7 +31,7 @@ class PeakMemory:
             self._thread.start()
 
     def stop(self) -> int:
-        """End sampling and return the peak in bytes (0 where /proc does not tell)."""
+        """End sampling and return the peak in bytes (0 where /proc does not say)."""
         if self._thread is not None:
             self._stop.set()
             self._thread.join()
@@ -69,7 +69,7 @@ def descendants(pid: int, leave_out: Collection[int] = ()) -> list[int]:
 
 
 def proportional_bytes(pid: int) -> int:
-    """Return the proportional set size of one process, in bytes; 0 where /proc does not tell."""
+    """Return the proportional set size of one process, in bytes; 0 where /proc does not say."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -80,7 +80,7 @@ def proportional_bytes(pid: int) -> int:
 
 
 def available_bytes() -> int | None:
-    """Return the memory that new processes can have, in bytes; None where the system does not tell.
+    """Return the memory that new processes can have, in bytes; None where the system does not say.
 
     The smaller of the machine's and the control group's: a container may have less than the machine shows.
     """

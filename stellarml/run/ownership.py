@@ -89,7 +89,7 @@ def names_of_others(folder: Path, recorded: Mapping[str, Any]) -> list[str]:
     if present and traces:
         raise UserError(
             f"{folder}: holds the output of a run ({', '.join(traces)}) whose records cannot be read, so that its "
-            "files cannot be told from yours. Move away what is yours, delete the folder, and run again."
+            "files cannot be distinguished from yours. Move away what is yours, delete the folder, and run again."
         )
     return sorted(present)
 

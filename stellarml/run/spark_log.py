@@ -1,4 +1,4 @@
-"""Spark's own account of a user's mistake, kept off the screen where stellarml tells it in words."""
+"""Spark's own account of a user's mistake, kept off the screen where stellarml reports it in words."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ def _begin(run: StageRun, *, incremental: bool) -> None:
 
 
 def _state(out: Path) -> dict[str, Any]:
-    """Return what `out` was made from; where nothing tells, a key that no run has."""
+    """Return what `out` was made from; where nothing says so, a key that no run has."""
     found: dict[str, Any] = {}
     for name in (STATE, RECORD):
         state = read_json(out / name)

@@ -1,4 +1,4 @@
-"""One Spark task a unit of work: run it where there is room, keep what is whole, tell all failures at once.
+"""One Spark task a unit of work: run it where there is room, keep what is whole, report all failures at once.
 
 A unit is a tile or a file. Spark aborts a job when one task fails for good, so a unit never fails its task: it returns
 what went wrong, the others go on, and the driver raises when all have ended. Units are handed out largest first, so
@@ -63,7 +63,7 @@ def run_units(
     Raises
     ------
     StellarmlError
-        Telling every unit that failed, after all the others are done.
+        Naming every unit that failed, after all the others are done.
     """
     out = run.out
     pending = [unit for unit in units if unit.name not in run.marks]
@@ -147,14 +147,14 @@ def collect_outcomes(
     Parameters
     ----------
     lost
-        Given the outcomes by unit, tells units that have failed without one, and why.
+        Given the outcomes by unit, returns the units that have failed without one, and why.
     rows
         Stars of each unit, for a rate of stars a second in the progress.
 
     Raises
     ------
     StellarmlError
-        Telling every unit that failed.
+        Naming every unit that failed.
     """
     marks = out / DONE
     before = _names(marks)
@@ -166,12 +166,12 @@ def collect_outcomes(
         return sum(rows.get(name, 0) for name in _names(marks) - before) if rows else 0
 
     with progress(stage, "units", total, done, stars if rows else None):
-        told = {row["unit"]: json.loads(row["outcome"]) for row in frame.collect()}
-    told |= _failures(lost(told) if lost else {})
-    failed = {name: outcome for name, outcome in told.items() if "error" in outcome}
+        outcomes = {row["unit"]: json.loads(row["outcome"]) for row in frame.collect()}
+    outcomes |= _failures(lost(outcomes) if lost else {})
+    failed = {name: outcome for name, outcome in outcomes.items() if "error" in outcome}
     if failed:
         _raise_failed(stage, failed, total)
-    return {name: outcome["payload"] for name, outcome in told.items()}
+    return {name: outcome["payload"] for name, outcome in outcomes.items()}
 
 
 def _names(folder: Path) -> set[str]:

@@ -1,7 +1,7 @@
 """Distances as Bailer-Jones et al. (2021, AJ 161, 147) would give them.
 
 Geometric: median and 16/84 % of the posterior of parallax and the prior r^2 exp(-r/L) where the parallax is worse than
-10 %, 1/parallax where it is better. Photogeometric: the same, sharpened by what colour and magnitude tell (12 %).
+10 %, 1/parallax where it is better. Photogeometric: the same, sharpened by what colour and magnitude show (12 %).
 Only sources with a parallax have a row; the photogeometric columns are null without a colour.
 """
 

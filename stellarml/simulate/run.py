@@ -43,11 +43,11 @@ _CORE = (
     "parallax_error",
 )
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 Span = tuple[int, int]
 
 
-def simulate(settings: SimulateSettings, out: Path, progress: Tell | None = None) -> SimulateSummary:
+def simulate(settings: SimulateSettings, out: Path, progress: Progress | None = None) -> SimulateSummary:
     """Write the raw files of a simulated sky below `out`, and the truth beside them.
 
     Parameters
@@ -57,7 +57,7 @@ def simulate(settings: SimulateSettings, out: Path, progress: Tell | None = None
     out : Path
         Gets `raw/gaia_dr3`, `raw/gaia_distances`, `raw/skymapper_dr2`, `raw/sos` and `truth`.
     progress : callable, optional
-        Told one line a step.
+        Called with one line a step.
 
     Raises
     ------
@@ -67,12 +67,12 @@ def simulate(settings: SimulateSettings, out: Path, progress: Tell | None = None
         The file system refused; nothing is left behind.
     """
     started = time.monotonic()
-    tell = progress or (lambda _: None)
+    report = progress or (lambda _: None)
     _check(settings, out)
     unfinished = out / "simulate.unfinished"
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
-        summary = _write(settings, unfinished, tell)
+        summary = _write(settings, unfinished, report)
         for name in ("truth", "raw"):
             shutil.rmtree(out / name, ignore_errors=True)
             (unfinished / name).rename(out / name)
@@ -86,16 +86,16 @@ def simulate(settings: SimulateSettings, out: Path, progress: Tell | None = None
     return summary.model_copy(update={"seconds": time.monotonic() - started})
 
 
-def _write(settings: SimulateSettings, out: Path, tell: Tell) -> SimulateSummary:
+def _write(settings: SimulateSettings, out: Path, report: Progress) -> SimulateSummary:
     """Write `raw` and `truth` below `out`."""
-    truth = draw_truth(settings, tell)
+    truth = draw_truth(settings, report)
     folders = {name: out / "raw" / name for name in ("gaia_dr3", "gaia_distances", "skymapper_dr2", "sos")}
     for folder in (*folders.values(), out / "truth"):
         folder.mkdir(parents=True)
     random_index = stream(settings.seed, "random_index").permutation(settings.stars)
     files: dict[str, list[Path]] = {name: [] for name in folders}
     with ThreadPoolExecutor(settings.workers) as pool:
-        tell(f"writing {settings.stars} Gaia sources")
+        report(f"writing {settings.stars} Gaia sources")
         jobs = []
         for first, last, span in gaia_partition(truth["source_id"]):
             name = f"{first:06d}-{last:06d}.csv.gz"
@@ -108,8 +108,8 @@ def _write(settings: SimulateSettings, out: Path, tell: Tell) -> SimulateSummary
             jobs.append(pool.submit(_write_gaia, truth, random_index, span, gaia, distance, settings))
         written = [job.result() for job in jobs]
         core = {name: np.concatenate([part[name] for part, _ in written]) for name in _CORE}
-        objects = sky_objects(truth, settings, tell)
-        tell(f"writing {len(objects['ra'])} SkyMapper objects")
+        objects = sky_objects(truth, settings, report)
+        report(f"writing {len(objects['ra'])} SkyMapper objects")
         jobs_sm = []
         for k, span in enumerate(_even_spans(len(objects["ra"]), MIN_SKYMAPPER_FILES, ROWS_A_SKYMAPPER_FILE)):
             path = folders["skymapper_dr2"] / f"dr2_master_{k:03d}.csv.gz"
@@ -124,7 +124,7 @@ def _write(settings: SimulateSettings, out: Path, tell: Tell) -> SimulateSummary
     files["sos"].append(path)
     head = (",".join(labels.COLUMNS) + "\n").encode()
     write_gzip(path, iter([head, bytes(table_block(table, labels.COLUMNS, ""))]))
-    tell("writing the truth")
+    report("writing the truth")
     _write_truth(truth, contaminant, objects, out / "truth")
     rows = {
         "gaia_dr3": settings.stars,

@@ -29,7 +29,7 @@ _MISSING_EPOCH_SHARE = 0.005
 
 
 def sky_objects(
-    truth: Truth, settings: SimulateSettings, tell: Callable[[str], None]
+    truth: Truth, settings: SimulateSettings, report: Callable[[str], None]
 ) -> dict[str, np.ndarray]:
     """Return the objects that SkyMapper detects, each column of shape (objects,), ascending in `object_id`.
 
@@ -38,7 +38,7 @@ def sky_objects(
     density, and for each band X: X_mag (NaN where not measured), X_err.
     """
     seed, realism = settings.seed, settings.realism
-    tell("merging what SkyMapper cannot resolve")
+    report("merging what SkyMapper cannot resolve")
     host, second = _merge(truth, seed, blends=realism.blends)
     magnitude = {b: _summed(truth[f"m_{b}"], host, second) for b in BANDS}
     ra, dec = _centroids(truth, host, second)
@@ -78,7 +78,7 @@ def sky_objects(
     objects["object_id"] = _object_ids(cell[seen], seed)
     order = np.argsort(objects["object_id"])
     objects = {name: column[order] for name, column in objects.items()}
-    tell(f"looking for the neighbours of {len(order)} SkyMapper objects")
+    report(f"looking for the neighbours of {len(order)} SkyMapper objects")
     return objects | _neighbours(objects)
 
 

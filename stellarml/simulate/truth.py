@@ -29,7 +29,7 @@ _FAST_POINT = (0.25, 0.6)
 Truth = dict[str, np.ndarray]
 
 
-def draw_truth(settings: SimulateSettings, tell: Callable[[str], None]) -> Truth:
+def draw_truth(settings: SimulateSettings, report: Callable[[str], None]) -> Truth:
     """Return the columns of all sources, each of shape (stars,), ascending in `source_id`.
 
     Magnitudes in nine bands are apparent, reddened and noiseless; `m_X` belongs to band X. Positions are those of
@@ -37,7 +37,7 @@ def draw_truth(settings: SimulateSettings, tell: Callable[[str], None]) -> Truth
     """
     parts = []
     for field, n in zip(FIELDS, shares(settings.stars), strict=True):
-        tell(f"drawing {n} sources of {field.name}")
+        report(f"drawing {n} sources of {field.name}")
         parts.append(_field(field, n, settings))
     truth = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if settings.realism.fast_movers:

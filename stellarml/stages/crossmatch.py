@@ -1,6 +1,6 @@
 """The cross-match of two HATS catalogues: one Spark task a tile of the left one, no shuffle.
 
-What must be known of whole catalogues is gathered first, in three light passes over slim columns (`limits`, `movers`).
+What must be known of whole catalogues is gathered first, in three light passes over slim columns (`crossmatch.plan`).
 Then each task reads its tile and the halos with pyarrow, row group by row group, matches, reads the wide columns of the
 matched rows only, and writes its leaves. The output does not depend on the tiling, on the number of tasks or on their
 order.

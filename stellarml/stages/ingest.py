@@ -1,6 +1,6 @@
 """Raw files of one survey in, one table out: checked, repaired, cut bits set, tiled.
 
-Two rounds of units: every file becomes sorted shards, then every tile gathers its rows from them (`sources.shards`).
+Two rounds of units: every file becomes sorted shards, then every tile gathers its rows from them (`surveys.shards`).
 A table with positions becomes a HATS catalogue; one without is plain Parquet, a file for each level-5 pixel of its
 source_id.
 """
@@ -33,8 +33,8 @@ from stellarml.surveys.raw_files import find_files
 from stellarml.surveys.shards import (
     ReadTask,
     read_file,
-    read_summary,
     shard_file,
+    summary_path,
     without_expressions,
     write_tile,
 )
@@ -139,13 +139,15 @@ def _mark_of(task: ReadTask, index: int) -> dict[str, Any]:
     name = task.names[index]
     path = mark_path(task.out, f"read-{name}")
     if not path.exists():
-        told = json.loads(read_summary(task.out, name).read_text())
-        if "error" in told:
-            raise getattr(errors, told["kind"] or "StellarmlError")(told["error"])
-        if told["rows"]:
-            raise StellarmlError(f"{task.headers[index].file.path}: {told['rows']} rows were read and lost")
+        summary = json.loads(summary_path(task.out, name).read_text())
+        if "error" in summary:
+            raise getattr(errors, summary["kind"] or "StellarmlError")(summary["error"])
+        if summary["rows"]:
+            raise StellarmlError(
+                f"{task.headers[index].file.path}: {summary['rows']} rows were read and lost"
+            )
         write_mark(
-            task.out, f"read-{name}", {"files": {}, "rows": 0, "rejected": told["rejected"], "shards": []}
+            task.out, f"read-{name}", {"files": {}, "rows": 0, "rejected": summary["rejected"], "shards": []}
         )
     mark: dict[str, Any] = json.loads(path.read_text())
     return mark

@@ -61,7 +61,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
         Naming every tile that could not be labelled, after all others are done (`label.keep_going`).
     """
     matched = config.lake_folder / "matched"
-    current_model(config.labels_folder)  # a damaged pointer is told before the work, not after it
+    current_model(config.labels_folder)  # a damaged pointer is reported before the work, not after it
     model, manifest = chosen_model(
         config.models_folder, config.label.model, load_feature_file(config.feature_file)
     )
@@ -106,7 +106,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             units_done=len(pending),
             model_id=manifest.id,
             preset=manifest.preset,
-            label=tally.told(manifest),
+            label=tally.as_record(manifest),
         )
         _publish(config.labels_folder, record)
         return record
@@ -147,11 +147,11 @@ def _label_pending(
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(settings.batch_rows))
     readable = [leaf for leaf in pending if not leaf.problem]
 
-    def lost(told: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    def lost(outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         if task.stop and task.stop.exists():
             first = json.loads(task.stop.read_text())
-            return {} if "error" in told.get(first["unit"], {}) else {first["unit"]: first["error"]}
-        without = [leaf for leaf in pending if leaf.tile.name not in told]
+            return {} if "error" in outcomes.get(first["unit"], {}) else {first["unit"]: first["error"]}
+        without = [leaf for leaf in pending if leaf.tile.name not in outcomes]
         return {leaf.tile.name: leaf.problem or why_unreadable(leaf) for leaf in without}
 
     try:
@@ -159,8 +159,8 @@ def _label_pending(
         rows = {leaf.tile.name: leaf.rows for leaf in pending}
         return collect_outcomes(job, "label", task.out, len(pending), lost=lost, rows=rows)
     except (PySparkException, Py4JJavaError) as error:
-        told = str(error)
-        named = [leaf for leaf in readable if leaf.tile.path.as_posix() in told or not leaf.path.is_file()]
+        message = str(error)
+        named = [leaf for leaf in readable if leaf.tile.path.as_posix() in message or not leaf.path.is_file()]
         if named:
             reasons = {leaf.tile.name: f"{leaf.path}: cannot be read ({cause_of(error)})." for leaf in named}
             refuse_units("label", reasons, len(pending))

@@ -157,7 +157,7 @@ def _differ(stated: str, expected: str) -> bool:
 
 
 def check_labels(frame: DataFrame, spec: FeatureFile) -> None:
-    """Refuse labels and their errors that are not numbers; columns that are missing are told elsewhere.
+    """Refuse labels and their errors that are not numbers; columns that are missing are reported elsewhere.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def check_labels(frame: DataFrame, spec: FeatureFile) -> None:
 
 
 def check_ids(frame: DataFrame, id_column: str) -> None:
-    """Refuse ids that are floating-point numbers too large to be told apart.
+    """Refuse ids that are floating-point numbers too large to be distinguished.
 
     Raises
     ------

@@ -87,13 +87,17 @@ def _whole(parts: Iterable[pa.Table], schema: pa.Schema, path: Path, kind: Forma
 
 
 def _column(values: pa.Array, field: pa.Field) -> Any:
-    """Return one column with its documentation; integers with gaps are masked, floats have NaN."""
+    """Return one column with its documentation; integers with nulls are masked, floats have NaN."""
     from astropy.table import Column, MaskedColumn
 
-    told = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
-    meta = {"name": field.name, "unit": told.get("unit") or None, "description": told.get("description")}
-    if told.get("ucd"):
-        meta["meta"] = {"ucd": told["ucd"]}
+    metadata = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
+    meta = {
+        "name": field.name,
+        "unit": metadata.get("unit") or None,
+        "description": metadata.get("description"),
+    }
+    if metadata.get("ucd"):
+        meta["meta"] = {"ucd": metadata["ucd"]}
     missing = values.is_null().to_numpy(zero_copy_only=False)
     kind = values.type
     if pa.types.is_dictionary(kind):

@@ -21,4 +21,4 @@ SUFFIXES: dict[str, Format] = {
     ".fits": Format.fits,
     ".vot": Format.votable,
 }
-"""Which ending of a file stands for which format."""
+"""Which file extension stands for which format."""

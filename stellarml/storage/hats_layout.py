@@ -1,7 +1,7 @@
 """Where the parts of a HATS catalogue lie: properties, leaves and their files, as any tool may have laid them out.
 
 Read without the hats library on purpose: it refuses properties that lack a count of rows, warns where the partition
-list is missing, and takes seconds to import. What cannot be told from one file is taken from the next best: the
+list is missing, and takes seconds to import. What one file does not say is taken from the next best: the
 partition list, ``_metadata``, the names of the folders.
 """
 
@@ -105,11 +105,11 @@ def find_catalogue(path: Path) -> tuple[Path, Properties | None]:
         (path.resolve().parent / name).is_file() for name in PROPERTIES
     ):
         return path.resolve().parent, None
-    told = f"no {', '.join(PROPERTIES)} or {COLLECTION} there"
+    reason = f"no {', '.join(PROPERTIES)} or {COLLECTION} there"
     if not path.is_dir():
-        told = "it is a file" if path.is_file() else "no such folder"
+        reason = "it is a file" if path.is_file() else "no such folder"
     raise InputError(
-        f"{path}: is not a finished HATS catalogue ({told}). Name the folder of a HATS catalogue or collection; "
+        f"{path}: is not a finished HATS catalogue ({reason}). Name the folder of a HATS catalogue or collection; "
         "for one of stellarml's own, run the stage that makes it."
     )
 

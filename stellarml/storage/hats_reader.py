@@ -79,7 +79,7 @@ def open_catalogue(root: Path) -> Catalogue:
     ------
     InputError
         If it is none of them or no catalogue of objects, a leaf that it lists is missing or damaged, it has no
-        positions, or the order of its index cannot be told.
+        positions, or the order of its index cannot be determined.
     """
     folder, collection = find_catalogue(root)
     properties = catalogue_properties(folder)
@@ -105,12 +105,12 @@ def open_catalogue(root: Path) -> Catalogue:
         layout,
         _margins(collection, found),
     )
-    told = properties.number("hats_nrows", "total_rows")
-    if told is not None and told != catalogue.rows:
+    stated = properties.number("hats_nrows", "total_rows")
+    if stated is not None and stated != catalogue.rows:
         get_logger().warning(
-            "the catalogue holds another number of rows than it tells",
+            "the catalogue holds another number of rows than its properties state",
             catalogue=str(folder),
-            told=int(told),
+            stated=int(stated),
             found=catalogue.rows,
         )
     return catalogue
@@ -131,7 +131,7 @@ def _margins(collection: Properties | None, schema: pa.Schema) -> tuple[Margin, 
 
 
 def open_margin(root: Path, schema: pa.Schema | None = None) -> Margin:
-    """Open a margin catalogue; `schema` is what the files of its primary have, where its own do not tell.
+    """Open a margin catalogue; `schema` is what the files of its primary have, where its own do not say.
 
     Raises
     ------
@@ -174,13 +174,13 @@ def column_named(schema: pa.Schema, name: str) -> str | None:
 
 
 def _position_column(properties: Properties, schema: pa.Schema, *keys: str) -> str:
-    told = properties.get(*keys)
-    column = column_named(schema, told) if told else None
+    stated = properties.get(*keys)
+    column = column_named(schema, stated) if stated else None
     if column is None:
         raise InputError(
-            f"{properties.path}: {keys[0]} = {told or 'nothing'}, expected a column of its files "
+            f"{properties.path}: {keys[0]} = {stated or 'nothing'}, expected a column of its files "
             f"({', '.join(schema.names[:12])}{', ...' if len(schema) > 12 else ''})."
-            f"{did_you_mean(told, schema.names) if told else ''} Correct that line."
+            f"{did_you_mean(stated, schema.names) if stated else ''} Correct that line."
         )
     kind = schema.field(column).type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
@@ -189,8 +189,8 @@ def _position_column(properties: Properties, schema: pa.Schema, *keys: str) -> s
 
 
 def _leaf_format(properties: Properties, schema: pa.Schema, ra: str, dec: str) -> LeafFormat:
-    told = properties.get("hats_col_healpix", "healpix_column")
-    column = column_named(schema, told or HEALPIX_COLUMN)
+    stated = properties.get("hats_col_healpix", "healpix_column")
+    column = column_named(schema, stated or HEALPIX_COLUMN)
     if column is None:
         return LeafFormat(None, INDEX_ORDER, ra, dec)
     if not pa.types.is_integer(schema.field(column).type):

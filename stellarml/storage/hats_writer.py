@@ -1,6 +1,6 @@
-"""Writing HATS catalogues: what makes leaves a catalogue (`hats_reading` opens them).
+"""Writing HATS catalogues: what makes leaves a catalogue (`hats_reader` opens them).
 
-Leaves come from the tasks that own them (`storage`); properties, partition list and Parquet metadata are written last,
+Leaves come from the tasks that own them (`parquet`); properties, partition list and Parquet metadata are written last,
 by the hats library itself, so what it validates and LSDB opens is what it wrote.
 """
 

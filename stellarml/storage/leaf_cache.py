@@ -2,8 +2,8 @@
 
 The border of a tile runs through many row groups of its neighbours, and the tasks of neighbouring tiles run after one
 another in the same process. Whole decoded columns of row groups are kept, the least recently used go first; a task that
-needs a few rows of one takes a view. Files are told apart by size and time of change, so a leaf that was written anew
-is read anew.
+needs a few rows of one takes a view. Files are distinguished by size and time of change, so a leaf that was written
+anew is read anew.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ _FOOTERS: OrderedDict[FileKey, pq.FileMetaData] = OrderedDict()
 
 
 def file_key(path: Path) -> FileKey:
-    """Return what tells this content of a file from another."""
+    """Return what distinguishes this content of a file from another."""
     try:
         status = path.stat()
     except FileNotFoundError:

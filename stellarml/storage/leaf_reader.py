@@ -1,7 +1,7 @@
 """The rows of one leaf in ranges of the sky, row group by row group, under an index that can be relied on.
 
 Every reader gets one column more than it asks for, ``_healpix_29``: the file's own index where that is of order 29,
-else computed from the position. A coarser index still tells which row groups to skip, but not which rows lie in a halo
+else computed from the position. A coarser index still says which row groups to skip, but not which rows lie in a halo
 that is narrower than its pixels.
 """
 
@@ -114,7 +114,7 @@ def _touching(limits: Sequence[tuple[int, int] | None], ranges: Ranges, shift: i
 
 
 def index_limits(metadata: pq.FileMetaData, column: str) -> list[tuple[int, int] | None]:
-    """Return the least and the largest index of each row group; None where the file does not tell."""
+    """Return the least and the largest index of each row group; None where the file does not say."""
     paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
     if column not in paths:
         return [None] * metadata.num_row_groups

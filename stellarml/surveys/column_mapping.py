@@ -1,7 +1,7 @@
 """Which column of a file serves which column of the survey, and of what type: settled before any row is read.
 
 Names match without regard to case, an exact match first (VizieR has `b_rgeo` beside `B_rgeo`). All mistakes of all
-files are gathered and told at once.
+files are gathered and reported at once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the pipeline knows of a survey: one TOML file, read into a frozen model.
 
-The keys are a contract (README, "Your own survey"): a user adds a survey by writing a file, never code. Unknown
+The keys are a contract (docs/guide/own-survey.md): a user adds a survey by writing a file, never code. Unknown
 keys are refused with the nearest known one.
 """
 
@@ -231,7 +231,7 @@ class Descriptor(Section):
 
     @property
     def units(self) -> dict[str, str]:
-        """Units of the columns whose meaning the descriptor tells, by their name in lower case."""
+        """Units of the columns whose meaning the descriptor gives, by their name in lower case."""
         found = {wanted.canonical: wanted.unit for wanted in self._all_wanted() if wanted.unit}
         if self.position.epoch and self.position.epoch.column:
             found[self.position.epoch.column[0].lower()] = _TIME_UNITS[self.position.epoch.unit]

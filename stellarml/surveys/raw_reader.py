@@ -72,7 +72,7 @@ class RawReader(ABC):
 
     family: ClassVar[Family]
     suffixes: ClassVar[tuple[str, ...]]
-    """Usual endings, in lower case, without ``.gz``; the first bytes decide, not these."""
+    """Usual file extensions, in lower case, without ``.gz``; the first bytes decide, not these."""
 
     @abstractmethod
     def begins(self, head: bytes) -> bool:

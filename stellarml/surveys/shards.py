@@ -72,8 +72,8 @@ def read_file(task: ReadTask, index: int) -> Iterator[pa.RecordBatch]:
     summary: dict[str, Any] = {"rows": 0, "rejected": 0}
     rejects: list[tuple[int, str]] = []
     path = str(task.headers[index].file.path)
-    told = read_summary(task.out, task.names[index])
-    told.unlink(missing_ok=True)
+    summary_file = summary_path(task.out, task.names[index])
+    summary_file.unlink(missing_ok=True)
     try:
         for block in _blocks(task, index):
             table = _checked(task, index, block, rejects)
@@ -86,11 +86,11 @@ def read_file(task: ReadTask, index: int) -> Iterator[pa.RecordBatch]:
             )
     except (StellarmlError, OSError) as error:
         summary = failure(error)
-    write_atomically(told, json.dumps(summary))
+    write_atomically(summary_file, json.dumps(summary))
 
 
-def read_summary(out: Path, name: str) -> Path:
-    """Return where `read_file` tells how it went: rows and rejects, or an error."""
+def summary_path(out: Path, name: str) -> Path:
+    """Return where `read_file` writes how it went: rows and rejects, or an error."""
     return out / WORK / "read" / f"{name}.json"
 
 
@@ -161,17 +161,17 @@ def shard_file(task: ReadTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa
     def finish() -> dict[str, Any]:
         if problem is not None:
             raise problem
-        told = json.loads(read_summary(task.out, name).read_text())
-        if "error" in told:
-            raise getattr(errors, told["kind"] or "StellarmlError")(told["error"])
-        if told["rows"] != rows:
+        summary = json.loads(summary_path(task.out, name).read_text())
+        if "error" in summary:
+            raise getattr(errors, summary["kind"] or "StellarmlError")(summary["error"])
+        if summary["rows"] != rows:
             raise StellarmlError(
-                f"{task.headers[index].file.path}: {told['rows']} rows read, {rows} came back from Spark"
+                f"{task.headers[index].file.path}: {summary['rows']} rows read, {rows} came back from Spark"
             )
         if kept:
             shards.append(_write_shard(task, index, len(shards), kept))
         files = {f"{WORK}/{s['name']}.{kind}": s[kind] for s in shards for kind in ("parquet", "npz")}
-        return {"files": files, "rows": rows, "rejected": told["rejected"], "shards": shards}
+        return {"files": files, "rows": rows, "rejected": summary["rejected"], "shards": shards}
 
     yield outcome_batch(name, guarded(task.out, f"read-{name}", finish))
 

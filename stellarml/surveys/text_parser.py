@@ -112,7 +112,7 @@ class BlockParser:
         lines = np.delete(numbers, [row for row, _ in odd])
         if len(lines) != text.num_rows:
             raise InputError(
-                f"{self._path}: lines {numbers[0]} to {numbers[-1]} cannot be told apart as rows; "
+                f"{self._path}: lines {numbers[0]} to {numbers[-1]} cannot be separated into rows; "
                 f"{len(lines)} lines gave {text.num_rows} rows."
             )
         columns, bad = self._salvage(text)

@@ -1,7 +1,7 @@
 """CSV, TSV and ECSV, gzipped or not, block by block.
 
 The text is cut into blocks at line ends, and each goes through pyarrow's CSV reader (98 MB/s a core on a 152-column
-bulk file, `gzip -dc` alone 103); `parser` says what happens to a block in which something is wrong.
+bulk file, `gzip -dc` alone 103); `text_parser` says what happens to a block in which something is wrong.
 """
 
 from __future__ import annotations

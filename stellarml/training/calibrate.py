@@ -71,14 +71,14 @@ def learn_from_held_out(
 
 def missing_truths(held_out: HeldOut, calibration: Stars, names: tuple[str, ...]) -> list[str]:
     """Return warnings of labels whose stated errors made no intervals of true parameters although there are enough."""
-    told = {table.label for table in held_out.truth}
+    fitted = {table.label for table in held_out.truth}
     stating = np.isfinite(calibration.labels) & (calibration.label_errors > 0)
     enough = stating.sum(axis=0) >= MIN_ROWS
     return [
         f"{name}: the stated errors are larger than what lies between labels and predictions, so they cannot be true: "
         "there will be no intervals of true parameters (look at the unit of the error column)"
         for name, stated in zip(names, enough, strict=True)
-        if stated and name not in told
+        if stated and name not in fitted
     ]
 
 
@@ -88,8 +88,12 @@ def _fit_truth(
     taught = [part for name, part in stars.items() if name != TEST]
     repeats = np.vstack([part.repeats for part in taught])
     stated = np.vstack([part.repeat_errors for part in taught])
-    shift = calibration.shift
-    weights = None if shift is None else weights_of(rows.inputs @ np.asarray(shift.weights) + shift.bias)
+    covariate_shift = calibration.shift
+    weights = (
+        None
+        if covariate_shift is None
+        else weights_of(rows.inputs @ np.asarray(covariate_shift.weights) + covariate_shift.bias)
+    )
     tables = []
     for j, name in enumerate(names):
         fitted = calibration.labels[j]

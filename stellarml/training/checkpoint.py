@@ -29,7 +29,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The checkpoint of one network; `key` tells what it is a training of: another key is as good as no file."""
+    """The checkpoint of one network; `key` says what it is a training of: another key is as good as no file."""
 
     path: Path
     key: str

@@ -112,7 +112,7 @@ def _checkpoints(
     chosen = settings.model_dump(exclude={"threads", "tensorboard"})
     content = hashlib.sha256(repr((preset, chosen, features, versions())).encode())
     parts = [prepared.stars[part] for part in (TRAIN, VALIDATION)]
-    for array in (*(stars.features for stars in parts), *(stars.labels for stars in parts), prepared.gaps):
+    for array in (*(stars.features for stars in parts), *(stars.labels for stars in parts), prepared.copies):
         content.update(np.ascontiguousarray(array).tobytes())
     key = content.hexdigest()
     return lambda n: Checkpoint(folder / f"network{n:02d}.npz", key)
@@ -120,8 +120,8 @@ def _checkpoints(
 
 def _sample(prepared: Prepared, part: str, columns: tuple[int, ...], physical: Physical) -> Sample:
     labels, x = prepared.stars[part].labels[:, list(columns)], prepared.inputs[part]
-    if part == TRAIN and len(prepared.gaps):
-        labels, x = np.vstack([labels, labels[prepared.gap_rows]]), np.vstack([x, prepared.gaps])
+    if part == TRAIN and len(prepared.copies):
+        labels, x = np.vstack([labels, labels[prepared.copied_rows]]), np.vstack([x, prepared.copies])
     known = np.isfinite(labels).any(axis=1)
     inputs = network_inputs(x[known], prepared.maps.rotation)
     return Sample(inputs, ((labels[known] - physical.mean) / physical.std).astype(np.float32))

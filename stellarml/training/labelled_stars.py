@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stellarml.core.errors import InputError, TrainingError, did_you_mean, raise_gathered
 from stellarml.core.names import EBV, error_name
 from stellarml.features.feature_file import FeatureFile
-from stellarml.features.split import CALIBRATION, PARTS, TEST, TRAIN, VALIDATION, hash_digits
+from stellarml.features.split import CALIBRATION, SPLITS, TEST, TRAIN, VALIDATION, hash_digits
 
 MIN_ROWS = {TRAIN: 100, VALIDATION: 10, CALIBRATION: 20}
 LEAST_TARGET = 500  # rows without labels: fewer cannot say what the stars to be labelled are like
@@ -106,7 +106,7 @@ def read_target(
 ) -> tuple[NDArray[np.float32] | None, list[str]]:
     """Return the features of stars that are to be labelled, sorted, (n, n_features), NaN for missing; and warnings.
 
-    Too few rows are told apart from the labelled ones by chance: below `LEAST_TARGET` there is None.
+    Too few rows can be separated from the labelled ones by chance alone: below `LEAST_TARGET` there is None.
 
     Raises
     ------
@@ -157,10 +157,10 @@ def _odd_types(table: pa.Table, features: FeatureFile) -> list[str]:
         kind = table.schema.field(name).type
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
             problems.append(f"column '{name}' is of type {kind}, expected a number")
-    parts = {str(v) for v in pc.unique(table["split"]).to_pylist()}
-    odd = sorted(parts - set(PARTS))
+    found = {str(v) for v in pc.unique(table["split"]).to_pylist()}
+    odd = sorted(found - set(SPLITS))
     if odd:
-        problems.append(f"column 'split' holds {odd}, expected only {list(PARTS)}")
+        problems.append(f"column 'split' holds {odd}, expected only {list(SPLITS)}")
     if table[features.id].null_count:
         problems.append(
             f"column '{features.id}' has {table[features.id].null_count} nulls: a star needs an id"
@@ -184,13 +184,13 @@ def _optional(table: pa.Table, names: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _with_pairs(stars: Stars) -> Stars:
-    """Add what rows of the same id tell to `repeats`; `stars` are in the order of their ids."""
+    """Add the differences of rows of the same id to `repeats`; `stars` are in the order of their ids."""
     same = np.flatnonzero(stars.ids[1:] == stars.ids[:-1])
     repeats, errors = stars.repeats.copy(), stars.repeat_errors.copy()
-    told = np.abs(stars.labels[same + 1] - stars.labels[same])
+    differences = np.abs(stars.labels[same + 1] - stars.labels[same])
     combined = np.hypot(stars.label_errors[same], stars.label_errors[same + 1])
-    known = np.isfinite(told) & np.isfinite(combined)
-    repeats[same] = np.where(known, told, repeats[same])
+    known = np.isfinite(differences) & np.isfinite(combined)
+    repeats[same] = np.where(known, differences, repeats[same])
     errors[same] = np.where(known, combined, errors[same])
     return replace(stars, repeats=repeats, repeat_errors=errors)
 

@@ -1,10 +1,10 @@
 """What a star would look like with less: training stars with columns taken away.
 
 A network that has only seen complete stars answers badly to one without u, whatever fills the gap. Copies of training
-stars get the gaps of stars that are to be labelled, drawn at random but more often than they are met, so that rare
-patterns are learnt, too; or lack any columns of the table, with every feature that is computed from them, so that any
-band may be missing. A column takes its error along: the error of a magnitude tells the magnitude, and a network that
-kept it would rely on it.
+stars get the missing-value patterns of stars that are to be labelled, drawn at random but more often than they are met,
+so that rare patterns are learnt, too; or lack any columns of the table, with every feature that is computed from them,
+so that any band may be missing. A column takes its error along: the error of a magnitude reveals the magnitude, and a
+network that kept it would rely on it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stellarml.core.sql_names import words_of
 from stellarml.features.feature_file import FeatureFile
 
 OF_OTHER_STARS = 0.9  # of the copies; the others lack columns
-MORE_OFTEN = 4.0  # copies like others have gaps than others themselves
+MORE_OFTEN = 4.0  # copies like others lack something than others themselves
 MOST_COLUMNS = 0.6  # the share of the columns that a copy lacks is drawn between 0 and this
 OF_MANY = 0.25  # a column that others' features depend on, such as the distance, is lacked so much less often
 ERRORS = ("e_{}", "err_{}", "sigma_{}", "{}_err", "{}_error")  # how catalogues name the error of a column
@@ -38,7 +38,7 @@ def column_groups(features: FeatureFile) -> NDArray[np.bool_]:
     return np.array([group for group in groups if not all(group)], dtype=bool).reshape(-1, len(words))
 
 
-def with_gaps(
+def with_missing_copies(
     features: NDArray[np.float32],
     groups: NDArray[np.bool_],
     others: NDArray[np.float32],
@@ -54,7 +54,7 @@ def with_gaps(
     groups
         From `column_groups`.
     others
-        Stars whose gaps are copied, (m, n_features); their order does not matter.
+        Stars whose missing-value patterns are copied, (m, n_features); their order does not matter.
     copies
         How many copies of each star, on average, at most.
 

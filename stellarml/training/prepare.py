@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.features.feature_file import FeatureFile
-from stellarml.features.split import PARTS, TRAIN
+from stellarml.features.split import SPLITS, TRAIN
 from stellarml.model.scaling import InputMaps, Scaler, design, fit_imputation, fit_rotation, fit_scaler
 from stellarml.training.course import Physical
 from stellarml.training.labelled_stars import Stars
-from stellarml.training.missing_copies import column_groups, with_gaps
+from stellarml.training.missing_copies import column_groups, with_missing_copies
 from stellarml.training.presets import Preset
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Stars by part, their scaled inputs (float64, before rotation) and what made them.
+    """Stars by split, their scaled inputs (float64, before rotation) and what made them.
 
-    `gaps` are the inputs of training stars with columns taken away, `gap_rows` which training stars they are.
+    `copies` are the inputs of training stars with columns taken away, `copied_rows` which training stars they are.
     """
 
     stars: dict[str, Stars]
@@ -28,8 +28,8 @@ class Prepared:
     scaler: Scaler
     maps: InputMaps
     physical: Physical
-    gaps: NDArray[np.float64]
-    gap_rows: NDArray[np.int64]
+    copies: NDArray[np.float64]
+    copied_rows: NDArray[np.int64]
 
 
 def prepare(
@@ -37,20 +37,22 @@ def prepare(
 ) -> Prepared:
     """Fit the scaler, the input maps and the labels' scale to the training part, and scale every part.
 
-    The training part gets copies with the gaps of `unlabelled` stars, (m, n_features), or of its own.
+    The training part gets copies with the missing-value patterns of `unlabelled` stars, (m, n_features), or of its own.
     """
-    parts = {part: stars.of(part) for part in PARTS}
-    own = parts[TRAIN].features
+    by_split = {split: stars.of(split) for split in SPLITS}
+    own = by_split[TRAIN].features
     others = own if unlabelled is None else unlabelled
-    thinned, gap_rows = with_gaps(own, column_groups(features), others, preset.gaps, seed)
+    thinned, copied_rows = with_missing_copies(
+        own, column_groups(features), others, preset.missing_copies, seed
+    )
     scaler = fit_scaler(own, thinned)
     gaussian = fit_imputation(own, scaler) if preset.imputation == "gaussian" else None
-    inputs = {part: design(s.features, scaler, gaussian) for part, s in parts.items()}
+    inputs = {split: design(s.features, scaler, gaussian) for split, s in by_split.items()}
     n_features = stars.features.shape[1]
     rotation = fit_rotation(inputs[TRAIN][:, :n_features]) if preset.rotate != "no" else None
     if rotation is not None and preset.rotate == "beside":
         rotation = np.hstack([np.eye(n_features), rotation])
-    labels = parts[TRAIN].labels
+    labels = by_split[TRAIN].labels
     physical = Physical(np.nanmean(labels, axis=0), np.nanstd(labels, axis=0))
-    gaps = design(thinned, scaler, gaussian)
-    return Prepared(parts, inputs, scaler, InputMaps(gaussian, rotation), physical, gaps, gap_rows)
+    copies = design(thinned, scaler, gaussian)
+    return Prepared(by_split, inputs, scaler, InputMaps(gaussian, rotation), physical, copies, copied_rows)

@@ -12,14 +12,14 @@ it was 0.119.
 dropout (5 % raised the standard deviation of the errors threefold), and SiLU (a few per cent better than leaky ReLU).
 
 `default` averages four networks of four layers of 192, fed with the features and, beside them, with their decorrelated
-axes, and trained on stars with gaps, too. On folds 0 to 2 of the LAMOST table (MAD of Teff, log g, [Fe/H]), with three
-layers of 128: one network with the rotated inputs alone 91.7 K, 0.187, 0.181 (all five folds); four 87.0, 0.182, 0.179;
-with weight decay 86.8, 0.182, 0.182; with gaps 86.3, 0.181, 0.178; features alone 84.7, 0.177, 0.179; both 83.8, 0.177,
-0.171. On five other folds half a copy with gaps gave 83.6, 0.178, 0.171, two copies like other stars 84.4, 0.177,
-0.173: no better, but without u and v the error of [Fe/H] on the simulated sky fell from 0.228 to 0.180. A weight decay
-of 3 cost [Fe/H] 0.02 dex. The size was chosen on the simulated sky, with 200,000 training stars and their copies:
-validation MAE of one network (in standard deviations) with a weight decay of 0.3: 0.1154 with three layers of 128,
-0.1157 with 64,000 steps, 0.1151 with four layers, 0.1145 with three of 192, 0.1135 with four of 192. Neither eight
+axes, and trained on copies with missing values, too. On folds 0 to 2 of the LAMOST table (MAD of Teff, log g, [Fe/H]),
+with three layers of 128: one network with the rotated inputs alone 91.7 K, 0.187, 0.181 (all five folds); four 87.0,
+0.182, 0.179; with weight decay 86.8, 0.182, 0.182; with copies 86.3, 0.181, 0.178; features alone 84.7, 0.177, 0.179;
+both 83.8, 0.177, 0.171. On five other folds half a copy a star gave 83.6, 0.178, 0.171, two copies like other stars
+84.4, 0.177, 0.173: no better, but without u and v the error of [Fe/H] on the simulated sky fell from 0.228 to 0.180. A
+weight decay of 3 cost [Fe/H] 0.02 dex. The size was chosen on the simulated sky, with 200,000 training stars and their
+copies: validation MAE of one network (in standard deviations) with a weight decay of 0.3: 0.1154 with three layers of
+128, 0.1157 with 64,000 steps, 0.1151 with four layers, 0.1145 with three of 192, 0.1135 with four of 192. Neither eight
 layers (0.1143) nor 120,000 steps (0.1137) nor complete stars alone (0.1135) helped: the decay held it back. With 0.03
 it is 0.1110, with none 0.1119. So the preset names the decay of a whole training: 1.8 is 0.03 there, and 0.3 with
 LAMOST's few stars and steps, where 0.03 raised the MAD of Teff from 85.9 to 90.0 K (fold 0).
@@ -53,8 +53,8 @@ class Preset:
     least. `members`: networks that are averaged. `rotate`: inputs are decorrelated axes instead of the features, or
     beside them. `scales`: the network also gives how wide its error is, down and up, for the intervals.
     `weight_decay`: weights that no gradient holds shrink by ``exp(-weight_decay)`` over a whole training, be it long or
-    short. `gaps`: at most so many copies of the training stars are added, each with columns taken away, so that any
-    subset of bands may be missing.
+    short. `missing_copies`: at most so many copies of the training stars are added, each with columns taken away, so
+    that any subset of bands may be missing.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Preset:
     members: int = 1
     scales: bool = False
     weight_decay: float = 0.0
-    gaps: float = 0.0
+    missing_copies: float = 0.0
 
     @property
     def epochs(self) -> int:
@@ -109,7 +109,7 @@ PRESETS: dict[str, Preset] = {
         members=4,
         scales=True,
         weight_decay=1.8,
-        gaps=2.0,
+        missing_copies=2.0,
     ),
 }
 

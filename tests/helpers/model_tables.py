@@ -56,7 +56,12 @@ TINY_SHARED = Preset(
     members=2,
 )
 TINY_SCALES = dataclasses.replace(
-    TINY_SHARED, name="tiny_scales", scales=True, gaps=0.7, weight_decay=1e-3, phases=(Phase("mae", 8, 1e-2),)
+    TINY_SHARED,
+    name="tiny_scales",
+    scales=True,
+    missing_copies=0.7,
+    weight_decay=1e-3,
+    phases=(Phase("mae", 8, 1e-2),),
 )
 
 

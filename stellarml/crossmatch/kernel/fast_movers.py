@@ -3,7 +3,7 @@
 Fast movers (and rows with huge errors) would make every halo as large as their path: a star of 10 arcsec/yr has
 candidates 40 arcsec apart over 2014-2018. They are matched first, against the whole catalogue of the other side. Their
 edges, positions included, go to every tile: there they count as mates and reverse neighbours of the other stars, and
-tell the planner where a tile that owns one of them must read beyond its halo.
+show the planner where a tile that owns one of them must read beyond its halo.
 """
 
 from __future__ import annotations

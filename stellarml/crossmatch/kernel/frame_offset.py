@@ -114,7 +114,7 @@ def frame_part(
     left, right : Sources
         Bright rows within the ranges that `halo.plan_tile` gives for the settings and limits of `frame_search`.
     settings, limits
-        Of the match itself; `limits` need know no more than `limits.merge_staying` tells.
+        Of the match itself; `limits` need know no more than `limits.merge_staying` gives.
     owned : ndarray of bool, shape (n_left,), optional
         Left rows of the tile; all by default.
     """
@@ -171,7 +171,7 @@ def frame_record(offsets: FrameOffsets) -> dict[str, Any]:
     ra, dec = sky.from_unit_vectors(sky.pixel_centres(offsets.order, pixel))
     cells = [
         {"pixel": int(pixel[i]), "ra": round(float(ra[i]), 6), "dec": round(float(dec[i]), 6)}
-        | _told(offset[i], error[i])
+        | _rounded(offset[i], error[i])
         | {
             "pairs": int(offsets.pairs[chosen[i]]),
             "from_order": int(source[i]) if source[i] >= WHOLE else None,
@@ -179,7 +179,7 @@ def frame_record(offsets: FrameOffsets) -> dict[str, Any]:
         for i in range(len(pixel))
     ]
     whole = offsets.levels[-1]
-    median = _told(whole.offset_mas[0], whole.error_mas[0]) if len(whole.pixel) else None
+    median = _rounded(whole.offset_mas[0], whole.error_mas[0]) if len(whole.pixel) else None
     return {
         "order": offsets.order,
         "pairs": int(offsets.pairs.sum()),
@@ -217,7 +217,7 @@ def _frame(settings: MatchSettings) -> FrameSettings:
     return settings.frame if settings.frame is not None else FrameSettings()
 
 
-def _told(offset: Floats, error: Floats) -> dict[str, float | None]:
+def _rounded(offset: Floats, error: Floats) -> dict[str, float | None]:
     worst = float(np.max(error))
     return {
         "d_ra_mas": round(float(offset[0]), 2),

@@ -9,8 +9,9 @@ An owned row with an edge of a mover has a second neighbourhood elsewhere, about
 other edges that meet it there; the same argument, started from those points, asks for r on the left and 2r
 on the right.
 
-Where a frame offset is taken off the right catalogue (`frame`), all this holds for the positions without it; leaves are
-sorted by the stored ones, which lie up to `Limits.frame_arcsec` away: the right side is read that much further.
+Where a frame offset is taken off the right catalogue (`frame_offset`), all this holds for the positions without it;
+leaves are sorted by the stored ones, which lie up to `Limits.frame_arcsec` away: the right side is read that much
+further.
 """
 
 from __future__ import annotations

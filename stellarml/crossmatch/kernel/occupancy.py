@@ -24,7 +24,7 @@ _STEEPEST_DEG = 85.0
 
 
 class Occupancy(NamedTuple):
-    """Marked cells; without a column nothing is told and every position may have a candidate."""
+    """Marked cells; without a column nothing is known and every position may have a candidate."""
 
     first_ra_deg: float
     first_dec_deg: float

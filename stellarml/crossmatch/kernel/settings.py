@@ -34,7 +34,7 @@ class PositionErrors:
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """How the offset of the right catalogue's frame is measured (`frame`).
+    """How the offset of the right catalogue's frame is measured (`frame_offset`).
 
     In HEALPix cells of `order`, from pairs that are alone within `radius_arcsec` of each other among the sources of
     both sides that some band shows as `bright_mag` or brighter; a cell with fewer than `min_pairs` borrows from its
@@ -63,7 +63,7 @@ class MatchSettings:
         make the local density of the figure of merit.
     frame
         How to measure the offset of the right catalogue's frame, which is then taken off its positions; None: not at
-        all. Only `plan.plan_match` acts on it: `kernel.match_tile` is given positions from which it is off already.
+        all. Only `plan.plan_match` acts on it: `match_tile` is given positions from which it is off already.
     """
 
     radius_arcsec: float | None = None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stellarml.core.config import Split
 from stellarml.core.errors import ConfigError
-from stellarml.features.split import PARTS, hash_digits, split_of, threshold
+from stellarml.features.split import SPLITS, hash_digits, split_of, threshold
 
 SETTINGS = Split(salt="0", validation=0.1, test=0.1, calibration=0.1)
 
@@ -36,7 +36,7 @@ def test_it_is_what_hashlib_says() -> None:
 def test_shares_are_the_settings() -> None:
     settings = Split(salt="x", validation=0.05, test=0.2, calibration=0.15)
     parts = split_of(range(60_000), settings)
-    shares = {part: parts.count(part) / len(parts) for part in PARTS}
+    shares = {part: parts.count(part) / len(parts) for part in SPLITS}
     assert shares == pytest.approx(
         {"train": 0.6, "validation": 0.05, "calibration": 0.15, "test": 0.2}, abs=0.006
     )

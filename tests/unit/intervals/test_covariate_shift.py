@@ -7,7 +7,7 @@ import pytest
 
 from stellarml.intervals.cells import factors
 from stellarml.intervals.conformal import LEVELS, Calibration, conformal_quantile, widths_of
-from stellarml.intervals.covariate_shift import WEIGHT_LIMIT, fit_shift, weights_of
+from stellarml.intervals.covariate_shift import WEIGHT_LIMIT, fit_covariate_shift, weights_of
 from stellarml.intervals.fit_conformal import Rows, fit_calibration
 
 
@@ -52,7 +52,7 @@ def test_the_weighted_quantile_is_that_of_repeated_scores() -> None:
 
 def test_the_ratio_of_two_normal_distributions_is_found() -> None:
     rng = np.random.default_rng(1)
-    shift = fit_shift(rng.normal(size=(40_000, 2)), rng.normal(loc=(1.0, 0.0), size=(40_000, 2)))
+    shift = fit_covariate_shift(rng.normal(size=(40_000, 2)), rng.normal(loc=(1.0, 0.0), size=(40_000, 2)))
     assert shift.weights == pytest.approx([1.0, 0.0], abs=0.05)
     assert shift.bias == pytest.approx(-0.5, abs=0.05)
     ratio = rng.normal(size=200_000) - 0.5

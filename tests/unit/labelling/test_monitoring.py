@@ -27,7 +27,7 @@ def test_parts_add_up_to_the_whole() -> None:
         part = Tally()
         part.add(features[rows], flags[rows], manifest.scaler)
         parts.append(json.loads(json.dumps(part.to_json())))
-    found, expected = total(parts).told(manifest), whole.told(manifest)
+    found, expected = total(parts).as_record(manifest), whole.as_record(manifest)
     assert found["flags"] == expected["flags"]
     assert found["flags"]["OUTSIDE_DOMAIN"] == found["flags"]["MISSING_BANDS"] == round(1 / 3, 6)
     name = manifest.features.feature_names[1]
@@ -38,9 +38,11 @@ def test_parts_add_up_to_the_whole() -> None:
 
 def test_nothing_labelled() -> None:
     manifest = load_bundle(tiny_bundle(TINY)).manifest
-    told = total([]).told(manifest)
-    assert set(told["flags"]) == {flag.name for flag in QualityFlag} and set(told["flags"].values()) == {None}
-    assert told["features"] == {}
+    record = total([]).as_record(manifest)
+    assert set(record["flags"]) == {flag.name for flag in QualityFlag} and set(record["flags"].values()) == {
+        None
+    }
+    assert record["features"] == {}
 
 
 def test_names_from_a_users_file_cannot_forge_a_line() -> None:

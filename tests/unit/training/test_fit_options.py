@@ -43,9 +43,9 @@ def fit(
 
 def test_stars_unlike_the_labelled_ones_are_told_that_nobody_speaks_for_them(tmp_path: Path) -> None:
     target = pa.table({name: faint(1500)[name] for name in FEATURES.feature_names})
-    no_gaps = replace(TINY_SCALES, gaps=0.0)
-    weighted = Predictor(load_bundle(fit(tmp_path / "weighted", target, rows=12_000, preset=no_gaps)))
-    plain = Predictor(load_bundle(fit(tmp_path / "plain", rows=12_000, preset=no_gaps)))
+    no_copies = replace(TINY_SCALES, missing_copies=0.0)
+    weighted = Predictor(load_bundle(fit(tmp_path / "weighted", target, rows=12_000, preset=no_copies)))
+    plain = Predictor(load_bundle(fit(tmp_path / "plain", rows=12_000, preset=no_copies)))
     assert plain.manifest.calibration.shift is None
     bright, dim = matrix_of(stars(2000, seed=9)), matrix_of(faint(2000))
     thin = [
@@ -73,11 +73,11 @@ def test_networks_learn_to_do_without_what_the_stars_to_be_labelled_lack() -> No
     unlabelled = np.ones((100, len(FEATURES.features)), np.float32)
     unlabelled[:, [1, 3]] = np.nan
     prepared = prepare(labelled, TINY_SCALES, FEATURES, 0, unlabelled)
-    masks = prepared.gaps[:, len(FEATURES.features) :]
-    assert len(masks) == len(prepared.gap_rows) > 500
+    masks = prepared.copies[:, len(FEATURES.features) :]
+    assert len(masks) == len(prepared.copied_rows) > 500
     assert (masks.sum(axis=1) >= 2).mean() > 0.9
     alone = prepare(labelled, TINY_SCALES, FEATURES, 0, None)
-    assert len(alone.gaps) != len(prepared.gaps)
+    assert len(alone.copies) != len(prepared.copies)
 
 
 def test_a_target_without_a_feature_is_refused(tmp_path: Path) -> None:

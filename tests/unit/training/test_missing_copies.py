@@ -6,7 +6,7 @@ import numpy as np
 from helpers.model_tables import FEATURES
 
 from stellarml.features.feature_file import load_feature_file
-from stellarml.training.missing_copies import MORE_OFTEN, OF_OTHER_STARS, column_groups, with_gaps
+from stellarml.training.missing_copies import MORE_OFTEN, OF_OTHER_STARS, column_groups, with_missing_copies
 
 
 def test_features_of_one_column_go_together() -> None:
@@ -30,7 +30,7 @@ def test_copies_lack_more_and_keep_the_rest() -> None:
     features = rng.normal(size=(4000, 5)).astype(np.float32)
     features[rng.random(4000) < 0.1, 3] = np.nan
     groups = column_groups(FEATURES)
-    thinned, rows = with_gaps(features, groups, features, 1.5, 1)
+    thinned, rows = with_missing_copies(features, groups, features, 1.5, 1)
     assert 0.4 * 4000 < len(rows) <= 1.5 * 4000
     there, here = np.isfinite(features[rows]), np.isfinite(thinned)
     assert not (here & ~there).any(), "nothing is made up"
@@ -46,13 +46,13 @@ def test_copies_lack_what_the_stars_to_be_labelled_lack() -> None:
     others = np.ones((1000, 5), np.float32)
     others[:300, [0, 3]] = np.nan
     others[300:400, 2] = np.nan
-    thinned, _ = with_gaps(features, column_groups(FEATURES), others, 1.0, 1)
+    thinned, _ = with_missing_copies(features, column_groups(FEATURES), others, 1.0, 1)
     lacks = [tuple(np.flatnonzero(~h)) for h in np.isfinite(thinned)]
     of_all = OF_OTHER_STARS * 20_000
     assert abs(lacks.count((0, 3)) / of_all - 0.75) < 0.02, (
         "no column is in both features: only a star lacks them"
     )
-    shuffled = with_gaps(features, column_groups(FEATURES), others[::-1], 1.0, 1)[0]
+    shuffled = with_missing_copies(features, column_groups(FEATURES), others[::-1], 1.0, 1)[0]
     assert np.array_equal(thinned, shuffled, equal_nan=True), "whatever their order"
 
 
@@ -61,7 +61,7 @@ def test_where_few_stars_lack_anything_few_copies_do() -> None:
     others = np.ones((1000, 5), np.float32)
     for incomplete in (0, 50):
         others[:incomplete, [0, 3]] = np.nan
-        thinned, _ = with_gaps(features, column_groups(FEATURES), others, 1.0, 1)
+        thinned, _ = with_missing_copies(features, column_groups(FEATURES), others, 1.0, 1)
         lacks = [tuple(np.flatnonzero(~h)) for h in np.isfinite(thinned)]
         expected = MORE_OFTEN * incomplete / 1000 * OF_OTHER_STARS * 20_000
         assert abs(lacks.count((0, 3)) - expected) < 4 * np.sqrt(expected + 1)
@@ -71,7 +71,7 @@ def test_where_few_stars_lack_anything_few_copies_do() -> None:
 def test_the_same_seed_gives_the_same_copies() -> None:
     features = np.random.default_rng(2).normal(size=(300, 5)).astype(np.float32)
     groups = column_groups(FEATURES)
-    one, two, three = (with_gaps(features, groups, features, 0.5, seed) for seed in (3, 3, 4))
+    one, two, three = (with_missing_copies(features, groups, features, 0.5, seed) for seed in (3, 3, 4))
     assert np.array_equal(one[0], two[0], equal_nan=True)
     assert np.array_equal(one[1], two[1])
     assert not np.array_equal(one[1], three[1])
@@ -80,6 +80,6 @@ def test_the_same_seed_gives_the_same_copies() -> None:
 def test_no_copies() -> None:
     features = np.ones((10, 5), np.float32)
     for groups, copies in ((column_groups(FEATURES), 0.0), (np.zeros((0, 5), bool), 2.0)):
-        thinned, rows = with_gaps(features, groups, features, copies, 0)
+        thinned, rows = with_missing_copies(features, groups, features, copies, 0)
         assert thinned.shape == (0, 5)
         assert rows.shape == (0,)
