@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 STARS ?= 200000
 
-.PHONY: help demo test quick static docs lint types imports pytest pytest-quick mutants dist cluster faults install install-test bench-ingest bench-simulate bench-match bench-tiling bench-model bench-label clean
+.PHONY: help demo test quick static docs lint types imports pytest pytest-quick mutants dist cluster faults install install-test install-docs bench-ingest bench-simulate bench-match bench-tiling bench-model bench-label clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,9 +13,9 @@ help: ## What can be made
 demo: install ## Install into .venv, simulate a sky, run the whole chain on it (OUT=demo STARS=200000)
 	$(BIN)/stellarml demo --out $(OUT) --stars $(STARS)
 
-test: install-test install-docs lint types imports pytest ## Everything that must hold: lint, types, walls, all tests (15 minutes)
+test: install-test install-docs lint types imports pytest ## Everything that must hold: lint, types, layers, all tests (12 to 15 minutes)
 
-quick: install-test ## The loop while you work: lint, types, walls, tests without Spark and TensorFlow (a minute)
+quick: install-test ## The loop while you work: lint, types, layers, tests without Spark and TensorFlow (a minute)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync static pytest-quick
 
 static: lint types imports

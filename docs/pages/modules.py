@@ -21,7 +21,7 @@ STAGE_MODULES = {
 }
 
 
-# From the top; a package that does not exist is left out, one that is not named here comes last.
+# Their order on the page; a package that is not named here comes last.
 LAYERS = (
     "cli",
     "standalone",
@@ -42,7 +42,7 @@ LAYERS = (
 
 
 # Importing it is its work: it compiles and allocates for the workers that are forked from it.
-NOT_IMPORTED = ("stellarml.worker_daemon", "stellarml.cli.worker_daemon")
+NOT_IMPORTED = ("stellarml.cli.worker_daemon",)
 
 
 def stages_page() -> str:

@@ -4,7 +4,7 @@ Every plot and every robust number of the report comes from histograms that are 
 added up, so that rows never travel. Residuals use bins that are even in asinh((x - centre) / width): 8192 of them
 reach ten thousand widths and are 0.24 % of a width fine at the centre, so one outlier of 1e5 K costs no precision.
 The rows of a bin are taken to lie evenly over it, and medians and MADs then agree with those of the rows to
-better than 0.3 % of the MAD (test_evaluation_histograms.py).
+better than 0.3 % of the MAD (tests/unit/report/test_histograms.py).
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from stellarml.core.config import Tiles
 
 INDEX_ORDER = 29
 """Order of `_healpix_29`, the index that leaves are sorted by."""
-SOURCE_ID_PIXEL_ORDER = 5
 SOURCE_ID_PIXEL_SHIFT = 49
 """``source_id >> 49`` is the level-5 pixel where Gaia first saw the source; files without positions are cut by it."""
 PIXEL_FOLDER = "pixel_5"

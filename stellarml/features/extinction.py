@@ -7,6 +7,7 @@ may change.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,11 +35,14 @@ def coefficients(surveys: Sequence[str], root: Path) -> dict[str, float]:
     found: dict[str, tuple[float, str]] = {}
     for survey in surveys:
         bands = read_toml(named_file("survey", survey, root)).get("bands", {})
+        if not isinstance(bands, dict) or not all(isinstance(stated, dict) for stated in bands.values()):
+            raise ConfigError(f"survey '{survey}': [bands] is no table of tables, expected [bands.NAME]")
         for band, stated in bands.items():
             if "extinction" not in stated:
                 continue
             value, name = stated["extinction"], f"A_{band}"
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and math.isfinite(value)):
                 raise ConfigError(
                     f"survey '{survey}': bands.{band}.extinction is {value!r}, expected a number"
                 )
@@ -57,7 +61,7 @@ def with_coefficients(expression: str, known: Mapping[str, float]) -> str:
     Raises
     ------
     ValueError
-        If a name is not among `known`.
+        If a name is not among `known`, or a brace holds no name.
 
     Examples
     --------
@@ -72,4 +76,7 @@ def with_coefficients(expression: str, known: Mapping[str, float]) -> str:
             raise ValueError(f"{{{name}}} is no extinction coefficient.{did_you_mean(name, known)} {what}")
         return repr(known[name])
 
-    return _PLACE.sub(number, expression)
+    found = _PLACE.sub(number, expression)
+    if "{" in found or "}" in found:
+        raise ValueError(f"'{expression}' holds a brace that is no {{A_X}}; SQL has no use for it")
+    return found

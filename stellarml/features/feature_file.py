@@ -90,9 +90,10 @@ def load_feature_file(name_or_path: str | Path) -> FeatureFile:
     """
     path = named_file("feature file", name_or_path)
     raw = read_toml(path)
-    known = coefficients(_as_list(raw.get("extinction_from", [])), path.parent)
+    known = coefficients(_listed(raw.get("extinction_from", []), path), path.parent)
     problems = []
-    for feature in raw.get("features", []):
+    features = raw.get("features", [])
+    for feature in features if isinstance(features, list) else []:
         try:
             feature["expression"] = with_coefficients(feature["expression"], known)
         except ValueError as error:
@@ -107,8 +108,11 @@ def load_feature_file(name_or_path: str | Path) -> FeatureFile:
         raise
 
 
-def _as_list(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [str(item) for item in value]
+def _listed(value: Any, path: Path) -> list[str]:
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+        raise ConfigError(f'{path}: extinction_from is {value!r}, expected names of surveys: ["..."]')
+    return listed
 
 
 def feature_differences(model: FeatureFile, given: FeatureFile) -> list[str]:

@@ -21,7 +21,6 @@ from stellarml.core.config import Tiles
 from stellarml.core.errors import StellarmlError
 from stellarml.core.files import write_atomically
 from stellarml.core.names import CUTS_FAILED, DEC, EBV, HEALPIX_COLUMN, QUALITY_FLAGS, RA, SOURCE_ID
-from stellarml.core.quality_flags import QualityFlag
 from stellarml.core.schema import arrow_schema, label_columns
 from stellarml.labelling.incremental import InputTile, changed, tile_key, waiting
 from stellarml.labelling.monitoring import Tally
@@ -150,17 +149,14 @@ def _leaf_of(leaves: Sequence[InputTile], index: int) -> InputTile:
 
 def label_rows(task: LabelTask, batch: pa.RecordBatch, tally: Tally) -> pa.RecordBatch:
     """Return the output columns for one batch of identity, cuts and features, and count it."""
-    from stellarml.labelling.spark_label import predictor_of, unpacked
+    from stellarml.labelling.spark_label import predictor_of, unpacked, with_failed_cuts
 
     predictor = predictor_of(task.blob.value, task.sha256)
     names = batch.schema.names
     reddening = batch.column(EBV).to_numpy(zero_copy_only=False) if EBV in names else None
     features = unpacked(batch.column(_FEATURES), len(predictor.feature_names))
     found = predictor.label(features, task.level, reddening, truth=task.truth)
-    failed = batch.column(CUTS_FAILED).to_numpy()
-    found[QUALITY_FLAGS] = found[QUALITY_FLAGS] | np.where(
-        failed != 0, np.int32(QualityFlag.CUT_FAILED), np.int32(0)
-    )
+    found[QUALITY_FLAGS] = with_failed_cuts(found[QUALITY_FLAGS], batch.column(CUTS_FAILED).to_numpy())
     tally.add(features, found[QUALITY_FLAGS], predictor.manifest.scaler)
     columns = [batch.column(name) for name in (SOURCE_ID, RA, DEC)]
     columns += [pa.array(found[name]) for name in predictor.manifest.output_names(truth=task.truth)]

@@ -17,7 +17,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import FloatType, IntegerType, StructField, StructType
 
 from stellarml.core.errors import InputError, did_you_mean, raise_gathered
-from stellarml.core.names import EBV, QUALITY_FLAGS, prediction_names
+from stellarml.core.names import CUTS_FAILED, EBV, QUALITY_FLAGS, prediction_names
+from stellarml.core.quality_flags import QualityFlag
 from stellarml.model.bundle import pack_bundle
 from stellarml.model.predictor import Predictor
 
@@ -75,6 +76,11 @@ def unpacked(column: pa.ListArray, width: int) -> NDArray[np.float32]:
     return values.reshape(len(column), width)
 
 
+def with_failed_cuts(flags: NDArray[np.int32], failed: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return `flags`, (n,), with the bit of stars for which any bit of `failed` is set."""
+    return flags | np.where(failed != 0, np.int32(QualityFlag.CUT_FAILED), np.int32(0))
+
+
 def label_batch(
     predictor: Predictor, batch: pa.RecordBatch, id_column: str, level: int, *, truth: bool = False
 ) -> pa.RecordBatch:
@@ -83,6 +89,10 @@ def label_batch(
     if EBV in batch.schema.names:
         reddening = features_of(batch, [EBV])[:, 0]
     labelled = predictor.label(features_of(batch, predictor.feature_names), level, reddening, truth=truth)
+    if CUTS_FAILED in batch.schema.names:
+        labelled[QUALITY_FLAGS] = with_failed_cuts(
+            labelled[QUALITY_FLAGS], batch.column(CUTS_FAILED).to_numpy()
+        )
     names = predictor.manifest.output_names(truth=truth)
     columns = [batch.column(id_column), *(pa.array(labelled[n]) for n in names)]
     return pa.RecordBatch.from_arrays(columns, names=[id_column, *names])
@@ -107,7 +117,9 @@ def label_frame(
     level: int = 68,
     truth: bool = False,
 ) -> DataFrame:
-    """Label a table of id and feature columns (float32, named by feature; `ebmv_sfd` may come along).
+    """Label a table of id and feature columns (float32, named by feature).
+
+    `ebmv_sfd` and `cuts_failed` (int64, without nulls) may come along: the flags are then those of the chain.
 
     Parameters
     ----------

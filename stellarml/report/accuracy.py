@@ -37,7 +37,7 @@ from stellarml.core.names import (
     interval_names,
     value_and_interval,
 )
-from stellarml.report import regression_to_mean as regression
+from stellarml.report import regression_to_mean
 from stellarml.report.spark_histograms import bin_table
 
 COLOUR = "bp_rp"
@@ -213,7 +213,7 @@ def _metrics(
         regression=[
             {key: number(value) if isinstance(value, float) else value for key, value in row.items()}
             for label in measured
-            for row in regression.rows(label.name, counts)
+            for row in regression_to_mean.rows(label.name, counts)
         ],
         coverage=_coverage(labels, counts, level),
         scales=scales,
@@ -275,7 +275,7 @@ def _histograms(
                 Histogram(f"inside/{by}/{name}", (axis,), value=inside),
             ]
     own = _bin_axis(name, scales, ranges)
-    return declared if own is None else [*declared, *regression.declare(name, own, fine)]
+    return declared if own is None else [*declared, *regression_to_mean.declare(name, own, fine)]
 
 
 def _summary(n: Any, total: Any, squares: Any, edges: Any) -> dict[str, float | int | None]:

@@ -8,10 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from stellarml.core.histograms import Counts
-from stellarml.report import plot_accuracy as plots_accuracy
-from stellarml.report import plot_catalogue as plots_catalogue
-from stellarml.report import plot_run as plots_run
-from stellarml.report import plot_sky as plots_sky
+from stellarml.report import plot_accuracy, plot_catalogue, plot_run, plot_sky
 from stellarml.report.accuracy import Label, Metrics
 from stellarml.report.blocks import Picture
 from stellarml.report.catalogue_counts import SkyMap
@@ -32,21 +29,21 @@ def accuracy_figures(metrics: Metrics, published_std: Mapping[str, float]) -> di
     return {
         "one_to_one": _picture(
             "figure_1_one_to_one",
-            plots_accuracy.one_to_one(metrics),
+            plot_accuracy.one_to_one(metrics),
             "Figure 1. Predicted against spectroscopic values of the test stars. Colour: stars per bin, logarithmic; "
             "dashed: equality; red: running median. MAD is 1.4826 times the median absolute deviation.",
             f"Density of predicted against spectroscopic {names}",
         ),
         "errors": _picture(
             "figure_2_errors",
-            plots_accuracy.error_histogram(metrics, published_std),
+            plot_accuracy.error_histogram(metrics, published_std),
             "Figure 2. Errors of the test stars on a logarithmic scale. Red: a Gaussian as wide as the MAD, so what "
             "stands above it is tail; dashed: a Gaussian with the standard deviation of the paper's test set.",
             f"Histogram of errors in {names}",
         ),
         "residuals": _picture(
             "residuals",
-            plots_accuracy.residual_trends(metrics),
+            plot_accuracy.residual_trends(metrics),
             "Residuals (predicted minus spectroscopic) against the spectroscopic value, the colour and the magnitude. "
             "Lines: 16, 50 and 84 % quantiles in bins of at least 12 stars. A slope against the spectroscopic value "
             "alone is regression to the mean, not a calibration error.",
@@ -54,7 +51,7 @@ def accuracy_figures(metrics: Metrics, published_std: Mapping[str, float]) -> di
         ),
         "coverage": _picture(
             "coverage",
-            plots_accuracy.coverage(metrics),
+            plot_accuracy.coverage(metrics),
             "Fraction of spectroscopic values inside the published interval, by magnitude and by each label; ticks "
             "are the borders of the bins. Bins of at least 20 stars; bars are binomial standard errors.",
             "Coverage of the intervals",
@@ -73,7 +70,7 @@ def catalogue_figures(
     if "kiel" in catalogue and catalogue["kiel"].rows:
         found["kiel"] = _picture(
             "kiel",
-            plots_catalogue.kiel(catalogue["kiel"]),
+            plot_catalogue.kiel(catalogue["kiel"]),
             "Kiel diagram of the labelled stars that pass every selection cut: number of stars, and mean [Fe/H] of "
             "the bins that hold at least three.",
             "Kiel diagram",
@@ -81,7 +78,7 @@ def catalogue_figures(
     if "cmd" in matched and matched["cmd"].rows:
         found["colour_magnitude"] = _picture(
             "colour_magnitude",
-            plots_catalogue.colour_magnitude(matched["cmd"]),
+            plot_catalogue.colour_magnitude(matched["cmd"]),
             "Colour-magnitude diagram of the matched stars that pass every selection cut; geometric distances, not "
             "corrected for extinction.",
             "Colour-magnitude diagram",
@@ -90,7 +87,7 @@ def catalogue_figures(
         medians = " and the median of each label" if sky.medians else ""
         found["sky"] = _picture(
             "sky",
-            plots_sky.sky_maps(sky, labels),
+            plot_sky.sky_maps(sky, labels),
             f"Surface density{medians} in HEALPix pixels of order {sky.order} (ICRS, right ascension increases to the "
             "left). Medians are left out where a pixel holds few stars.",
             "Sky maps",
@@ -98,7 +95,7 @@ def catalogue_figures(
     if "separation" in matched and matched["separation"].rows:
         found["separations"] = _picture(
             "separations",
-            plots_catalogue.separations(matched["separation"], matched.get("offsets")),
+            plot_catalogue.separations(matched["separation"], matched.get("offsets")),
             "Angular separation of the matched pairs at the epoch of the photometric survey.",
             "Separations of matched pairs",
         )
@@ -114,13 +111,13 @@ def run_figures(
     if drawable:
         found["training_curves"] = _picture(
             "training_curves",
-            plots_run.training_curves(drawable),
+            plot_run.training_curves(drawable),
             "Loss by epoch of every network; each phase has its own loss function and so its own scale.",
             "Training curves",
         )
     if cut_flow:
         found["cut_flow"] = _picture(
-            "cut_flow", plots_run.cut_flow(cut_flow), "Rows left after each cut, in order.", "Cut-flow"
+            "cut_flow", plot_run.cut_flow(cut_flow), "Rows left after each cut, in order.", "Cut-flow"
         )
     return found
 

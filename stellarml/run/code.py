@@ -61,7 +61,7 @@ def code_digest(module: str, package: Path) -> str:
 
 
 def reached(module: str, package: Path) -> set[Path]:
-    """Return the source files that `module` reaches by its imports, its own and those of its packages included.
+    """Return the source files that `module` reaches by its imports, its own and its packages' included.
 
     Raises
     ------
@@ -78,10 +78,10 @@ def reached(module: str, package: Path) -> set[Path]:
         if path in found or path == package / "__init__.py":
             continue
         found.add(path)
-        own_package = path.parent / "__init__.py"
+        packages = [folder / "__init__.py" for folder in path.parents if folder.is_relative_to(package)]
         names = [name for name in _imports(path) if name.split(".")[0] == _ROOT]
         waiting += [file for name in names if (file := _file_of(name, package)) is not None]
-        waiting += [own_package] if own_package.is_file() else []
+        waiting += [init for init in packages if init.is_file()]
     return found
 
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
+import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -311,7 +313,4 @@ def held(out: Path) -> Iterator[None]:
 
 
 def _process() -> str:
-    import os
-    import socket
-
     return f"{os.getpid()} on {socket.gethostname()}"

@@ -26,6 +26,7 @@ from stellarml.crossmatch.plan import MatchPlan, plan_match
 from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.source_columns import match_settings
 from stellarml.features.feature_file import FeatureFile
+from stellarml.run.log import get_logger
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import StageRun
 from stellarml.run.units import Unit, run_units
@@ -186,7 +187,11 @@ class _PositionTask:
 def match_by_position(
     spark: SparkSession, run: StageRun, lake: Path, table: Descriptor, stars: Descriptor, settings: Crossmatch
 ) -> list[Path]:
-    """Match a label table to the stars of the lake within a fixed radius, one to one; return the files of pairs."""
+    """Match a label table to the stars of the lake within a fixed radius; return the files of pairs.
+
+    A row with several stars within the radius is left out: its spectrum may be of any of them, or of all. Several rows
+    of one star stay: it was observed again.
+    """
     catalogues = open_catalogue(lake / table.name), open_catalogue(lake / "stars")
     left, right = (
         side_of(catalogue, descriptor, "full", with_errors=False)
@@ -198,6 +203,15 @@ def match_by_position(
         name = f"{table.name}-{leaf.tile.name}"
         units.append(Unit(name, leaf.rows, _PositionTask(plan, leaf, Path(WORK, f"{name}.parquet"))))
     marks = run_units(spark, run, units, _match_labels)
+    ambiguous = sum(mark["ambiguous"] for mark in marks)
+    if ambiguous:
+        get_logger().warning(
+            "label rows with several stars within the radius are left out",
+            stage=run.stage,
+            survey=table.name,
+            rows=ambiguous,
+            radius_arcsec=settings.radius_arcsec,
+        )
     return [run.out / path for mark in marks for path in mark["files"]]
 
 
@@ -205,14 +219,17 @@ def _match_labels(task: _PositionTask) -> dict[str, Any]:
     plan = task.plan
     found = match_rows(plan, task.leaf.tile)
     result = found.result
-    best = np.flatnonzero(result.best)
+    several = result.number_of_neighbours > 1
+    alone = np.flatnonzero(result.best & ~several)
+    ambiguous = int((result.best & several).sum())
     pairs = pa.table(
         {
-            "label_id": found.left.ids(result.left_row[best]),
-            "matched_source_id": found.right.ids(result.right_row[best]),
+            "label_id": found.left.ids(result.left_row[alone]),
+            "matched_source_id": found.right.ids(result.right_row[alone]),
         }
     )
     if pairs.num_rows == 0:
-        return {"files": {}, "rows": 0}
+        return {"files": {}, "rows": 0, "ambiguous": ambiguous}
     written = write_parquet(plan.out / task.path, pairs, plan.tiles)
-    return {"files": {str(task.path): written["bytes"]}, "rows": pairs.num_rows}
+    files = {str(task.path): written["bytes"]}
+    return {"files": files, "rows": pairs.num_rows, "ambiguous": ambiguous}

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from stellarml.core.config import Config, Split
 from stellarml.core.errors import InputError, UserError
 from stellarml.core.files import storage_errors
-from stellarml.core.names import EBV, SPLIT
+from stellarml.core.names import CUTS_FAILED, EBV, SPLIT
 from stellarml.core.schema import arrow_schema, label_columns
 from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.features.spark_split import split_column
@@ -27,7 +27,7 @@ from stellarml.storage.export import write_file
 from stellarml.storage.formats import SUFFIXES
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 _ID = "__id"  # inside Spark, which would take a dot in a name for a field
 
@@ -106,6 +106,20 @@ def _rows_to_learn(
     return frame.select(sf.col(f"`{spec.id}`"), *columns, split_column(spec.id, split).alias(SPLIT)).toArrow()
 
 
+def _failed_cuts(frame: DataFrame) -> list[Column]:
+    """Return one column with the bits of all cuts that a table says its rows fail; nothing where it says none."""
+    from pyspark.sql import functions as sf
+
+    integers = ("bigint", "int", "smallint", "tinyint")
+    names = [
+        name
+        for name, kind in frame.dtypes
+        if kind in integers and (name.lower() == CUTS_FAILED or name.lower().startswith(f"{CUTS_FAILED}_"))
+    ]
+    bits = [sf.coalesce(sf.col(f"`{name}`").cast("long"), sf.lit(0).cast("long")) for name in names]
+    return [reduce(lambda a, b: a.bitwiseOR(b), bits).alias(CUTS_FAILED)] if bits else []
+
+
 def label_table(spark: SparkSession, config: Config, table: Path, model: Path, out: Path) -> int:
     """Label every row of `table`, in a file's order; write id, labels, intervals and flags to `out`; return the rows.
 
@@ -139,6 +153,7 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     blob, sha256 = pack_bundle(model)
     names = [f.name for f in spec.features]
     passed = [sf.col(EBV).alias(EBV)] if EBV in known - set(names) else []
+    passed += _failed_cuts(frame) if CUTS_FAILED not in names else []
     inputs = frame.select(sf.col(f"`{spec.id}`").alias(_ID), *passed, *feature_columns(spec, frame.columns))
     labelled = label_frame(
         inputs,

@@ -58,7 +58,7 @@ class Quantity(Section):
 
     column: Names | None = None
     value: float | None = None
-    unit: Literal["mas", "arcsec", "deg", "mjd", "jyear", "jd", "mas/yr", "arcsec/yr"]
+    unit: Literal["mas", "arcsec", "deg", "mjd", "jyear", "jd"]
     floor: float | None = None
     reject_above: float | None = None
     null_when: Sql | None = None
@@ -81,8 +81,11 @@ class Quantity(Section):
                     f"{key} = {given:g} is in {self.unit}, the unit of the column: {given * arcsec:g} arcsec; expected "
                     f"0 to {limit:g} arcsec"
                 )
-        if self.floor is not None and self.reject_above is not None and self.reject_above <= self.floor:
-            return f"reject_above = {self.reject_above:g} is not above floor = {self.floor:g} (both in {self.unit})"
+        least = self.floor or 0.0
+        if self.reject_above is not None and self.reject_above <= least:
+            return (
+                f"reject_above = {self.reject_above:g} is not above floor = {least:g} (both in {self.unit})"
+            )
         return None
 
 
@@ -124,11 +127,14 @@ class Position(Section):
         for a, b in (("ra", "dec"), ("ra_error", "dec_error"), ("pmra", "pmdec")):
             if (getattr(self, a) is None) != (getattr(self, b) is None):
                 raise ValueError(f"'{a}' and '{b}' go together")
-        for name in ("ra_error", "dec_error"):
-            given = getattr(self, name)
-            problem = None if given is None else given.implausible_error()
-            if problem:
-                raise ValueError(f"{name}: {problem}")
+        if self.epoch is not None and self.epoch.unit not in _TIME_UNITS:
+            raise ValueError(
+                f"epoch: its unit is '{self.epoch.unit}', expected a time ({', '.join(_TIME_UNITS)})"
+            )
+        errors = {name: getattr(self, name) for name in ("ra_error", "dec_error")}
+        problems = {n: q.implausible_error() for n, q in errors.items() if q is not None}
+        if any(problems.values()):
+            raise ValueError("; ".join(f"{name}: {problem}" for name, problem in problems.items() if problem))
         if self.ra is None and self.id is None:
             raise ValueError("a table without 'ra' and 'dec' needs an 'id': the source_id of its rows")
         return self

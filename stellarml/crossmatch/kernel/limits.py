@@ -4,10 +4,10 @@ Two passes over slim columns, each a small record a tile that merges in any orde
 
 1. `staying_part` of every tile of the side that stays, `merge_staying`: the mean epoch (it stands in for missing ones),
    the first and the last, and the largest admitted variance.
-2. `moving_part` of every tile of the side that moves, `choose_edge_radius`: a histogram of how far each row's edges can
-   reach. The edge radius r bounds every edge of the rows within it; the few rows beyond are movers (fast, or with huge
-   errors) and are resolved first, against the whole catalogue (`fast_movers`). r is the smallest that leaves at most
-   `max_movers` rows out, but never below `comfort_arcsec`, because a halo of 30 arcsec costs nothing.
+2. `measure_moving` of every tile of the side that moves, `choose_edge_radius`: a histogram of how far each row's edges
+   can reach. The edge radius r bounds every edge of the rows within it; the few rows beyond are movers (fast, or with
+   huge errors) and are resolved first, against the whole catalogue (`fast_movers`). r is the smallest that leaves at
+   most `max_movers` rows out, but never below `comfort_arcsec`, because a halo of 30 arcsec costs nothing.
 
 The choice of r decides what is read, never what comes out.
 """

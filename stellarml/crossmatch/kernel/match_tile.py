@@ -4,7 +4,7 @@
 catalogues. How to call it for a tile (a whole catalogue in memory is `match_tile(left, right, settings)`):
 
 1. `limits.staying_part` per tile of the side that stays, `limits.merge_staying`;
-2. `limits.moving_part` per tile of the side that moves, `limits.choose_edge_radius`: the `Limits`;
+2. `limits.measure_moving` per tile of the side that moves, `limits.choose_edge_radius`: the `Limits`;
 3. `limits.is_mover` collects the movers (few), `fast_movers.mover_ranges` says what of the other side to read,
    `fast_movers.mover_edges` per part and `fast_movers.merge_edges` make their edges, which every tile is given;
 4. per tile of the left catalogue `halo.plan_tile` gives the ranges of ``_healpix_29`` to read of both sides, and

@@ -11,6 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy import units
+from astropy.coordinates import SkyCoord, search_around_sky
 
 from stellarml.core.config import Config, load_config
 from stellarml.core.errors import InputError
@@ -159,6 +161,25 @@ def test_labels_without_source_id_are_matched_by_position(own_lake: Path, spark:
     wanted = training.set_index("source_id").teff.reindex(found.index)
     assert (wanted.to_numpy() == found.teff.to_numpy()).mean() > 0.99
     assert read_record(own_lake / "lake" / "training")["rows"]["label_rows"] <= len(training)
+
+
+def test_a_label_row_with_several_stars_is_no_label(own_lake: Path, spark: Any) -> None:
+    """A wide radius makes blends of neighbours: only rows with one star within it teach, by astropy's count."""
+    training = whole(own_lake / "lake" / "training").to_pandas()
+    table = pd.DataFrame({"spectrum": np.arange(len(training)), "ra": training.ra, "dec": training.dec})
+    table = table.assign(t=training.teff, g=training.logg, m=training.feh)
+    config = by_position(own_lake, table)
+    radius = config.labels.model_copy(update={"match_radius_arcsec": 60.0})
+    ingest_survey(spark, config, "by_position.toml")
+    wide = config.model_copy(update={"labels": radius})
+    run_stage("features", spark, wide, overwrite=True)
+    found = whole(own_lake / "lake" / "training").to_pandas()
+    stars = whole(own_lake / "lake" / "stars").to_pandas()
+    places = [SkyCoord(rows.ra.to_numpy(), rows.dec.to_numpy(), unit="deg") for rows in (training, stars)]
+    labels, _, _, _ = search_around_sky(*places, 60 * units.arcsec)
+    alone = np.bincount(labels, minlength=len(training)) == 1
+    assert 0.1 < alone.mean() < 0.95
+    assert set(found.source_id) == set(training.source_id[alone])
 
 
 def test_labels_elsewhere_on_the_sky_are_an_error(own_lake: Path, spark: Any) -> None:

@@ -54,10 +54,8 @@ def test_the_same_labels_as_in_the_catalogue(
     assert found["source_id"].to_pylist() == stars["source_id"].to_pylist()
     for name in ("teff", "teff_lo", "logg_hi", "feh"):
         assert np.array_equal(found[name].to_numpy(), catalogue[name].to_numpy())
-    cut = int(QualityFlag.CUT_FAILED)
-    assert np.array_equal(
-        found["quality_flags"].to_numpy() | cut, catalogue["quality_flags"].to_numpy() | cut
-    )
+    assert np.array_equal(found["quality_flags"].to_numpy(), catalogue["quality_flags"].to_numpy())
+    assert 0 < (found["quality_flags"].to_numpy() & QualityFlag.CUT_FAILED != 0).sum() < len(stars)
     assert found.schema.field("teff").metadata[b"unit"] == b"K"
 
 
@@ -72,6 +70,25 @@ def test_a_whole_catalogue_and_other_cases_of_names(
     pq.write_table(stars.rename_columns([n.upper() for n in stars.column_names]), tmp_path / "upper.parquet")
     lower, upper = label(tmp_path / "lower.parquet"), label(tmp_path / "upper.parquet")
     assert lower["quality_flags"].equals(upper["quality_flags"]) and lower["feh"].equals(upper["feh"])
+
+
+def test_failed_cuts_of_any_column_are_flagged(
+    stars: pa.Table, label: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    """One column, several, null: every form in which ingest, the cross-match and `match` write them."""
+    names = [name for name in stars.column_names if name.startswith("cuts_failed")]
+    bare = stars.slice(0, 6).drop_columns(names)
+    failed = {"cuts_failed": [0, 1, None, 0, 0, 0], "Cuts_failed_right": [0, 0, None, 1 << 40, 0, 0]}
+    table = bare
+    for name, values in failed.items():
+        table = table.append_column(name, pa.array(values, pa.int64()))
+    table = table.append_column("cuts_failed_note", pa.array(["x"] * 6))
+    pq.write_table(bare, tmp_path / "bare.parquet")
+    pq.write_table(table, tmp_path / "failed.parquet")
+    before, after = (label(tmp_path / f"{n}.parquet")["quality_flags"].to_numpy() for n in ("bare", "failed"))
+    assert not (before & QualityFlag.CUT_FAILED).any()
+    assert (after & QualityFlag.CUT_FAILED != 0).tolist() == [False, True, False, True, False, False]
+    assert np.array_equal(after & ~int(QualityFlag.CUT_FAILED), before)
 
 
 def test_text_without_values_and_without_rows(

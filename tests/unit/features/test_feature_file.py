@@ -176,6 +176,9 @@ def test_coefficients_come_from_the_descriptors(tmp_path: Path) -> None:
             r'Name the surveys: extinction_from = \["\.\.\."\]',
         ),
         ('"own.toml"', '"gone.toml"', r"gone\.toml"),
+        ("{ A_u }", "{A-u}", r"holds a brace that is no \{A_X\}"),
+        ("{ A_u }", "{A_u", r"holds a brace that is no \{A_X\}"),
+        ('["twomass", "own.toml"]', "3", r"f\.toml: extinction_from is 3, expected names of surveys"),
         ('"own.toml"', '"two_mass"', r"unknown survey 'two_mass'\. Did you mean 'twomass'"),
         ('"twomass"', '"skymapper_dr2"', r"A_u is 4\.294 in 'skymapper_dr2' and 4\.5 in 'own\.toml'"),
     ],
@@ -188,10 +191,27 @@ def test_mistakes_with_coefficients(tmp_path: Path, old: str, new: str, message:
         load_feature_file(tmp_path / "f.toml")
 
 
-def test_a_coefficient_must_be_a_number(tmp_path: Path) -> None:
-    (tmp_path / "own.toml").write_text('[bands.u]\nmagnitude = "u"\nextinction = "much"\n')
-    with pytest.raises(ConfigError, match=r"bands\.u\.extinction is 'much', expected a number"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[bands.u]\nextinction = "much"\n', r"bands\.u\.extinction is 'much', expected a number"),
+        ("[bands.u]\nextinction = nan\n", r"bands\.u\.extinction is nan, expected a number"),
+        ("bands = 3\n", r"\[bands\] is no table of tables"),
+        ("[bands]\ng = 3\n", r"\[bands\] is no table of tables"),
+    ],
+)
+def test_a_coefficient_must_be_a_number(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
         coefficients(["own.toml"], tmp_path)
+
+
+def test_features_that_are_no_tables_are_refused(tmp_path: Path) -> None:
+    for features in ("features = 3\n", 'features = ["x"]\n'):
+        text = 'id = "i"\n' + features + '[[labels]]\nname = "t"\ncolumn = "t"\nunit = "K"\n'
+        (tmp_path / "f.toml").write_text(text)
+        with pytest.raises(ConfigError, match="features"):
+            load_feature_file(tmp_path / "f.toml")
 
 
 def test_shipped_coefficients_are_the_published_ones() -> None:

@@ -284,3 +284,11 @@ def test_floors_of_the_shipped_surveys() -> None:
         "skymapper_dr4": 36.0,
         "twomass": 60.0,
     }
+
+
+def test_an_epoch_has_a_unit_of_time(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    text = 'name = "own"\nkind = "photometry"\ncitation = "x"\n[files]\nformat = "csv"\nglob = "*"\n'
+    path.write_text(text + '[position]\nra = "ra"\ndec = "dec"\nepoch = { column = "t", unit = "mas" }\n')
+    with pytest.raises(ConfigError, match=r"epoch: its unit is 'mas', expected a time \(mjd, jd, jyear\)"):
+        load_descriptor(str(path))
