@@ -169,14 +169,14 @@ def test_a_label_row_with_several_stars_is_no_label(own_lake: Path, spark: Any) 
     table = pd.DataFrame({"spectrum": np.arange(len(training)), "ra": training.ra, "dec": training.dec})
     table = table.assign(t=training.teff, g=training.logg, m=training.feh)
     config = by_position(own_lake, table)
-    radius = config.labels.model_copy(update={"match_radius_arcsec": 60.0})
+    radius = config.labels.model_copy(update={"match_radius_arcsec": 15.0})
     ingest_survey(spark, config, "by_position.toml")
     wide = config.model_copy(update={"labels": radius})
     run_stage("features", spark, wide, overwrite=True)
     found = whole(own_lake / "lake" / "training").to_pandas()
     stars = whole(own_lake / "lake" / "stars").to_pandas()
     places = [SkyCoord(rows.ra.to_numpy(), rows.dec.to_numpy(), unit="deg") for rows in (training, stars)]
-    labels, _, _, _ = search_around_sky(*places, 60 * units.arcsec)
+    labels, _, _, _ = search_around_sky(*places, 15 * units.arcsec)
     alone = np.bincount(labels, minlength=len(training)) == 1
     assert 0.1 < alone.mean() < 0.95
     assert set(found.source_id) == set(training.source_id[alone])
