@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 _TOKEN = re.compile(
     r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*")|`(?P<quoted>(?:[^`]|``)+)`"""
@@ -37,6 +40,10 @@ def check_expression(expression: str) -> str:
     if _QUERY.search(bare) or _PATH.search(bare) or "|>" in bare:
         raise ValueError(f"'{expression}' holds a query; expected an expression over the columns of a row")
     return expression
+
+
+Sql = Annotated[str, AfterValidator(check_expression)]
+"""A Spark SQL expression over the columns of a row, as surveys and feature files hold it."""
 
 
 def substitute(expression: str, replacements: dict[str, str]) -> str:

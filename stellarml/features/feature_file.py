@@ -10,16 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.core.names import QUALITY_FLAGS, SPLIT, error_name, value_and_interval
 from stellarml.core.shipped import named_file
-from stellarml.core.sql_names import check_expression
+from stellarml.core.sql_names import Sql
 from stellarml.core.toml_layers import Section, problems_of, read_toml
 from stellarml.features.extinction import coefficients, with_coefficients
 
-Sql = Annotated[str, AfterValidator(check_expression)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 

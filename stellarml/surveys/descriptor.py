@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.core.shipped import named_file
-from stellarml.core.sql_names import check_expression
+from stellarml.core.sql_names import Sql
 from stellarml.core.toml_layers import Section, problems_of, read_toml
 
 CORRELATED = ("ra", "dec", "parallax", "pmra", "pmdec")
@@ -26,9 +26,6 @@ def _inside(pattern: str) -> str:
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise ValueError(f"'{pattern}' leaves the survey's folder; expected a pattern inside it")
     return pattern
-
-
-Sql = Annotated[str, AfterValidator(check_expression)]
 
 
 def _as_tuple(value: Any) -> Any:
