@@ -8,7 +8,7 @@ expected and what to do; several problems of one kind are gathered and reported 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 
 class StellarmlError(Exception):
@@ -62,6 +62,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_lower = {k.lower(): k for k in known}
     near = get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
     return f" Did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Return the known names most like `name`, quoted, nearest first, in words."""
+    near = sorted(known, key=lambda k: -SequenceMatcher(None, name.lower(), k.lower()).ratio())[:count]
+    return ", ".join(f"'{k}'" for k in near)
 
 
 def cause_of(error: BaseException) -> str:

@@ -7,16 +7,16 @@ is the only way a missing input is written. Mistakes are found by analysing the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
-from pyspark.sql.types import BooleanType, DataType, NullType, NumericType, StructType
+from pyspark.sql.types import BooleanType, DataType, NullType, NumericType
 
-from stellarml.core.errors import InputError, did_you_mean, raise_gathered
+from stellarml.core.errors import InputError, did_you_mean, nearest_names, raise_gathered
 from stellarml.core.names import error_name
-from stellarml.core.sql_names import substitute, words_of
+from stellarml.core.sql_names import substitute
 from stellarml.features.feature_file import FeatureFile
 from stellarml.run.spark_log import unlogged
 
@@ -80,8 +80,13 @@ def spark_label_columns(spec: FeatureFile, available_columns: Iterable[str]) -> 
     return columns
 
 
-def check_features(df: DataFrame, spec: FeatureFile) -> None:
+def check_features(df: DataFrame, spec: FeatureFile, known: Sequence[str] | None = None) -> None:
     """Analyse every expression against the columns of `df`, without reading a row.
+
+    Parameters
+    ----------
+    known
+        All columns of the table, for the messages, where `df` has some of them only.
 
     Raises
     ------
@@ -89,16 +94,16 @@ def check_features(df: DataFrame, spec: FeatureFile) -> None:
         Gathering every missing column (with the nearest one and the features that need it), every syntax error and
         every expression that is not a number.
     """
-    known = {c.lower() for c in df.columns}
+    lowered = {c.lower() for c in df.columns}
     problems = list(_null_when_problems(spec, df.columns))
-    masks = _masks_unchecked({c: w for c, w in spec.null_when.items() if c.lower() in known})
+    masks = _masks_unchecked({c: w for c, w in spec.null_when.items() if c.lower() in lowered})
     expressions = {f.name: substitute(f.expression, masks) for f in spec.features}
     try:
         with unlogged():
             fields = df.select(*(F.expr(sql).alias(name) for name, sql in expressions.items())).schema.fields
         types: dict[str, DataType] = {field.name: field.dataType for field in fields}
     except AnalysisException:
-        types, mistakes = _analyse_each(df, spec, expressions)
+        types, mistakes = _analyse_each(df, spec, expressions, known or df.columns)
         problems += mistakes
     for feature in spec.features:
         kind = types.get(feature.name)
@@ -108,16 +113,6 @@ def check_features(df: DataFrame, spec: FeatureFile) -> None:
                 "expected a number"
             )
     raise_gathered(InputError, "features", problems)
-
-
-def used_columns(spec: FeatureFile, schema: StructType, *, labels: bool = False) -> list[str]:
-    """Return the columns of `schema` that the file's expressions mention, in the schema's order: what to read."""
-    texts = [f.expression for f in spec.features] + list(spec.null_when.values())
-    words = {word.lower() for text in texts for word in words_of(text)} | {spec.id.lower()}
-    if labels:
-        for label in spec.labels:
-            words |= {label.column.lower(), (label.error or label.column).lower()}
-    return [name for name in schema.names if name.lower() in words]
 
 
 def _masks(spec: FeatureFile, available: Iterable[str]) -> dict[str, str]:
@@ -143,7 +138,7 @@ def _float32(expression: str) -> Column:
 
 
 def _analyse_each(
-    df: DataFrame, spec: FeatureFile, expressions: dict[str, str]
+    df: DataFrame, spec: FeatureFile, expressions: dict[str, str], known: Sequence[str]
 ) -> tuple[dict[str, DataType], list[str]]:
     types: dict[str, DataType] = {}
     problems: list[str] = []
@@ -164,7 +159,7 @@ def _analyse_each(
     for column, features in needed_by.items():
         problems.append(
             f"no column '{column}' in the table, needed by feature{'s' if len(features) > 1 else ''} "
-            f"{', '.join(features)}.{did_you_mean(column, df.columns)}"
+            f"{', '.join(features)}; of its {len(known)} columns the nearest are {nearest_names(column, known)}."
         )
     return types, problems
 

@@ -35,6 +35,7 @@ from stellarml.stages.spectroscopic_labels import label_rows, match_by_position,
 from stellarml.storage.hats_reader import read_leaves
 from stellarml.storage.hats_writer import write_catalogue
 from stellarml.storage.parquet import write_parquet
+from stellarml.surveys.cuts import severe_cuts
 from stellarml.surveys.descriptor import Descriptor, load_descriptor
 from stellarml.training.read_lake import TARGET
 
@@ -88,7 +89,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
         learnt = _training_frame(matched, labels, features, config.split).toArrow()
         found = counts.as_dict()
         if learnt.num_rows == 0:
-            raise InputError(_nothing_to_learn(found, tables))
+            raise InputError(_nothing_to_learn(found, tables, _severe_cuts(config)))
         tiles = write_catalogue(
             out, learnt, config.tiles, name="training", ra=RA, dec=DEC, id_column=SOURCE_ID
         )
@@ -111,7 +112,18 @@ def _counted(column: pa.ChunkedArray) -> list[dict[str, Any]]:
     return counted
 
 
-def _nothing_to_learn(found: dict[str, int], tables: Sequence[Descriptor]) -> str:
+def _severe_cuts(config: Config) -> list[str]:
+    """Return what the cuts of all surveys of a run say that remove nearly all rows."""
+    flows = [read_record(config.lake_folder / name).get("cut_flow", []) for name in config.surveys.names]
+    return [line for flow in flows for line in severe_cuts(flow)]
+
+
+def _nothing_to_learn(found: dict[str, int], tables: Sequence[Descriptor], severe: Sequence[str]) -> str:
+    if severe:
+        return (
+            f"no star can be used for training: of {found['labelled_stars']} labelled stars none passes every cut; "
+            f"{'; '.join(severe)}. Correct the cut in the survey's descriptor, or switch it off with cuts.disable."
+        )
     return (
         f"no star can be used for training: of {found['labelled_stars']} labelled stars "
         f"({', '.join(table.name for table in tables)}) none is matched and passes every cut. Check that the label "

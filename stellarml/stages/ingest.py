@@ -19,19 +19,29 @@ import pyarrow.parquet as pq
 from stellarml.core import errors
 from stellarml.core.config import Config, Ingest, Tiles
 from stellarml.core.errors import InputError, StellarmlError
-from stellarml.run.log import log_done
+from stellarml.run.log import get_logger, log_done
 from stellarml.run.marks import Record, mark_path, write_mark
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.run.units import RESULT_SCHEMA, Unit, collect_outcomes, run_units
 from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
+from stellarml.surveys.absent_columns import files_judged
 from stellarml.surveys.column_mapping import ddl
-from stellarml.surveys.cuts import chosen_cuts, cut_flow, merge_counts, repair_and_cut, sentinels
+from stellarml.surveys.cuts import (
+    chosen_cuts,
+    cut_flow,
+    merge_counts,
+    repair_and_cut,
+    sentinels,
+    severe_cuts,
+)
 from stellarml.surveys.descriptor import Cut, load_descriptor, position_columns
 from stellarml.surveys.ingest_plan import output_schema, read_plan, tile_of, tile_tasks
 from stellarml.surveys.raw_files import find_files
 from stellarml.surveys.shards import (
+    FILE,
     ReadTask,
+    for_spark,
     read_file,
     shard_file,
     summary_path,
@@ -40,7 +50,7 @@ from stellarml.surveys.shards import (
 )
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 
 def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Record:
@@ -117,7 +127,7 @@ def _sharding(spark: SparkSession, task: ReadTask, cuts: Sequence[Cut], pending:
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for number in batch.column(0).to_pylist():
-                yield from read_file(task, pending[number])
+                yield from map(for_spark, read_file(task, pending[number]))
 
     def shard(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from shard_file(task, batches)
@@ -131,7 +141,17 @@ def _sharding(spark: SparkSession, task: ReadTask, cuts: Sequence[Cut], pending:
     if not (sentinels(task.descriptor) or cuts):
         return numbers.mapInArrow(read_and_shard, RESULT_SCHEMA)
     rows = numbers.mapInArrow(read, ddl(task.schema))
-    return repair_and_cut(rows, task.descriptor, cuts).mapInArrow(shard, RESULT_SCHEMA)
+    cut = repair_and_cut(rows, task.descriptor, cuts, _judged(task, cuts))
+    return cut.mapInArrow(shard, RESULT_SCHEMA)
+
+
+def _judged(task: ReadTask, cuts: Sequence[Cut]) -> dict[str, Column]:
+    """Return for cuts that some file lacks a column of, which rows they can judge: those of the other files."""
+    from pyspark.sql import functions as sf
+
+    everywhere = len(task.headers)
+    judged = {cut.name: files_judged(cut, task.resolved) for cut in cuts}
+    return {name: sf.col(FILE).isin(numbers) for name, numbers in judged.items() if len(numbers) < everywhere}
 
 
 def _mark_of(task: ReadTask, index: int) -> dict[str, Any]:
@@ -214,6 +234,9 @@ def _write_tiles(
             output_schema(task),
         )
     _forget_shards(task)
+    flow = cut_flow(task.descriptor.name, cuts, merge_counts([m["cuts"] for m in done]))
+    for line in severe_cuts(flow):
+        get_logger().warning(line, stage=run.stage)
     return run.finish(
         {"in": rows + rejected, "out": rows, "rejected": rejected},
         units=len(tiles),
@@ -222,7 +245,7 @@ def _write_tiles(
         schema=ddl(output_schema(task)),
         absent=list(task.resolved.absent),
         cuts=[cut.name for cut in cuts],
-        cut_flow=cut_flow(task.descriptor.name, cuts, merge_counts([m["cuts"] for m in done])),
+        cut_flow=flow,
     )
 
 

@@ -17,12 +17,14 @@ from stellarml.core.errors import InputError, UserError
 from stellarml.core.files import storage_errors
 from stellarml.core.names import CUTS_FAILED, EBV, SPLIT
 from stellarml.core.schema import arrow_schema, label_columns
+from stellarml.core.sql_names import words_of
 from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.features.spark_split import split_column
 from stellarml.model.bundle import load_bundle, pack_bundle
 from stellarml.model.bundle_arrays import is_plain
 from stellarml.run.fingerprint import file_fingerprint
-from stellarml.standalone.own_table_reader import check_ids, check_labels, check_units, read_table
+from stellarml.standalone.own_table_checks import check_ids, check_labels, check_units
+from stellarml.standalone.own_table_reader import OwnTable, open_table, quoted, read_table
 from stellarml.storage.export import write_file
 from stellarml.storage.formats import SUFFIXES
 
@@ -94,8 +96,9 @@ def _rows_to_learn(
 
     from stellarml.features.spark_columns import check_features, feature_columns, spark_label_columns
 
-    frame = read_table(spark, table, spec.id)
-    check_features(frame, spec)
+    opened = open_table(table, _words(spec, labels=True))
+    frame = read_table(spark, opened, _wanted(opened, spec, labels=True), spec.id)
+    check_features(frame, spec, known=opened.names)
     check_units(frame, spec, labels=True)
     check_labels(frame, spec)
     check_ids(frame, spec.id)
@@ -103,7 +106,33 @@ def _rows_to_learn(
         progress("warning: the table's own column 'split' is not used; stars are split by a hash of their id")
     passed = [sf.col(EBV)] if EBV in frame.columns and EBV not in spec.feature_names else []
     columns = [*feature_columns(spec, frame.columns), *spark_label_columns(spec, frame.columns), *passed]
-    return frame.select(sf.col(f"`{spec.id}`"), *columns, split_column(spec.id, split).alias(SPLIT)).toArrow()
+    return frame.select(
+        sf.col(quoted(spec.id)), *columns, split_column(spec.id, split).alias(SPLIT)
+    ).toArrow()
+
+
+def _words(spec: FeatureFile, *, labels: bool = False) -> list[str]:
+    """Return every word of a feature file that may name a column of a table."""
+    texts = [f.expression for f in spec.features] + list(spec.null_when.values())
+    words = [word for text in texts for word in words_of(text)] + list(spec.null_when) + [spec.id]
+    if labels:
+        words += [name for label in spec.labels for name in (label.column, label.error) if name]
+    return list(dict.fromkeys(words))
+
+
+def _wanted(table: OwnTable, spec: FeatureFile, *, labels: bool = False) -> list[str]:
+    """Return the columns to read: those the feature file names, the cuts that rows fail, and the reddening."""
+    more = [n for n in table.names if n.lower().startswith(CUTS_FAILED) or n in (EBV, SPLIT)]
+    return [*_words(spec, labels=labels), *more]
+
+
+def _with_unsigned_ids(labelled: pa.Table, id_column: str) -> pa.Table:
+    """Return the labels with the id under its own name, and as unsigned integers where the table has those."""
+    labelled = labelled.rename_columns([id_column, *labelled.column_names[1:]])
+    ids = labelled.column(0)
+    if pa.types.is_decimal(ids.type) and ids.type.scale == 0 and ids.type.precision == 20:
+        return labelled.set_column(0, id_column, ids.cast(pa.uint64()))
+    return labelled
 
 
 def _failed_cuts(frame: DataFrame) -> list[Column]:
@@ -143,8 +172,9 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
         raise UserError(f"{out}: is {what}; --out names a file to write.")
     manifest = load_bundle(model).manifest
     spec = manifest.features
-    frame = read_table(spark, table, spec.id)
-    check_features(frame, spec)
+    opened = open_table(table, _words(spec))
+    frame = read_table(spark, opened, _wanted(opened, spec), spec.id)
+    check_features(frame, spec, known=opened.names)
     check_units(frame, spec)
     known = {name.lower() for name in frame.columns}
     if spec.id.lower() not in known:
@@ -154,7 +184,7 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     names = [f.name for f in spec.features]
     passed = [sf.col(EBV).alias(EBV)] if EBV in known - set(names) else []
     passed += _failed_cuts(frame) if CUTS_FAILED not in names else []
-    inputs = frame.select(sf.col(f"`{spec.id}`").alias(_ID), *passed, *feature_columns(spec, frame.columns))
+    inputs = frame.select(sf.col(quoted(spec.id)).alias(_ID), *passed, *feature_columns(spec, frame.columns))
     labelled = label_frame(
         inputs,
         spark.sparkContext.broadcast(blob),
@@ -164,7 +194,7 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
         level=config.label.level,
         truth=config.label.truth_intervals,
     ).toArrow()
-    labelled = labelled.rename_columns([spec.id, *labelled.column_names[1:]])
+    labelled = _with_unsigned_ids(labelled, spec.id)
     units = [(label.name, label.unit) for label in manifest.labels]
     described = arrow_schema(label_columns(units, config.label.truth_intervals))
     schema = pa.schema(

@@ -1,207 +1,300 @@
-"""One table of a user's own, read by its suffix, and what is checked before it teaches or is labelled.
-
-Units that a FITS, VOTable or ECSV file states stay with the columns as Spark metadata.
-"""
+"""One table of a user's own, read by the readers that read surveys."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from stellarml.core.errors import InputError, raise_gathered
-from stellarml.core.files import literal
-from stellarml.features.feature_file import FeatureFile
 from stellarml.storage.hats_layout import is_catalogue
 from stellarml.storage.hats_reader import open_catalogue
-from stellarml.surveys.column_mapping import EXACT_IN_FLOAT64
+from stellarml.surveys.column_mapping import UNSIGNED_IN_SPARK, wider
+from stellarml.surveys.descriptor import Files
+from stellarml.surveys.raw_files import describe
+from stellarml.surveys.raw_reader import FileColumn, Header, Part
+from stellarml.surveys.raw_readers import reader_of
+from stellarml.surveys.text_types import scan_texts
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-_TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-_ASTRONOMY = {
-    ".fits": "fits",
-    ".fits.gz": "fits",
-    ".fit": "fits",
-    ".vot": "votable",
-    ".xml": "votable",
-    ".ecsv": "ascii.ecsv",
+_PART_BYTES = 32 << 20
+_LEAST_PART_BYTES = 1 << 20
+_BLOCK_BYTES = 8 << 20
+_SIGNED = {
+    pa.uint8(): pa.int16(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): UNSIGNED_IN_SPARK,
 }
+_WRITTEN = Files(
+    format="csv",
+    glob="*",
+    null=(
+        "",
+        "null",
+        "NULL",
+        "Null",
+        "NaN",
+        "nan",
+        "NAN",
+        "None",
+        "N/A",
+        "n/a",
+        "NA",
+        "--",
+        "---",
+        "\\N",
+        "<NA>",
+    ),
+)
 
 
-def read_table(spark: SparkSession, path: Path, id_column: str = "") -> DataFrame:
-    """Read a table by its suffix: Parquet (file or folder), HATS catalogue, CSV, TSV, FITS, VOTable or ECSV.
+@dataclass(frozen=True)
+class OwnTable:
+    """A user's table: its files, all of the same kind of columns, read by the same readers as a survey's.
 
-    Ids of a text file stay text unless they are whole numbers to the letter: 0007 is not 7.
+    columns
+        As the files declare them; a text file declares no types.
+    """
+
+    path: Path
+    headers: tuple[Header, ...]
+    columns: tuple[FileColumn, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all its columns."""
+        return [column.name for column in self.columns]
+
+    def chosen(self, wanted: Iterable[str]) -> list[str]:
+        """Return the columns that the words `wanted` name: the exact name, or the one that differs in case alone.
+
+        Raises
+        ------
+        InputError
+            If a word that is no column's exact name is several columns' in another case.
+        """
+        exact, by_lower = set(self.names), defaultdict(list)
+        for name in self.names:
+            by_lower[name.lower()].append(name)
+        chosen: dict[str, str] = {}
+        problems = []
+        for word in dict.fromkeys(wanted):
+            found = [word] if word in exact else by_lower.get(word.lower(), [])
+            if len(found) > 1:
+                problems.append(
+                    f"'{word}' may be any of the columns {', '.join(found)}; write it as one of them"
+                )
+            elif found and chosen.setdefault(word.lower(), found[0]) != found[0]:
+                problems.append(
+                    f"both '{chosen[word.lower()]}' and '{found[0]}' are asked for, which Spark cannot tell apart; "
+                    "rename one of them"
+                )
+        raise_gathered(InputError, str(self.path), problems)
+        return [name for name in self.names if name in set(chosen.values())]
+
+
+def open_table(path: Path, wanted: Iterable[str] = ()) -> OwnTable:
+    """Look at a table before anything is started: its files and their columns.
+
+    Parameters
+    ----------
+    path
+        A file (Parquet, CSV, TSV, ECSV, FITS or VOTable, gzipped or not, whatever its name), a table of a file
+        (``file.fits#NAME``), a folder of Parquet files, or a HATS catalogue.
+    wanted
+        Words that may name columns: of several tables in a file, the one that has most of them is taken.
 
     Raises
     ------
     InputError
-        If it is missing, damaged, or of another format.
+        If it is missing, damaged, of no known format, or has several tables of which any could be meant.
     """
+    files = [describe(file, _WRITTEN, "a table", table) for file, table in _files_of(path)]
+    words = {word.lower() for word in wanted}
+    headers = tuple(_chosen_header(reader_of(file).headers(file, _WRITTEN), words) for file in files)
+    columns: dict[str, FileColumn] = {}
+    for header in headers:
+        for column in header.columns:
+            columns.setdefault(column.name, column)
+    return OwnTable(path, headers, tuple(columns.values()))
+
+
+def _files_of(path: Path) -> list[tuple[Path, str | None]]:
+    if path.is_dir() and is_catalogue(path):
+        return [(file, None) for leaf in open_catalogue(path).leaves for file in leaf.paths]
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*.parquet") if not p.name.startswith((".", "_")))
+        if not found:
+            raise InputError(f"{path}: holds no Parquet file and is no HATS catalogue; name a file.")
+        return [(file, None) for file in found]
+    name, _, table = path.name.rpartition("#")
+    if not path.exists() and name and path.with_name(name).is_file():
+        return [(path.with_name(name), table)]
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    suffix = ("".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix).lower()
-    if path.is_dir() and is_catalogue(path):
-        leaves = [literal(file) for leaf in open_catalogue(path).leaves for file in leaf.paths]
-        return _spark_read(path, lambda: spark.read.parquet(*leaves))
-    if path.is_dir() or suffix == ".parquet":
-        return _spark_read(path, lambda: spark.read.parquet(literal(path)))
-    if suffix in _TEXT:
-        delimiter = "\t" if ".tsv" in suffix else ","
-        reader = spark.read.option("header", "true").option("nanValue", "nan").option("sep", delimiter)
-        frame = _spark_read(path, lambda: reader.option("inferSchema", "true").csv(literal(path)))
-        schema = _with_ids_as_text(frame, id_column)
-        if schema is not None:
-            text = _spark_read(path, lambda: reader.schema(schema).csv(literal(path)))
-            frame = frame if _whole_numbers(text, id_column) else text
-        return _empty_as_numbers(frame)
-    if suffix in _ASTRONOMY:
-        return _read_astropy(spark, path, _ASTRONOMY[suffix])
-    known = ", ".join((".parquet", *_TEXT, *_ASTRONOMY))
-    raise InputError(f"{path}: unknown format '{suffix}'; expected one of {known}")
+    return [(path, None)]
 
 
-def _empty_as_numbers(frame: DataFrame) -> DataFrame:
-    """Take columns of text without any value, as Spark reads them, for missing numbers."""
-    from pyspark.sql import functions as sf
-
-    words = [name for name, kind in frame.dtypes if kind == "string"]
-    row = frame.agg(*(sf.count(sf.col(f"`{name}`")) for name in words)).first() if words else None
-    empty = [name for name, count in zip(words, row or (), strict=True) if count == 0]
-    return frame.withColumns({name: sf.lit(None).cast("double") for name in empty}) if empty else frame
-
-
-def _spark_read(path: Path, read: Callable[[], DataFrame]) -> DataFrame:
-    from py4j.protocol import Py4JJavaError
-    from pyspark.errors import PySparkException
-
-    try:
-        return read()
-    except (PySparkException, Py4JJavaError) as error:
-        raise InputError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from None
-
-
-def _with_ids_as_text(frame: DataFrame, id_column: str) -> Any:
-    """Return the schema with ids as text; None where there are none, or they are text anyway."""
-    from pyspark.sql.types import StringType, StructField, StructType
-
-    fields = [
-        StructField(f.name, StringType()) if f.name.lower() == id_column.lower() else f for f in frame.schema
-    ]
-    return None if fields == list(frame.schema.fields) else StructType(fields)
-
-
-def _whole_numbers(frame: DataFrame, id_column: str) -> bool:
-    from pyspark.sql import functions as sf
-
-    text = sf.col(f"`{id_column}`")
-    changed = sf.coalesce(sf.expr(f"try_cast(`{id_column}` AS bigint)").cast("string") != text, sf.lit(True))
-    return frame.filter(text.isNotNull() & changed).isEmpty()
-
-
-def _read_astropy(spark: SparkSession, path: Path, kind: str) -> DataFrame:
-    from astropy.table import Table
-    from pyspark.sql import functions as sf
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            table = Table.read(path, format=kind)
-            table.convert_bytestring_to_unicode()
-            units = {name: str(table[name].unit or "") for name in table.colnames}
-            rows = table.to_pandas()
-        except Exception as error:
-            raise InputError(f"{path}: is not a readable {kind} file ({error})") from None
-    return spark.createDataFrame(rows).select(
-        *(sf.col(f"`{name}`").alias(name, metadata={"unit": unit}) for name, unit in units.items())
-    )
-
-
-def check_units(frame: DataFrame, spec: FeatureFile, *, labels: bool = False) -> None:
-    """Compare the units that a file states with those of the feature file, where that names the column alone.
-
-    Units that astropy does not know, and those of another kind (mag beside dex), are left to the user.
+def _chosen_header(headers: Sequence[Header], words: set[str]) -> Header:
+    """Return the header of the tables of a file that have most of the wanted columns.
 
     Raises
     ------
     InputError
-        Naming every column in another unit of the same kind: kK for K, mmag for mag.
+        If several have as many.
     """
-    stated = {f.name.lower(): (f.metadata or {}).get("unit", "") for f in frame.schema}
-    wanted = [(f.expression.strip().strip("`"), f.unit) for f in spec.features]
-    if labels:
-        wanted += [(c, label.unit) for label in spec.labels for c in (label.column, label.error) if c]
-    problems = [
-        f"column '{column}' is in '{stated[column.lower()]}', the feature file says '{unit}'. Convert the column, or "
-        "write the conversion into the feature file."
-        for column, unit in wanted
-        if unit and stated.get(column.lower()) and _differ(stated[column.lower()], unit)
-    ]
-    raise_gathered(InputError, "units", problems)
-
-
-def _differ(stated: str, expected: str) -> bool:
-    from astropy import units
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            found, wanted = (units.Unit(text) for text in (stated, expected))
-            found, wanted = (getattr(unit, "function_unit", unit) for unit in (found, wanted))
-            return abs(float(found.to(wanted)) - 1.0) > 1e-9
-        except (ValueError, TypeError):  # unknown to astropy, or of different kinds
-            return False
-
-
-def check_labels(frame: DataFrame, spec: FeatureFile) -> None:
-    """Refuse labels and their errors that are not numbers; columns that are missing are reported elsewhere.
-
-    Raises
-    ------
-    InputError
-        Naming every such column, with a value that is none.
-    """
-    from pyspark.sql import functions as sf
-
-    kinds = {name.lower(): kind for name, kind in frame.dtypes}
-    problems = []
-    for label in spec.labels:
-        for column in (label.column, label.error):
-            kind = kinds.get((column or "").lower())
-            if column is None or kind not in ("string", "boolean", "binary", "date", "timestamp"):
-                continue
-            text = sf.col(f"`{column}`").cast("string")
-            odd = frame.select(text.alias("odd")).filter(
-                "odd IS NOT NULL AND try_cast(odd AS double) IS NULL"
-            )
-            row = odd.first()
-            example = f", for example '{row['odd']}'" if row else ""
-            problems.append(
-                f"label '{label.name}': column '{column}' is of type {kind}, expected numbers{example}"
-            )
-    raise_gathered(InputError, "labels", problems)
-
-
-def check_ids(frame: DataFrame, id_column: str) -> None:
-    """Refuse ids that are floating-point numbers too large to be distinguished.
-
-    Raises
-    ------
-    InputError
-        If an id is 2^53 or more, beyond which a float stands for several whole numbers.
-    """
-    from pyspark.sql import functions as sf
-
-    kind = {name.lower(): kind for name, kind in frame.dtypes}.get(id_column.lower())
-    if kind not in ("double", "float"):
-        return
-    limit = EXACT_IN_FLOAT64 if kind == "double" else 1 << 24
-    row = frame.agg(sf.max(sf.nanvl(sf.abs(sf.col(f"`{id_column}`")), sf.lit(0.0)))).first()
-    if row is not None and row[0] is not None and row[0] >= limit:
+    counts = [len(words & {column.name.lower() for column in header.columns}) for header in headers]
+    best = [header for header, count in zip(headers, counts, strict=True) if count == max(counts)]
+    if len(best) > 1:
+        titles = [title for header in best for title in header.titles]
         raise InputError(
-            f"column '{id_column}' holds ids as floating-point numbers ({kind}) up to {row[0]:.6g}, which stands for "
-            "several whole numbers: ids were lost when the table was made. Write them as 64-bit integers or text."
+            f"{best[0].file.path}: several tables with different columns could be meant: {', '.join(titles)}. "
+            f"Name one, as in '{best[0].file.path}#{titles[0]}'."
         )
+    return best[0]
+
+
+def read_table(
+    spark: SparkSession, table: OwnTable | Path, wanted: Iterable[str] | None = None, id_column: str = ""
+) -> DataFrame:
+    """Return the rows of a table in the order of its files; of its columns those that `wanted` names, or all.
+
+    A text file's types are those that hold all its values; ids of a text file stay text unless they are whole numbers
+    to the letter: 0007 is not 7. Units that a file states stay with the columns as Spark metadata.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, a line is no row, or a wanted column is of a type that cannot be read.
+    """
+    from pyspark.sql import functions as sf
+
+    table = open_table(table) if isinstance(table, Path) else table
+    names = table.names if wanted is None else table.chosen([*wanted, id_column])
+    schema = _types(table, names, id_column)
+    frame = _frame(spark, table, schema)
+    units = {column.name: column.unit or "" for column in table.columns}
+    return frame.select(*(sf.col(quoted(n)).alias(n, metadata={"unit": units[n]}) for n in schema.names))
+
+
+def quoted(name: str) -> str:
+    """Return a column's name as Spark takes it whatever it holds."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _types(table: OwnTable, names: Sequence[str], id_column: str) -> pa.Schema:
+    """Return what each column is read as: a type that holds the values of all files, and that Spark knows."""
+    kinds: dict[str, pa.DataType] = dict.fromkeys(names, pa.null())
+    texts = [header for header in table.headers if header.file.family == "text"]
+    untyped = [[c.name for c in h.columns if c.type is None and c.name in kinds] for h in texts]
+    for header, scan in zip(texts, scan_texts(texts, untyped, _WRITTEN), strict=True):
+        if scan.rejects:
+            line, reason = scan.rejects[0]
+            more = f", and {scan.rejected - 1} more lines" if scan.rejected > 1 else ""
+            raise InputError(
+                f"{header.file.path} line {line}: {reason}{more}. Correct the file: no row is left out."
+            )
+        for name, guess in scan.guesses.items():
+            kinds[name] = wider(kinds[name], guess.type(exact=name.lower() == id_column.lower()))
+    problems = []
+    for header in table.headers:
+        for column in header.columns:
+            if column.name in kinds and column.type is not None:
+                kind = _known_to_spark(column.type)
+                if kind is None:
+                    problems.append(
+                        f"{header.place}: column '{column.name}' is of type {column.type}, which Spark "
+                        "does not know; convert it"
+                    )
+                    continue
+                kinds[column.name] = _joined(kinds[column.name], kind)
+    raise_gathered(InputError, "columns", problems)
+    fields = [pa.field(n, pa.float64() if pa.types.is_null(kind) else kind) for n, kind in kinds.items()]
+    return pa.schema(fields)
+
+
+def _joined(known: pa.DataType, kind: pa.DataType) -> pa.DataType:
+    if known == kind or pa.types.is_null(known):
+        return kind
+    if pa.types.is_integer(known) and pa.types.is_integer(kind):
+        return pa.int64()
+    return wider(known, kind)
+
+
+def _known_to_spark(kind: pa.DataType) -> pa.DataType | None:
+    """Return the type in which Spark takes a column of a file, None where it has none."""
+    from pyspark.errors import PySparkException
+    from pyspark.sql.pandas.types import from_arrow_type
+
+    unsigned = {
+        pa.uint8(): pa.int16(),
+        pa.uint16(): pa.int32(),
+        pa.uint32(): pa.int64(),
+        pa.uint64(): UNSIGNED_IN_SPARK,
+    }
+    if kind in unsigned:
+        return unsigned[kind]
+    if pa.types.is_time(kind) or pa.types.is_duration(kind):
+        return pa.string()
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    if pa.types.is_list(kind):
+        inner = _known_to_spark(kind.value_type)
+        return None if inner is None else pa.list_(inner)
+    try:
+        from_arrow_type(kind)
+    except PySparkException:
+        return None
+    return kind
+
+
+def _frame(spark: SparkSession, table: OwnTable, schema: pa.Schema) -> DataFrame:
+    """Return the rows: FITS and VOTable are read here, the others in parts where the tasks run."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    parts = _parts(table, spark.sparkContext.defaultParallelism)
+    if not parts:
+        return spark.createDataFrame([], from_arrow_schema(schema))
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                header, part = parts[number]
+                for rows in _rows(header, part, schema):
+                    yield from rows.combine_chunks().to_batches()
+
+    if all(header.file.family in ("fits", "votable") for header, _ in parts):
+        rows = pa.concat_tables(
+            [schema.empty_table(), *(r for header, part in parts for r in _rows(header, part, schema))]
+        )
+        return spark.createDataFrame(rows, from_arrow_schema(schema))
+    numbers = spark.range(0, len(parts), 1, len(parts))
+    return numbers.mapInArrow(read, from_arrow_schema(schema))
+
+
+def _parts(table: OwnTable, cores: int) -> list[tuple[Header, Part | None]]:
+    """Return the pieces that tasks read: a few for each core, none of them large."""
+    size = sum(header.file.size for header in table.headers)
+    part_bytes = min(_PART_BYTES, max(_LEAST_PART_BYTES, size // (2 * cores)))
+    return [
+        (header, part)
+        for header in table.headers
+        for part in reader_of(header.file).parts(header, part_bytes)
+    ]
+
+
+def _rows(header: Header, part: Part | None, schema: pa.Schema) -> Iterator[pa.Table]:
+    known = {column.name for column in header.columns}
+    names = [name if name in known else None for name in schema.names]
+    for block in reader_of(header.file).blocks(header, names, schema, _WRITTEN, _BLOCK_BYTES, part):
+        if block.rejects:
+            line, reason = block.rejects[0]
+            raise InputError(f"{header.place} row {line}: {reason}.")
+        yield block.table

@@ -25,6 +25,13 @@ from stellarml.storage.parquet import dictionary_columns
 
 _COPIES = 4
 _FILL = {"i": 0, "u": 0, "f": np.nan, "b": False}
+_WIDER: dict[np.dtype[Any], np.dtype[Any]] = {
+    np.dtype(np.int8): np.dtype(np.int16),
+    np.dtype(np.uint16): np.dtype(np.int32),
+    np.dtype(np.uint32): np.dtype(np.int64),
+    np.dtype(np.float16): np.dtype(np.float32),
+}
+"""Types that FITS or VOTable lack, and those that hold their values."""
 
 
 def write_file(parts: Iterable[pa.Table], schema: pa.Schema, out: Path, kind: Format, tiles: Tiles) -> int:
@@ -66,6 +73,7 @@ def _stream(parts: Iterable[pa.Table], schema: pa.Schema, path: Path, kind: Form
 
 def _whole(parts: Iterable[pa.Table], schema: pa.Schema, path: Path, kind: Format) -> int:
     from astropy.table import Table
+    from astropy.units import UnitsWarning
 
     tables, size = [schema.empty_table()], 0
     for part in parts:
@@ -79,15 +87,39 @@ def _whole(parts: Iterable[pa.Table], schema: pa.Schema, path: Path, kind: Forma
                 "Use the format parquet or hats, or fewer columns."
             )
     table = pa.concat_tables(tables)
-    columns = [_column(table[field.name].combine_chunks(), field) for field in schema]
+    columns = [_column(table[field.name].combine_chunks(), field, kind) for field in schema]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.filterwarnings(
+            "ignore", category=UnitsWarning
+        )  # a unit in an archive's own words is kept as it is
         Table(columns).write(path, format=str(kind), overwrite=True)
+    if kind == Format.fits:
+        _write_null_logicals(path, table)
     return int(table.num_rows)
 
 
-def _column(values: pa.Array, field: pa.Field) -> Any:
-    """Return one column with its documentation; integers with nulls are masked, floats have NaN."""
+def _write_null_logicals(path: Path, table: pa.Table) -> None:
+    """Write the byte 0, FITS' null of a logical column, where astropy has written T or F."""
+    from astropy.io import fits
+
+    nulls = {
+        name: table[name].is_null().to_numpy()
+        for name in table.column_names
+        if pa.types.is_boolean(table.schema.field(name).type) and table[name].null_count
+    }
+    if not nulls:
+        return
+    with fits.open(path) as extensions:
+        offset = extensions[1].fileinfo()["datLoc"]
+        stored = extensions[1].data.view(np.ndarray).dtype
+    rows = np.memmap(path, dtype=stored, mode="r+", offset=offset, shape=(table.num_rows,))
+    for name, null in nulls.items():
+        rows[name][null] = 0
+    rows.flush()
+
+
+def _column(values: pa.Array, field: pa.Field, kind: Format) -> Any:
+    """Return one column with its documentation; floats have NaN, others are masked, with a null that is no value."""
     from astropy.table import Column, MaskedColumn
 
     metadata = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
@@ -99,16 +131,39 @@ def _column(values: pa.Array, field: pa.Field) -> Any:
     if metadata.get("ucd"):
         meta["meta"] = {"ucd": metadata["ucd"]}
     missing = values.is_null().to_numpy(zero_copy_only=False)
-    kind = values.type
-    if pa.types.is_dictionary(kind):
-        values, kind = values.dictionary_decode(), kind.value_type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if not _is_numeric(values.type) or _is_text_there(values, kind):
         text = np.array(["" if v is None else str(v) for v in values.to_pylist()], dtype=np.str_)
         return MaskedColumn(text, mask=missing, **meta) if missing.any() else Column(text, **meta)
-    dtype = np.dtype(kind.to_pandas_dtype())
-    filled = values.fill_null(pa.scalar(_FILL[dtype.kind], kind)) if missing.any() else values
-    dtype = np.dtype(np.int16) if dtype == np.int8 else dtype
-    numbers = np.array(filled.to_numpy(zero_copy_only=False), dtype=dtype)
-    if missing.any() and dtype.kind != "f":
+    dtype = np.dtype(values.type.to_pandas_dtype())
+    filled = values.fill_null(pa.scalar(_FILL[dtype.kind], values.type)) if missing.any() else values
+    numbers = np.array(filled.to_numpy(zero_copy_only=False), dtype=_WIDER.get(dtype, dtype))
+    if not missing.any() or dtype.kind == "f":
+        return Column(numbers, **meta)
+    if dtype.kind == "b":
         return MaskedColumn(numbers, mask=missing, **meta)
-    return Column(numbers, **meta)
+    numbers, null = _with_null(numbers, missing)
+    return MaskedColumn(numbers, mask=missing, fill_value=null, **meta)
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _is_text_there(values: pa.Array, kind: Format) -> bool:
+    """Whether the format has no such integers: VOTable no unsigned 64-bit ones, FITS none that have nulls."""
+    return bool(pa.types.is_uint64(values.type)) and (kind == Format.votable or values.null_count > 0)
+
+
+def _with_null(numbers: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return integers and one that none of them is, which stands for null; in a wider type if all are taken."""
+    there = np.unique(numbers[~missing])
+    least = int(np.iinfo(numbers.dtype).min)
+    most = int(np.iinfo(numbers.dtype).max)
+    candidates = np.arange(least, min(most, least + len(there)) + 1, dtype=object)
+    free = candidates[~np.isin(candidates.astype(numbers.dtype), there)]
+    if len(free):
+        return numbers, int(free[0])
+    wider = np.dtype(f"i{2 * numbers.dtype.itemsize}")
+    return numbers.astype(wider), int(np.iinfo(wider).min)

@@ -6,16 +6,18 @@ files are gathered and reported at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stellarml.core.errors import InputError, did_you_mean, raise_gathered
+from stellarml.core.errors import InputError, nearest_names, raise_gathered
+from stellarml.run.log import get_logger
 from stellarml.surveys.descriptor import Descriptor, WantedColumn
 from stellarml.surveys.raw_reader import FileColumn, Header
+from stellarml.surveys.unit_conversion import Conversion, conversion_of, unit_factor
 
 ARROW_TYPES: dict[str, pa.DataType] = {
     "long": pa.int64(),
@@ -28,15 +30,27 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
 }
 EXACT_IN_FLOAT64 = 1 << 53
-_UNIT_NAMES = {"mas/yr": "mas / yr", "arcsec/yr": "arcsec / yr"}
+UNSIGNED_IN_SPARK = pa.decimal128(20, 0)
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A survey's columns, settled: names and types of the table, and for each file the names to read (None: absent)."""
+    """A survey's columns, settled, file by file.
+
+    headers
+        Of each file, the header of the tables that hold the survey's columns.
+    sources
+        For each file the names to read, None where it lacks the column.
+    conversions
+        For each file, how the values of a column (by its index) become the survey's unit.
+    absent
+        Columns that no file has.
+    """
 
     schema: pa.Schema
+    headers: tuple[Header, ...]
     sources: tuple[tuple[str | None, ...], ...]
+    conversions: tuple[dict[int, Conversion], ...]
     absent: tuple[str, ...]
 
     @property
@@ -44,46 +58,112 @@ class Resolved:
         """The schema in Spark's words."""
         return ddl(self.schema)
 
+    def read_schema(self, number: int) -> pa.Schema:
+        """Return what the columns of file `number` are read as: text where it is to be converted from text."""
+        fields = list(self.schema)
+        for index, conversion in self.conversions[number].items():
+            if conversion.from_text:
+                fields[index] = fields[index].with_type(pa.string())
+        return pa.schema(fields)
+
+    def files_with(self, column: str) -> list[int]:
+        """Return the numbers of the files that have `column`."""
+        index = self.schema.get_field_index(column)
+        return [number for number, names in enumerate(self.sources) if names[index] is not None]
+
 
 def ddl(schema: pa.Schema) -> str:
     """Return a Spark DDL string of an Arrow schema of simple types."""
-    words = {kind: name for name, kind in ARROW_TYPES.items()}
-    return ", ".join(f"`{field.name}` {words[field.type]}" for field in schema)
+    words = {kind: name for name, kind in ARROW_TYPES.items()} | {UNSIGNED_IN_SPARK: "decimal(20,0)"}
+    return ", ".join(f"`{field.name}` {words[in_spark(field.type)]}" for field in schema)
 
 
-def resolve(descriptor: Descriptor, headers: Sequence[Header], guess: dict[str, pa.DataType]) -> Resolved:
+def in_spark(kind: pa.DataType) -> pa.DataType:
+    """Return the type that a column has inside Spark, which knows no unsigned integers."""
+    return UNSIGNED_IN_SPARK if pa.types.is_uint64(kind) else kind
+
+
+def resolve(
+    descriptor: Descriptor, files: Sequence[Sequence[Header]], guess: Mapping[str, pa.DataType]
+) -> Resolved:
     """Settle the columns of a survey over all its files.
 
     Parameters
     ----------
+    files
+        For each file its headers, of which the one that has the survey's columns is taken.
     guess
-        Types found in the first rows, for columns that neither descriptor nor file gives a type.
+        Types of columns that neither descriptor nor file gives a type.
 
     Raises
     ------
     InputError
-        If a column is missing, has the wrong unit, or holds text where numbers are needed.
+        If a column is missing, has a unit that cannot be converted, or holds text where numbers are needed.
     """
     wanted = list(descriptor.wanted())
     problems: list[str] = []
     sources: list[tuple[str | None, ...]] = []
-    found: dict[str, FileColumn] = {}
+    conversions: list[dict[int, Conversion]] = []
+    found: dict[str, list[FileColumn]] = {}
+    headers = tuple(chosen_header(given, wanted, problems) for given in files)
     for header in headers:
         names: list[str | None] = []
-        for column in wanted:
-            name = find_name(column.names, [candidate.name for candidate in header.columns])
-            match = next((c for c in header.columns if c.name == name), None)
+        converted: dict[int, Conversion] = {}
+        for index, column in enumerate(wanted):
+            match = find_column(column.names, header.columns)
             if match is None and not column.optional:
                 problems.append(_missing(column, header))
             if match is not None:
                 problems += _mismatch(column, match, header)
-                found.setdefault(column.canonical, match)
+                conversion = _conversion(column, match, header, problems)
+                if conversion is not None:
+                    converted[index] = conversion
+                found.setdefault(column.canonical, []).append(match)
             names.append(match.name if match else None)
         sources.append(tuple(names))
+        conversions.append(converted)
+    if problems:
+        for header in headers:
+            get_logger().info(f"{header.place}: columns {', '.join(c.name for c in header.columns)}")
     raise_gathered(InputError, f"survey '{descriptor.name}'", list(dict.fromkeys(problems))[:20])
-    fields = [pa.field(c.canonical, _type_of(c, found.get(c.canonical), guess)) for c in wanted]
+    fields = [pa.field(c.canonical, _type_of(c, found.get(c.canonical, ()), guess)) for c in wanted]
     absent = tuple(c.canonical for c in wanted if c.canonical not in found)
-    return Resolved(pa.schema(fields), tuple(sources), absent)
+    return Resolved(pa.schema(fields), headers, tuple(sources), tuple(conversions), absent)
+
+
+def chosen_header(headers: Sequence[Header], wanted: Sequence[WantedColumn], problems: list[str]) -> Header:
+    """Return the header, of one file's tables, that has all the columns a survey cannot do without.
+
+    Where several have them, that is a problem; where none has, the one that lacks least is returned.
+    """
+    needed = [column for column in wanted if not column.optional]
+
+    def lacking(header: Header) -> int:
+        return sum(find_column(column.names, header.columns) is None for column in needed)
+
+    whole = [header for header in headers if lacking(header) == 0]
+    if len(whole) > 1:
+        titles = [title for header in whole for title in header.titles]
+        problems.append(
+            f"{headers[0].file.path}: several tables with different columns could be meant: "
+            f"{', '.join(titles)}. Name one as {headers[0].file.path}#{titles[0]}, or in files.table of the descriptor."
+        )
+    best = min(headers, key=lacking)
+    if not whole and len(headers) > 1:
+        problems.append(
+            f"{best.file.path}: no table has all the columns; what is missing is said of {', '.join(best.titles)}, "
+            f"of {sum(len(header.tables) for header in headers)} tables."
+        )
+    return best
+
+
+def find_column(names: Sequence[str], columns: Sequence[FileColumn]) -> FileColumn | None:
+    """Return which of a file's columns is called any of `names`; a second name (alias) only where no name fits."""
+    name = find_name(names, [column.name for column in columns])
+    if name is not None:
+        return next(column for column in columns if column.name == name)
+    alias = find_name(names, [column.alias for column in columns if column.alias])
+    return None if alias is None else next(column for column in columns if column.alias == alias)
 
 
 def find_name(names: Sequence[str], available: Sequence[str]) -> str | None:
@@ -100,47 +180,86 @@ def find_name(names: Sequence[str], available: Sequence[str]) -> str | None:
 
 def _missing(column: WantedColumn, header: Header) -> str:
     names = " or ".join(f"'{n}'" for n in column.names)
-    near = did_you_mean(column.names[0], [c.name for c in header.columns])
-    return f"{header.file.path}: column {names} is missing; the file has {len(header.columns)} columns.{near}"
+    near = nearest_names(column.names[0], [c.name for c in header.columns])
+    return (
+        f"{header.place}: column {names} is missing; of the file's {len(header.columns)} columns the nearest are "
+        f"{near}. Give the right name in the descriptor."
+    )
 
 
 def _mismatch(column: WantedColumn, match: FileColumn, header: Header) -> list[str]:
-    problems = []
-    if match.type is not None and column.spark_type not in (None, "string"):
-        textual = pa.types.is_string(match.type) or pa.types.is_large_string(match.type)
-        if textual and column.spark_type != "boolean":
-            problems.append(
-                f"{header.file.path}: column '{match.name}' holds text, expected numbers ({column.spark_type})."
-            )
-    if match.unit and column.unit and not _same_unit(match.unit, column.unit):
+    if match.type is None:
+        return []
+    where = f"{header.place}: column '{match.name}'"
+    if not _is_plain(match.type):
+        return [f"{where} is of type {match.type}, expected one value a row. Leave it out of the descriptor."]
+    textual = pa.types.is_string(match.type) and not column.sexagesimal
+    if textual and column.spark_type not in (None, "string", "boolean"):
+        hint = ' Of hours or degrees, minutes, seconds: unit = "sexagesimal".' if column.unit == "deg" else ""
+        return [f"{where} holds text, expected numbers ({column.spark_type}).{hint}"]
+    return []
+
+
+def _conversion(
+    column: WantedColumn, match: FileColumn, header: Header, problems: list[str]
+) -> Conversion | None:
+    """Return how the column becomes the survey's unit; None where it is in that unit."""
+    if column.stated_unit is not None:
+        return conversion_of(column.stated_unit)
+    if not (match.unit and column.unit):
+        return None
+    factor = unit_factor(match.unit, column.unit)
+    if factor is None or (column.fixed_unit and factor != 1.0):
         problems.append(
-            f"{header.file.path}: column '{match.name}' is in '{match.unit}', expected '{column.unit}'. "
-            "Convert the column, or say its unit in the survey's descriptor."
+            f"{header.place}: column '{match.name}' is in '{match.unit}', expected '{column.unit}'. "
+            "Convert the column, or correct the descriptor."
         )
-    return problems
+        return None
+    if factor == 1.0:
+        return None
+    get_logger().info(
+        f"{header.place}: column '{match.name}' is in '{match.unit}', taken as {column.unit} ({factor:g} times)"
+    )
+    return Conversion(factor)
 
 
-def _same_unit(stated: str, expected: str) -> bool:
-    from astropy import units
-
-    if stated.lower() in ("mag", "'mag'", "dex", "'dex'") or expected in ("mag",):
-        return True
-    try:
-        return bool(units.Unit(stated) == units.Unit(_UNIT_NAMES.get(expected, expected)))
-    except ValueError:
-        return True
+def _is_plain(kind: pa.DataType) -> bool:
+    return not (pa.types.is_nested(kind) or pa.types.is_null(kind) or pa.types.is_binary(kind))
 
 
-def _type_of(column: WantedColumn, match: FileColumn | None, guess: dict[str, pa.DataType]) -> pa.DataType:
+def _type_of(
+    column: WantedColumn, matches: Sequence[FileColumn], guess: Mapping[str, pa.DataType]
+) -> pa.DataType:
     if column.spark_type is not None:
         return ARROW_TYPES[column.spark_type]
-    kind = match.type if match is not None and match.type is not None else guess.get(column.canonical)
-    if kind is None or pa.types.is_null(kind):
-        return pa.float64()
+    kinds = {match.type for match in matches if match.type is not None}
+    if any(match.type is None for match in matches):
+        kinds.add(guess.get(column.canonical, pa.null()))
+    return reduce(wider, sorted(map(_carried, kinds), key=str), pa.null()) if kinds else pa.float64()
+
+
+def _carried(kind: pa.DataType) -> pa.DataType:
+    """Return the type in which a column of the file's type is kept."""
+    if pa.types.is_uint64(kind) or pa.types.is_null(kind):
+        return kind
     if pa.types.is_integer(kind):
         return pa.int64()
     if pa.types.is_float32(kind) or pa.types.is_float64(kind) or pa.types.is_boolean(kind):
         return kind
+    return pa.string()
+
+
+def wider(a: pa.DataType, b: pa.DataType) -> pa.DataType:
+    """Return a type that holds every value of both; text where no number does."""
+    if a == b or pa.types.is_null(b):
+        return pa.float64() if pa.types.is_null(a) else a
+    if pa.types.is_null(a):
+        return b
+    if pa.types.is_floating(a) and pa.types.is_floating(b):
+        return pa.float64()
+    numbers = [k for k in (a, b) if pa.types.is_integer(k) or pa.types.is_floating(k)]
+    if len(numbers) == 2 and any(pa.types.is_floating(k) for k in numbers):
+        return pa.float64()
     return pa.string()
 
 
@@ -162,19 +281,10 @@ def convert(array: pa.Array, target: pa.DataType) -> pa.Array:
         array = pc.utf8_lower(pc.utf8_trim_whitespace(array))
     if pa.types.is_boolean(array.type) and pa.types.is_floating(target):
         array = array.cast(pa.int8())
+    if pa.types.is_decimal(array.type) and pa.types.is_floating(target):
+        return array.cast(pa.float64()).cast(target, safe=False)
     if array.type == target:
         return array
     if pa.types.is_floating(array.type) and pa.types.is_floating(target):
         return array.cast(target, safe=False)
     return array.cast(target)
-
-
-def valid_positions(ra_deg: pa.Array, dec_deg: pa.Array) -> np.ndarray:
-    """Return a mask, shape (n,), of rows whose position is on the sphere."""
-    ra = ra_deg.to_numpy(zero_copy_only=False)
-    dec = dec_deg.to_numpy(zero_copy_only=False)
-    with np.errstate(invalid="ignore"):
-        mask: np.ndarray = (
-            np.isfinite(ra) & np.isfinite(dec) & (ra >= -180) & (ra <= 360) & (np.abs(dec) <= 90)
-        )
-    return mask

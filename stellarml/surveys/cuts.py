@@ -18,6 +18,7 @@ from stellarml.surveys.descriptor import Cut, Descriptor, load_descriptor
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
+_SEVERE = 0.99
 HAS_DISTANCE = Cut(
     name="has_distance",
     where="r_med_geo is not null",
@@ -58,7 +59,12 @@ def sentinels(descriptor: Descriptor) -> dict[str, str]:
     return conditions
 
 
-def repair_and_cut(frame: DataFrame, descriptor: Descriptor, cuts: Sequence[Cut]) -> DataFrame:
+def repair_and_cut(
+    frame: DataFrame,
+    descriptor: Descriptor,
+    cuts: Sequence[Cut],
+    judged: Mapping[str, Column] | None = None,
+) -> DataFrame:
     """Add ``repairs`` and ``cuts_failed``; sentinels become null in the columns that the descriptor names.
 
     Parameters
@@ -67,6 +73,8 @@ def repair_and_cut(frame: DataFrame, descriptor: Descriptor, cuts: Sequence[Cut]
         One column for each that the descriptor names, and further ones that stay as they are.
     cuts
         The descriptor's cuts with `enabled` settled; a cut that is off never sets its bit.
+    judged
+        For cuts that cannot judge every row, since some file lacks a column, the condition under which they can.
 
     Raises
     ------
@@ -86,7 +94,8 @@ def repair_and_cut(frame: DataFrame, descriptor: Descriptor, cuts: Sequence[Cut]
     for index, cut in enumerate(cuts):
         _check(repaired, descriptor, f"cut '{cut.name}'", cut.where)
         if cut.enabled:
-            failed.append(_bit(index, ~sf.coalesce(sf.expr(cut.where), sf.lit(cut.on_null == "keep"))))
+            fails = ~sf.coalesce(sf.expr(cut.where), sf.lit(cut.on_null == "keep"))
+            failed.append(_bit(index, fails & (judged or {}).get(cut.name, sf.lit(True))))
     return repaired.withColumn(CUTS_FAILED, _sum(failed))
 
 
@@ -128,6 +137,17 @@ def _check(frame: DataFrame, descriptor: Descriptor, what: str, expression: str)
         raise ConfigError(f"{where} cannot be evaluated: {error.getMessage()}") from None
     if kind != "boolean":
         raise ConfigError(f"{where} gives {kind}, expected a condition that is true or false.")
+
+
+def severe_cuts(flow: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each cut of a cut-flow that alone removes more than 99 % of a survey's rows."""
+    rows = {step["survey"]: step["rows_left"] for step in flow if step["step"] == 0}
+    return [
+        f"cut '{step['cut']}' ({step['where']}) removes {100 * step['failed_alone'] / rows[step['survey']]:.4g} % of "
+        f"the {rows[step['survey']]} rows of survey '{step['survey']}'"
+        for step in flow
+        if step["step"] > 0 and step["failed_alone"] > _SEVERE * rows.get(step["survey"], 0) > 0
+    ]
 
 
 def cut_flow(survey: str, cuts: Sequence[Cut], counts: Mapping[int, int]) -> list[dict[str, Any]]:

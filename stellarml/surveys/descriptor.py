@@ -16,6 +16,7 @@ from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.core.shipped import named_file
 from stellarml.core.sql_names import Sql
 from stellarml.core.toml_layers import Section, problems_of, read_toml
+from stellarml.surveys.unit_conversion import PositionUnit
 
 CORRELATED = ("ra", "dec", "parallax", "pmra", "pmdec")
 CORRELATIONS = tuple(f"{a}_{b}" for i, a in enumerate(CORRELATED) for b in CORRELATED[i + 1 :])
@@ -43,6 +44,7 @@ class Files(Section):
     glob: Annotated[str, AfterValidator(_inside)]
     null: tuple[str, ...] = ("", "null", "NaN", "nan")
     comment: str = "#"
+    table: str | None = None
 
 
 _TIME_UNITS = {"mjd": "d", "jd": "d", "jyear": "yr"}
@@ -107,6 +109,8 @@ class Position(Section):
     id: Names | None = None
     ra: Names | None = None
     dec: Names | None = None
+    ra_unit: PositionUnit = "deg"
+    dec_unit: Literal["deg", "rad", "sexagesimal"] = "deg"
     ra_error: Quantity | None = None
     dec_error: Quantity | None = None
     systematic_error_mas: Annotated[float, Field(ge=0)] = 0.0
@@ -118,6 +122,21 @@ class Position(Section):
     pmdec: Names | None = None
     pmdec_error: Names | None = None
     correlations: Correlations = Correlations()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _units(cls, given: Any) -> Any:
+        """Take ``ra = { column = "RAhms", unit = "hourangle" }`` apart."""
+        given = dict(given) if isinstance(given, dict) else given
+        for name in ("ra", "dec"):
+            value = given.get(name) if isinstance(given, dict) else None
+            if isinstance(value, dict):
+                if set(value) - {"column", "unit"} or "column" not in value:
+                    raise ValueError(
+                        f"{name}: expected {{ column = ..., unit = ... }}, got the keys {', '.join(value)}"
+                    )
+                given |= {name: value["column"], f"{name}_unit": value.get("unit", "deg")}
+        return given
 
     @model_validator(mode="after")
     def _pairs(self) -> Position:
@@ -256,11 +275,20 @@ class Descriptor(Section):
 
         def quantity(q: Quantity | None, kind: str) -> Iterator[WantedColumn]:
             if q and q.column:
-                yield from column(q.column, kind, None if q.unit in ("mjd", "jyear", "jd") else q.unit)
+                unit = _TIME_UNITS.get(q.unit, q.unit)
+                for wanted in column(q.column, kind, unit):
+                    wanted.fixed_unit = q.unit in _TIME_UNITS
+                    yield wanted
+
+        def coordinate(names: Names | None, unit: str, text: str) -> Iterator[WantedColumn]:
+            for wanted in column(names, "double", "deg"):
+                stated = text if unit == "sexagesimal" else unit
+                wanted.stated_unit = stated if stated != "deg" else None
+                yield wanted
 
         yield from column(p.id, None)
-        yield from column(p.ra, "double", "deg")
-        yield from column(p.dec, "double", "deg")
+        yield from coordinate(p.ra, p.ra_unit, "sexagesimal")
+        yield from coordinate(p.dec, p.dec_unit, "sexagesimal_deg")
         yield from quantity(p.ra_error, "float")
         yield from quantity(p.dec_error, "float")
         yield from quantity(p.epoch, "double")
@@ -276,16 +304,20 @@ class Descriptor(Section):
             yield from column(band.magnitude, "float", "mag")
             yield from column(band.error, "float", "mag")
         for label in self.labels.values():
-            yield from column(label.value, "float")
-            yield from column(label.error, "float")
+            yield from column(label.value, "float", label.unit or None)
+            yield from column(label.error, "float", label.unit or None)
         for names in self.columns.keep:
             yield from column(names, None)
 
 
 class WantedColumn:
-    """A column a descriptor names: alternatives, Spark type if known, expected unit, and whether it may be absent."""
+    """A column a descriptor names: alternatives, Spark type if known, expected unit, and whether it may be absent.
 
-    __slots__ = ("canonical", "names", "optional", "spark_type", "unit")
+    `stated_unit` is a unit that the descriptor says the files have, where it is not the expected one; a `fixed_unit`
+    (of an epoch) cannot be converted.
+    """
+
+    __slots__ = ("canonical", "fixed_unit", "names", "optional", "spark_type", "stated_unit", "unit")
 
     def __init__(
         self, names: tuple[str, ...], spark_type: str | None, unit: str | None, optional: bool
@@ -295,6 +327,13 @@ class WantedColumn:
         self.spark_type = spark_type
         self.unit = unit
         self.optional = optional
+        self.stated_unit: str | None = None
+        self.fixed_unit = False
+
+    @property
+    def sexagesimal(self) -> bool:
+        """Whether the files hold it as text of hours or degrees, minutes and seconds."""
+        return self.stated_unit is not None and self.stated_unit.startswith("sexagesimal")
 
 
 def load_descriptor(name_or_path: str, root: Path = Path()) -> Descriptor:

@@ -15,11 +15,13 @@ from stellarml.core.errors import InputError
 from stellarml.core.names import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.core.tiles import INDEX_ORDER, PIXEL_FOLDER, SOURCE_ID_PIXEL_SHIFT, Tile, choose_tiles
 from stellarml.run.log import get_logger
-from stellarml.surveys.column_mapping import resolve
+from stellarml.surveys.absent_columns import consequences_of_absence
+from stellarml.surveys.column_mapping import Resolved, resolve
 from stellarml.surveys.descriptor import Descriptor
 from stellarml.surveys.raw_reader import Header, SourceFile
 from stellarml.surveys.raw_readers import reader_of
 from stellarml.surveys.shards import FILE, LINE, ReadTask, TileTask, overlapping, read_histograms
+from stellarml.surveys.text_types import Guess, scan_texts
 
 _Plan = tuple[str, tuple[tuple[int, int], ...], tuple[Path, ...], int]
 
@@ -27,19 +29,17 @@ _Plan = tuple[str, tuple[tuple[int, int], ...], tuple[Path, ...], int]
 def read_plan(
     descriptor: Descriptor, files: Sequence[SourceFile], out: Path, settings: Ingest, tiles: Tiles
 ) -> ReadTask:
-    """Read every header and settle the columns, before any row is read."""
+    """Read every header and settle the columns; columns of text without a stated type cost one pass over the rows.
 
-    def header_of(file: SourceFile) -> Header:
-        return reader_of(file).header(file, descriptor.files)
-
-    with ThreadPoolExecutor(8) as pool:
-        headers = tuple(pool.map(header_of, files))
-    guess = reader_of(headers[0].file).guessed_types(headers[0], descriptor.files)
-    resolved = resolve(descriptor, headers, {name.lower(): kind for name, kind in guess.items()})
-    if resolved.absent:
-        get_logger().warning(
-            "optional columns are absent", survey=descriptor.name, columns=list(resolved.absent)
-        )
+    Raises
+    ------
+    InputError
+        If a file is damaged or a column is missing, in any of the files.
+    """
+    resolved = settled_columns(descriptor, files)
+    headers = resolved.headers
+    for line in consequences_of_absence(descriptor, resolved):
+        get_logger().warning(line, survey=descriptor.name)
     if not descriptor.has_positions and resolved.schema.field(descriptor.id_column).type != pa.int64():
         raise InputError(
             f"survey '{descriptor.name}': column '{descriptor.id_column}' must hold integers: a table without "
@@ -48,6 +48,59 @@ def read_plan(
     shift = 2 * (INDEX_ORDER - tiles.max_order) if descriptor.has_positions else SOURCE_ID_PIXEL_SHIFT
     names = tuple(f"{i:05d}-{_stem(file.path)}" for i, file in enumerate(files))
     return ReadTask(out, descriptor, headers, resolved, names, settings.block_bytes, shift)
+
+
+def settled_columns(descriptor: Descriptor, files: Sequence[SourceFile]) -> Resolved:
+    """Read every header and settle which column of which file serves what, and of what type.
+
+    Raises
+    ------
+    InputError
+        If a file is damaged or a column is missing, in any of the files.
+    """
+
+    def headers_of(file: SourceFile) -> tuple[Header, ...]:
+        return reader_of(file).headers(file, descriptor.files)
+
+    with ThreadPoolExecutor(8) as pool:
+        given = list(pool.map(headers_of, files))
+    resolved = resolve(descriptor, given, {})
+    untyped = _untyped(descriptor, resolved)
+    if not untyped:
+        return resolved
+    return resolve(descriptor, given, _types_from_all_rows(descriptor, resolved, untyped))
+
+
+def _untyped(descriptor: Descriptor, resolved: Resolved) -> list[str]:
+    """Return the columns whose type neither the descriptor nor some text file that has them states."""
+    columns = [c.canonical for c in descriptor.wanted() if c.spark_type is None]
+    untyped = []
+    for name in columns:
+        for number in resolved.files_with(name):
+            source = resolved.sources[number][resolved.schema.get_field_index(name)]
+            found = next(c for c in resolved.headers[number].columns if c.name == source)
+            if found.type is None:
+                untyped.append(name)
+                break
+    return untyped
+
+
+def _types_from_all_rows(
+    descriptor: Descriptor, resolved: Resolved, untyped: Sequence[str]
+) -> dict[str, pa.DataType]:
+    """Read the columns without a type once, in all text files, and return the types that hold all their values."""
+    headers, wanted = [], []
+    for number, header in enumerate(resolved.headers):
+        if header.file.family == "text":
+            names = {n: resolved.sources[number][resolved.schema.get_field_index(n)] for n in untyped}
+            headers.append(header)
+            wanted.append({canonical: source for canonical, source in names.items() if source is not None})
+    scans = scan_texts(headers, [list(names.values()) for names in wanted], descriptor.files)
+    guesses = {name: Guess() for name in untyped}
+    for names, scan in zip(wanted, scans, strict=True):
+        for canonical, source in names.items():
+            guesses[canonical] = guesses[canonical].merged(scan.guesses[source])
+    return {n: guess.type(exact=n == descriptor.id_column) for n, guess in guesses.items()}
 
 
 def _stem(path: Path) -> str:

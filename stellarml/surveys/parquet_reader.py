@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.core.errors import InputError
 from stellarml.surveys.descriptor import Files
-from stellarml.surveys.raw_reader import FileColumn, Header, SourceFile
+from stellarml.surveys.raw_reader import FileColumn, Header, Part, SourceFile
 from stellarml.surveys.table_reader import BLOCK_ROWS, TableReader
+
+
+@contextmanager
+def _reading(file: SourceFile) -> Iterator[None]:
+    """Turn what a damaged file raises into an InputError that names it."""
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"{file.path}: is not a readable Parquet file ({error}).") from None
 
 
 class ParquetReader(TableReader):
@@ -23,28 +33,46 @@ class ParquetReader(TableReader):
         """Return whether the file begins with Parquet's mark."""
         return head.startswith(b"PAR1")
 
-    def header(self, file: SourceFile, written: Files) -> Header:
-        """Read the schema from the footer; see `RawReader.header`."""
-        try:
+    def headers(self, file: SourceFile, written: Files) -> tuple[Header, ...]:
+        """Read the schema from the footer; see `RawReader.headers`."""
+        with _reading(file):
             schema = pq.read_schema(file.path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(f"{file.path}: is not a readable Parquet file ({error}).") from None
-        return Header(file, tuple(FileColumn(f.name, _plain(f.type)) for f in schema))
+        columns = (FileColumn(f.name, _plain(f.type), _unit(f)) for f in schema)
+        return (Header(file, tuple(columns)),)
 
-    def pieces(self, file: SourceFile, names: list[str]) -> Iterator[pa.Table]:
+    def parts(self, header: Header, part_bytes: int) -> list[Part | None]:
+        """Return runs of row groups of about `part_bytes`; see `RawReader.parts`."""
+        with _reading(header.file), pq.ParquetFile(header.file.path) as parquet:
+            groups = parquet.metadata.num_row_groups
+        each = max(1, -(-groups * part_bytes // max(header.file.size, 1)))
+        return [Part(start, min(start + each, groups)) for start in range(0, groups, each)]
+
+    def pieces(self, header: Header, names: list[str], part: Part | None = None) -> Iterator[pa.Table]:
         """Yield the named columns, a batch at a time, checksums of pages verified."""
-        try:
-            with pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
-                for batch in parquet.iter_batches(BLOCK_ROWS, columns=names, use_threads=False):
-                    yield pa.table({n: _decoded(batch.column(n)) for n in names})
-        except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(f"{file.path}: is not a readable Parquet file ({error}).") from None
+        file = header.file
+        with _reading(file), pq.ParquetFile(file.path, page_checksum_verification=True) as parquet:
+            groups = range(part.start, part.end) if part else range(parquet.metadata.num_row_groups)
+            batches = parquet.iter_batches(
+                BLOCK_ROWS, row_groups=list(groups), columns=names, use_threads=False
+            )
+            for batch in batches:
+                yield pa.table({name: _decoded(batch.column(name)) for name in names})
+
+
+def _unit(field: pa.Field) -> str | None:
+    """Return the unit that a field's metadata state, as this package and others write it."""
+    unit = (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace")
+    return unit or None
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_type)
+    return pa.float32() if pa.types.is_float16(kind) else kind
 
 
 def _decoded(array: pa.Array) -> pa.Array:

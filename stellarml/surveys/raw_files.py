@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stellarml.core.errors import InputError
-from stellarml.surveys.descriptor import Descriptor
+from stellarml.surveys.descriptor import Descriptor, Files
 from stellarml.surveys.raw_reader import Family, SourceFile
 from stellarml.surveys.raw_readers import reader_that_begins
 
@@ -20,13 +20,18 @@ def find_files(descriptor: Descriptor, path: Path) -> list[SourceFile]:
     Parameters
     ----------
     path
-        A file, a glob pattern, a folder (the descriptor's pattern applies inside) or a HATS catalogue.
+        A file, a table of a file (``file.fits#NAME``), a glob pattern, a folder (the descriptor's pattern applies
+        inside) or a HATS catalogue.
 
     Raises
     ------
     InputError
         If there is none, or one is not of any known format.
     """
+    table = descriptor.files.table
+    if not path.exists() and "#" in path.name and path.with_name(path.name.rpartition("#")[0]).is_file():
+        name, _, table = path.name.rpartition("#")
+        path = path.with_name(name)
     if path.is_file():
         found = [path]
     elif path.is_dir():
@@ -37,7 +42,7 @@ def find_files(descriptor: Descriptor, path: Path) -> list[SourceFile]:
         found = sorted(p for p in base.glob(pattern) if p.is_file()) if set(pattern) & set("*?[") else []
         if not found:
             raise InputError(f"{path}: no such file or folder (survey '{descriptor.name}').")
-    return [_describe(p, descriptor) for p in found]
+    return [describe(p, descriptor.files, f"survey '{descriptor.name}'", table) for p in found]
 
 
 def _in_folder(descriptor: Descriptor, folder: Path) -> list[Path]:
@@ -53,7 +58,21 @@ def _in_folder(descriptor: Descriptor, folder: Path) -> list[Path]:
     return found
 
 
-def _describe(path: Path, descriptor: Descriptor) -> SourceFile:
+def describe(path: Path, written: Files, who: str, table: str | None = None) -> SourceFile:
+    """Look at the first bytes of a file: its family of formats, and whether it is gzipped.
+
+    Parameters
+    ----------
+    who
+        Expects the format that `written` names, for the message.
+    table
+        The table of the file that was asked for.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is of no known format.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
@@ -64,17 +83,16 @@ def _describe(path: Path, descriptor: Descriptor) -> SourceFile:
                 head = stream.read(512)
     except (OSError, EOFError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None
-    return SourceFile(path, size, _family(head, path, descriptor), gzipped)
+    return SourceFile(path, size, _family(head, path, written, who), gzipped, table)
 
 
-def _family(head: bytes, path: Path, descriptor: Descriptor) -> Family:
+def _family(head: bytes, path: Path, written: Files, who: str) -> Family:
     reader = reader_that_begins(head)
     if reader is not None and reader.family != "text":
         return reader.family
-    if descriptor.files.format in ("fits", "votable", "parquet", "hats") and (not head or b"\0" in head):
+    if written.format in ("fits", "votable", "parquet", "hats") and (not head or b"\0" in head):
         raise InputError(
-            f"{path}: is not a {descriptor.files.format} file, which survey '{descriptor.name}' expects "
-            f"(it begins with {head[:8]!r})."
+            f"{path}: is not a {written.format} file, which {who} expects (it begins with {head[:8]!r})."
         )
     if reader is None:
         raise InputError(f"{path}: is neither text, FITS, VOTable nor Parquet (it begins with {head[:8]!r}).")

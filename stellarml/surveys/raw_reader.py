@@ -23,12 +23,13 @@ Family = Literal["text", "fits", "votable", "parquet"]
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One raw file: where it is, its size, its family of formats, and whether it is gzipped."""
+    """One raw file: where it is, its size, its family of formats, whether it is gzipped, which table was asked for."""
 
     path: Path
     size: int
     family: Family
     gzipped: bool
+    table: str | None = None
 
     def open(self) -> IO[bytes]:
         """Open for reading, decompressed."""
@@ -41,30 +42,54 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class FileColumn:
-    """A column as a file declares it; type and unit are None where the format has none."""
+    """A column as a file declares it; type and unit are None where the format has none.
+
+    `alias` is a second name of the column: the ID of a VOTable's field, the last part of an ECSV mixin's name.
+    """
 
     name: str
     type: pa.DataType | None = None
     unit: str | None = None
+    alias: str | None = None
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself before its rows."""
+    """What a file says of itself before its rows.
+
+    `tables` are the numbers of the file's tables that have these columns, `titles` their names; both are empty for a
+    format whose files are one table.
+    """
 
     file: SourceFile
     columns: tuple[FileColumn, ...]
     delimiter: str = ","
     lines: int = 0
+    tables: tuple[int, ...] = ()
+    titles: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """The file, and which of its tables where it names them."""
+        return f"{self.file.path}[{', '.join(self.titles)}]" if self.titles else str(self.file.path)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a file that one task reads: a range of bytes of a text, of row groups of a Parquet file."""
+
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of one block, the line each came from, and the lines rejected with their reason."""
+    """Rows of one block, the line each came from, the lines rejected with their reason, and the block's last line."""
 
     table: pa.Table
     lines: npt.NDArray[np.int64]
     rejects: list[tuple[int, str]]
+    last_line: int = 0
 
 
 class RawReader(ABC):
@@ -79,8 +104,11 @@ class RawReader(ABC):
         """Return whether the first bytes of a file, decompressed, are those of this family."""
 
     @abstractmethod
-    def header(self, file: SourceFile, written: Files) -> Header:
+    def headers(self, file: SourceFile, written: Files) -> tuple[Header, ...]:
         """Read names, types and units of the columns, before any row.
+
+        A file with several tables has a header for each set of columns; tables of the same columns share one, and are
+        read one after the other.
 
         Parameters
         ----------
@@ -93,13 +121,19 @@ class RawReader(ABC):
             If the file is damaged or empty.
         """
 
-    def guessed_types(self, header: Header, written: Files) -> dict[str, pa.DataType]:
-        """Return types found in the first rows, for a format that states none."""
-        return {}
+    def parts(self, header: Header, part_bytes: int) -> list[Part | None]:
+        """Return pieces of about `part_bytes` that can be read on their own; None is the whole file."""
+        return [None]
 
     @abstractmethod
     def blocks(
-        self, header: Header, names: list[str | None], schema: pa.Schema, written: Files, block_bytes: int
+        self,
+        header: Header,
+        names: list[str | None],
+        schema: pa.Schema,
+        written: Files,
+        block_bytes: int,
+        part: Part | None = None,
     ) -> Iterator[Block]:
         """Yield the rows as blocks of `schema`.
 
@@ -109,6 +143,8 @@ class RawReader(ABC):
             For each field of `schema`, the file's own column name, or None where the file lacks it.
         block_bytes
             About so many bytes of a text file at a time.
+        part
+            One of `parts`, whose lines are counted from its own beginning; None for the whole file.
 
         Raises
         ------

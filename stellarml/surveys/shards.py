@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ from stellarml.core.names import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.run.ownership import WORK
 from stellarml.run.units import failure, guarded, outcome_batch
 from stellarml.storage.parquet import write_parquet
-from stellarml.surveys.column_mapping import Resolved, valid_positions
+from stellarml.surveys.column_mapping import Resolved, in_spark
 from stellarml.surveys.descriptor import Descriptor, position_columns
 from stellarml.surveys.raw_reader import Block, Header
 from stellarml.surveys.raw_readers import reader_of
+from stellarml.surveys.unit_conversion import wrapped_ra
 
 FILE, LINE = "_file", "_line"
 ROW_NUMBER = "row_number"
@@ -89,15 +90,30 @@ def read_file(task: ReadTask, index: int) -> Iterator[pa.RecordBatch]:
     write_atomically(summary_file, json.dumps(summary))
 
 
+def for_spark(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the rows as Spark takes them: unsigned integers as decimals."""
+    columns = [
+        column.cast(in_spark(field.type)) for column, field in zip(batch.columns, batch.schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
 def summary_path(out: Path, name: str) -> Path:
     """Return where `read_file` writes how it went: rows and rejects, or an error."""
     return out / WORK / "read" / f"{name}.json"
 
 
 def _blocks(task: ReadTask, index: int) -> Iterator[Block]:
-    header, names = task.headers[index], list(task.resolved.sources[index])
-    reader = reader_of(header.file)
-    return reader.blocks(header, names, task.resolved.schema, task.descriptor.files, task.block_bytes)
+    """Yield the rows of one file in the survey's types and units."""
+    header, resolved = task.headers[index], task.resolved
+    schema, names = resolved.read_schema(index), list(resolved.sources[index])
+    blocks = reader_of(header.file).blocks(header, names, schema, task.descriptor.files, task.block_bytes)
+    for block in blocks:
+        table = block.table
+        for column, conversion in resolved.conversions[index].items():
+            values = conversion(table.column(column).combine_chunks())
+            table = table.set_column(column, resolved.schema.field(column), values)
+        yield replace(block, table=table)
 
 
 def _checked(task: ReadTask, index: int, block: Block, rejects: list[tuple[int, str]]) -> pa.Table:
@@ -113,12 +129,24 @@ def _checked(task: ReadTask, index: int, block: Block, rejects: list[tuple[int, 
     rejects.extend((int(n), f"column '{task.id}': no id") for n in lines[~good])
     if task.descriptor.has_positions:
         ra, dec = position_columns(task.descriptor)
-        placed = valid_positions(table[ra].combine_chunks(), table[dec].combine_chunks())
+        given = table[ra].to_numpy()
+        turned = wrapped_ra(given)
+        if turned is not given:
+            table = table.set_column(table.column_names.index(ra), ra, pa.array(turned, from_pandas=True))
+        placed = _on_the_sphere(turned, table[dec].to_numpy())
         rejects.extend(
             (int(n), f"columns '{ra}', '{dec}': no position on the sky") for n in lines[good & ~placed]
         )
         good &= placed
     return table if good.all() else table.filter(pa.array(good))
+
+
+def _on_the_sphere(
+    ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        placed: npt.NDArray[np.bool_] = (ra_deg >= 0) & (ra_deg < 360) & (np.abs(dec_deg) <= 90)
+    return placed
 
 
 def write_rejects(out: Path, name: str, rows: Sequence[tuple[str, int, str]]) -> None:
@@ -178,8 +206,10 @@ def shard_file(task: ReadTask, batches: Iterator[pa.RecordBatch]) -> Iterator[pa
 
 def _write_shard(task: ReadTask, index: int, number: int, batches: list[pa.RecordBatch]) -> dict[str, Any]:
     table = pa.Table.from_batches(batches)
-    # Spark calls some columns "not null", files do not
-    table = pa.table(table.columns, names=table.column_names)
+    # Spark calls some columns "not null", files do not; it knows no unsigned integers
+    unsigned = {field.name for field in task.schema if pa.types.is_uint64(field.type)}
+    columns = [table[n].cast(pa.uint64()) if n in unsigned else table[n] for n in table.column_names]
+    table = pa.table(columns, names=table.column_names)
     key = task.id
     if task.descriptor.has_positions:
         ra, dec = position_columns(task.descriptor)

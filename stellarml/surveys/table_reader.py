@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from stellarml.surveys.column_mapping import convert
 from stellarml.surveys.descriptor import Files
-from stellarml.surveys.raw_reader import Block, Header, RawReader, SourceFile
+from stellarml.surveys.raw_reader import Block, Header, Part, RawReader
 
 BLOCK_ROWS = 131_072
 
@@ -20,15 +20,21 @@ class TableReader(RawReader):
     """A reader that gives Arrow tables of the file's own columns."""
 
     @abstractmethod
-    def pieces(self, file: SourceFile, names: list[str]) -> Iterator[pa.Table]:
+    def pieces(self, header: Header, names: list[str], part: Part | None = None) -> Iterator[pa.Table]:
         """Yield the named columns, some rows at a time."""
 
     def blocks(
-        self, header: Header, names: list[str | None], schema: pa.Schema, written: Files, block_bytes: int
+        self,
+        header: Header,
+        names: list[str | None],
+        schema: pa.Schema,
+        written: Files,
+        block_bytes: int,
+        part: Part | None = None,
     ) -> Iterator[Block]:
         """Yield the rows, converted; a value that cannot be rejects its row. See `RawReader.blocks`."""
         first = 1
-        for table in self.pieces(header.file, [n for n in names if n is not None]):
+        for table in self.pieces(header, list(dict.fromkeys(n for n in names if n is not None)), part):
             lines = np.arange(first, first + table.num_rows)
             first += table.num_rows
             columns: list[pa.Array] = []
@@ -41,7 +47,7 @@ class TableReader(RawReader):
             keep = np.setdiff1d(np.arange(len(lines)), list(bad))
             rows = pa.Table.from_arrays(columns, schema=schema)
             rejects = [(int(lines[row]), reason) for row, reason in sorted(bad.items())]
-            yield Block(rows.take(pa.array(keep)) if bad else rows, lines[keep], rejects)
+            yield Block(rows.take(pa.array(keep)) if bad else rows, lines[keep], rejects, first - 1)
 
 
 def _converted(array: pa.Array, name: str, field: pa.Field, bad: dict[int, str]) -> pa.Array:

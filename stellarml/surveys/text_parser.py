@@ -9,6 +9,7 @@ rows to reject and their line numbers.
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,13 @@ _TRUE = ["true", "True", "TRUE", "t", "T", "1"]
 _FALSE = ["false", "False", "FALSE", "f", "F", "0"]
 _WHOLE_WITH_POINT = r"^([+-]?\d+)\.0*$"
 Rejects = list[tuple[int, str]]
+
+
+def trimmed(strings: pa.Array, null_words: Sequence[str]) -> pa.Array:
+    """Return strings without blanks at their ends; a word for null that had some is null, too."""
+    strings = pc.utf8_trim_whitespace(strings)
+    nothing = pc.fill_null(pc.is_in(strings, pa.array([*null_words, ""], pa.string())), False)
+    return pc.if_else(nothing, pa.scalar(None, pa.string()), strings)
 
 
 def clean_lines(
@@ -153,7 +161,7 @@ class BlockParser:
         column = table.column(name)
         array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         if pa.types.is_string(array.type) and not pa.types.is_string(kind):
-            return _cast(pc.utf8_trim_whitespace(array), kind)
+            return _cast(trimmed(array, self._null), kind)
         return convert(array, kind) if pa.types.is_floating(kind) or array.type != kind else array
 
     def _salvage(self, text: pa.Table) -> tuple[list[pa.Array], dict[int, str]]:
@@ -167,7 +175,7 @@ class BlockParser:
             strings, garbled = _decoded(text.column(name).combine_chunks())
             for row in garbled:
                 bad.setdefault(row, f"column '{name}': is not UTF-8 text")
-            array, failed = _from_strings(strings, field.type)
+            array, failed = _from_strings(strings, field.type, self._null)
             for row in failed:
                 shown = strings[row].as_py()[:40]
                 bad.setdefault(row, f"column '{name}': '{shown}' is not a value of type {field.type}")
@@ -202,11 +210,13 @@ def _plain_integers(strings: pa.Array) -> bool:
     return True
 
 
-def _from_strings(strings: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
+def _from_strings(
+    strings: pa.Array, kind: pa.DataType, null_words: Sequence[str]
+) -> tuple[pa.Array, list[int]]:
     """Cast strings to `kind`; return the array (null where it fails) and the rows that failed."""
     if pa.types.is_string(kind):
         return strings, []
-    strings = pc.utf8_trim_whitespace(strings)
+    strings = trimmed(strings, null_words)
     try:
         return _cast(strings, kind), []
     except pa.ArrowInvalid:

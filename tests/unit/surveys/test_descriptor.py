@@ -129,7 +129,7 @@ def test_cuts_are_switched_by_name_and_keep_their_bits() -> None:
 
 
 def test_columns_match_without_regard_to_case_an_exact_match_first() -> None:
-    resolved = resolve(survey(), [header("OBJECTID", "RA", "Dec", "Flags", "ra")], {})
+    resolved = resolve(survey(), [[header("OBJECTID", "RA", "Dec", "Flags", "ra")]], {})
     assert resolved.sources == (("OBJECTID", "ra", "Dec", "Flags", None),)
     assert resolved.absent == ("note",)
     assert ddl(resolved.schema) == (
@@ -142,31 +142,31 @@ def test_types_from_descriptor_file_or_guess() -> None:
         FileColumn("object_id", pa.int16()), "ra", "dec", FileColumn("flags", pa.int64()),
         FileColumn("note", pa.bool_()),
     ]  # fmt: skip
-    found = resolve(survey(), [header(*columns)], {"note": pa.string()}).schema
+    found = resolve(survey(), [[header(*columns)]], {"note": pa.string()}).schema
     assert [f.type for f in found] == [pa.int64(), pa.float64(), pa.float64(), pa.int32(), pa.bool_()]
-    guessed = resolve(survey(), [header("object_id", "ra", "dec", "flags", "note")], {"note": pa.string()})
+    guessed = resolve(survey(), [[header("object_id", "ra", "dec", "flags", "note")]], {"note": pa.string()})
     assert guessed.schema.field("note").type == pa.string()
 
 
 def test_all_files_problems_at_once_with_the_near_name() -> None:
     files = [
         header("object_idd", "ra", "dec", "flags", name="one.csv"),
-        header(FileColumn("object_id"), FileColumn("ra", unit="rad"), "dec", "flags", name="two.csv"),
+        header(FileColumn("object_id"), FileColumn("ra", unit="mag"), "dec", "flags", name="two.csv"),
         header("object_id", "ra", "dec", FileColumn("flags", pa.string()), name="three.csv"),
     ]
     with pytest.raises(InputError) as told:
-        resolve(survey(), files, {})
+        resolve(survey(), [[file] for file in files], {})
     message = str(told.value)
     assert "one.csv: column 'object_id' or 'ObjectId' is missing" in message
-    assert "Did you mean 'object_idd'?" in message
-    assert "two.csv: column 'ra' is in 'rad', expected 'deg'" in message
+    assert "of the file's 4 columns the nearest are 'object_idd', " in message
+    assert "two.csv: column 'ra' is in 'mag', expected 'deg'" in message
     assert "three.csv: column 'flags' holds text, expected numbers (int)" in message
 
 
 @pytest.mark.parametrize("unit", ["deg", "degree", None, "", "who knows"])
 def test_units_that_are_not_refused(unit: str | None) -> None:
     columns = ["object_id", FileColumn("ra", unit=unit), "dec", "flags"]
-    assert resolve(survey(), [header(*columns)], {}).sources[0][1] == "ra"
+    assert resolve(survey(), [[header(*columns)]], {}).sources[0][1] == "ra"
 
 
 def test_conversion() -> None:

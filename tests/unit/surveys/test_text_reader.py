@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stellarml.core.errors import InputError
-from stellarml.surveys.column_mapping import resolve
 from stellarml.surveys.descriptor import Descriptor
+from stellarml.surveys.ingest_plan import settled_columns
 from stellarml.surveys.raw_files import find_files
 from stellarml.surveys.text_reader import TextReader
 
@@ -41,8 +41,8 @@ def read(
     descriptor = descriptor or survey()
     path = folder / "a.csv"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    header = READER.header(find_files(descriptor, path)[0], descriptor.files)
-    found = resolve(descriptor, (header,), READER.guessed_types(header, descriptor.files))
+    found = settled_columns(descriptor, find_files(descriptor, path))
+    (header,) = found.headers
     rows: Rows = []
     lines: list[int] = []
     rejects: list[tuple[int, str]] = []
@@ -191,7 +191,7 @@ def test_ecsv_as_astropy_writes_it(tmp_path: Path) -> None:
 
 def test_header_types_and_units_of_ecsv(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(ECSV.format(delimiter="") + "id x s\n")
-    columns = READER.header(find_files(survey(), tmp_path / "a.csv")[0], survey().files).columns
+    columns = READER.headers(find_files(survey(), tmp_path / "a.csv")[0], survey().files)[0].columns
     assert [(c.name, str(c.type), c.unit) for c in columns] == [
         ("id", "int64", None), ("x", "float", "mas"), ("s", "string", None),
     ]  # fmt: skip

@@ -1,0 +1,105 @@
+"""Units that a file or a descriptor states, and how its values become the survey's own: degrees, mas, mas/yr, mag, K.
+
+A unit that astropy does not know is taken for the expected one: archives write units in many ways.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+PositionUnit = Literal["deg", "rad", "hourangle", "sexagesimal"]
+_NAMES = {"mas/yr": "mas / yr", "arcsec/yr": "arcsec / yr"}
+_SEXAGESIMAL = (
+    r"^\s*(?P<sign>[+-]?)(?P<first>\d{1,3})\s*[:hd°\s]\s*(?P<minutes>\d{1,2})\s*[:m'′\s]\s*"
+    r"(?P<seconds>\d{1,2}(?:\.\d*)?)\s*(?:s|\"|″)?\s*$"
+)
+_LOGARITHMIC = ("mag", "dex", "dB")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How values become the survey's unit: times `factor`, or from sexagesimal text in `text_unit` to degrees."""
+
+    factor: float = 1.0
+    text_unit: Literal["hourangle", "deg"] | None = None
+
+    @property
+    def from_text(self) -> bool:
+        """Whether the column is read as text."""
+        return self.text_unit is not None
+
+    def __call__(self, values: pa.Array) -> pa.Array:
+        """Return the converted values; text that is no angle becomes null."""
+        if self.text_unit is None:
+            return pc.multiply(values.cast(pa.float64()), self.factor).cast(values.type, safe=False)
+        return _from_sexagesimal(values, self.text_unit)
+
+
+def conversion_of(unit: str) -> Conversion | None:
+    """Return how a position in a unit that a descriptor states becomes degrees; None for degrees.
+
+    ``sexagesimal`` is text: hours, minutes and seconds; ``sexagesimal_deg`` degrees, minutes and seconds.
+    """
+    return {
+        "deg": None,
+        "rad": Conversion(float(np.degrees(1.0))),
+        "hourangle": Conversion(15.0),
+        "sexagesimal": Conversion(text_unit="hourangle"),
+        "sexagesimal_deg": Conversion(text_unit="deg"),
+    }[unit]
+
+
+def unit_factor(stated: str, expected: str) -> float | None:
+    """Return by what values in the `stated` unit are multiplied to be in the `expected` one.
+
+    1 where astropy knows one of them not, or both are logarithmic (mag beside dex is left to the user); None where
+    they are of different kinds.
+    """
+    from astropy import units
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an unknown unit is answered below
+        try:
+            found, wanted = (units.Unit(_NAMES.get(text, text)) for text in (stated.strip("'"), expected))
+        except (ValueError, TypeError):
+            return 1.0
+        found, wanted = (getattr(unit, "function_unit", unit) for unit in (found, wanted))
+        both = [str(unit).removeprefix("m") in _LOGARITHMIC for unit in (found, wanted)]
+        if all(both) and str(found)[-3:] != str(wanted)[-3:]:
+            return 1.0
+        try:
+            factor = float(found.to(wanted))
+        except (ValueError, TypeError):
+            return None
+    return 1.0 if abs(factor - 1.0) < 1e-9 else factor
+
+
+def wrapped_ra(ra_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return right ascensions within one turn of the circle in [0, 360) deg; others, and those inside, as they are."""
+    with np.errstate(invalid="ignore"):
+        outside = ((ra_deg < 0) & (ra_deg >= -360)) | ((ra_deg >= 360) & (ra_deg < 720))
+    if not outside.any():
+        return ra_deg
+    wrapped = np.where(outside, np.mod(ra_deg, 360.0), ra_deg)
+    return np.where(wrapped == 360.0, 0.0, wrapped)  # of -1e-15, for example
+
+
+def _from_sexagesimal(values: pa.Array, unit: str) -> pa.Array:
+    """Return degrees of text such as 12:34:56.7, 12h34m56.7s or -12 34 56.7; null where it is none of them."""
+    parts = pc.extract_regex(values, _SEXAGESIMAL)
+    first, minutes, seconds = (
+        pc.struct_field(parts, name).cast(pa.float64()) for name in ("first", "minutes", "seconds")
+    )
+    size = pc.add(pc.add(first, pc.divide(minutes, 60.0)), pc.divide(seconds, 3600.0))
+    degrees = pc.multiply(size, 15.0 if unit == "hourangle" else 1.0)
+    negative = pc.equal(pc.struct_field(parts, "sign"), "-")
+    good = pc.and_(pc.less(minutes, 60.0), pc.less_equal(seconds, 60.0))
+    signed = pc.if_else(pc.fill_null(negative, False), pc.negate(degrees), degrees)
+    return pc.if_else(pc.fill_null(good, False), signed, pa.scalar(None, pa.float64()))
