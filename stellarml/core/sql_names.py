@@ -76,3 +76,28 @@ def words_of(expression: str) -> Iterator[str]:
     for match in _TOKEN.finditer(expression):
         if match["quoted"] or (match["word"] and not match["call"]):
             yield match["quoted"] or match["word"]
+
+
+def columns_of(expression: str) -> list[str]:
+    """Return the columns that a SQL expression names, in their order; of a field of a column, the column.
+
+    Raises
+    ------
+    ValueError
+        If it is no Spark SQL.
+
+    Examples
+    --------
+    >>> columns_of("if(u > 0, log10(`B-V`), transform(xp, x -> x + 1)[0])")
+    ['u', 'B-V', 'xp']
+    """
+    import sqlglot
+    from sqlglot import exp
+    from sqlglot.errors import SqlglotError
+
+    try:
+        tree = sqlglot.parse_one(expression, read="spark")
+    except SqlglotError as error:
+        raise ValueError(f"'{expression}' is not Spark SQL: {str(error).splitlines()[0]}") from None
+    found = [column.parts[0].name for column in tree.find_all(exp.Column, bfs=False)]
+    return list(dict.fromkeys(found))

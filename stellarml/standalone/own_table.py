@@ -17,7 +17,7 @@ from stellarml.core.errors import InputError, UserError
 from stellarml.core.files import storage_errors
 from stellarml.core.names import CUTS_FAILED, EBV, SPLIT
 from stellarml.core.schema import arrow_schema, label_columns
-from stellarml.core.sql_names import words_of
+from stellarml.core.sql_names import columns_of
 from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.features.spark_split import split_column
 from stellarml.model.bundle import load_bundle, pack_bundle
@@ -114,7 +114,7 @@ def _rows_to_learn(
 def _words(spec: FeatureFile, *, labels: bool = False) -> list[str]:
     """Return every word of a feature file that may name a column of a table."""
     texts = [f.expression for f in spec.features] + list(spec.null_when.values())
-    words = [word for text in texts for word in words_of(text)] + list(spec.null_when) + [spec.id]
+    words = [column for text in texts for column in columns_of(text)] + list(spec.null_when) + [spec.id]
     if labels:
         words += [name for label in spec.labels for name in (label.column, label.error) if name]
     return list(dict.fromkeys(words))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from stellarml.core.sql_names import words_of
+from stellarml.core.sql_names import columns_of
 from stellarml.surveys.column_mapping import Resolved
 from stellarml.surveys.descriptor import Cut, Descriptor, Names, Quantity
 
@@ -23,7 +23,7 @@ def consequences_of_absence(descriptor: Descriptor, resolved: Resolved) -> list[
         consequence = meant.get(name, "its values are missing there")
         lines.append(f"column {columns} is in {where} of survey '{descriptor.name}': {consequence}")
     for cut in descriptor.cuts:
-        absent = [name for name in columns_of(cut, resolved.schema.names) if not _everywhere(name, resolved)]
+        absent = [name for name in cut_columns(cut, resolved.schema.names) if not _everywhere(name, resolved)]
         if absent and cut.enabled:
             judged = files_judged(cut, resolved)
             applied = "is not applied" if not judged else f"is applied to {len(judged)} of {files} files"
@@ -33,16 +33,16 @@ def consequences_of_absence(descriptor: Descriptor, resolved: Resolved) -> list[
     return lines
 
 
-def columns_of(cut: Cut, names: Sequence[str]) -> list[str]:
+def cut_columns(cut: Cut, names: Sequence[str]) -> list[str]:
     """Return which of the columns `names` the rule of a cut mentions."""
-    words = {word.lower() for word in words_of(cut.where)}
-    return [name for name in names if name in words]
+    named = {column.lower() for column in columns_of(cut.where)}
+    return [name for name in names if name in named]
 
 
 def files_judged(cut: Cut, resolved: Resolved) -> list[int]:
     """Return the numbers of the files that have every column of a cut; of the others it can say nothing."""
     judged = set(range(len(resolved.headers)))
-    for name in columns_of(cut, resolved.schema.names):
+    for name in cut_columns(cut, resolved.schema.names):
         judged &= set(resolved.files_with(name))
     return sorted(judged)
 

@@ -19,7 +19,6 @@ from stellarml.features.spark_columns import (
     feature_columns,
     spark_label_columns,
     substitute,
-    used_columns,
 )
 from stellarml.features.spark_split import split_column
 from stellarml.features.split import split_of
@@ -191,17 +190,6 @@ def test_labels_and_their_errors(spark: SparkSession) -> None:
     assert found["feh"].to_numpy() == pytest.approx(raw["feh"].to_numpy(np.float32))
     with pytest.raises(InputError, match="label 'feh': no column 'e_feh' in the table"):
         spark_label_columns(paper, [c for c in df.columns if c != "e_feh"])
-
-
-def test_used_columns_are_what_the_expressions_name(spark: SparkSession) -> None:
-    df = spark.createDataFrame(matched(2)).withColumn("unused", sf.lit(1))
-    paper = load_feature_file("paper")
-    named = {"source_id", "R_MED_GEO", "phot_bp_mean_mag", "Phot_RP_mean_mag", "ebmv_sfd"}
-    named |= {f"{e}{b}_psf" for b in BANDS for e in ("", "e_")}
-    named |= {f"{n}_gspphot{x}" for n in ("teff", "logg", "mh") for x in ("", "_lower", "_upper")}
-    assert set(used_columns(paper, df.schema)) == named
-    labels = {f"{e}{n}" for n in ("teff", "logg", "feh") for e in ("", "e_")}
-    assert set(used_columns(paper, df.schema, labels=True)) == named | labels
 
 
 def test_the_split_is_the_same_in_spark_and_python(spark: SparkSession) -> None:

@@ -31,7 +31,7 @@ from stellarml.labelling.versions import versions_of
 from stellarml.run.marks import read_record
 from stellarml.stages import label
 from stellarml.stages import label as catalogue
-from stellarml.standalone.own_table import read_table
+from stellarml.standalone.own_table_reader import read_table
 
 
 @pytest.mark.parametrize("batch", [1, 37, 1000, 100_000])

@@ -16,7 +16,8 @@ from helpers.label_leaves import Configured
 from stellarml.core.errors import InputError, TrainingError
 from stellarml.features.feature_file import FeatureFile
 from stellarml.standalone.own_table import label_table, train_on_table
-from stellarml.standalone.own_table_reader import check_ids, check_labels, check_units, read_table
+from stellarml.standalone.own_table_checks import check_ids, check_labels, check_units
+from stellarml.standalone.own_table_reader import read_table
 
 SPEC = FeatureFile(
     id="gaia.id",

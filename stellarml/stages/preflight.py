@@ -1,0 +1,181 @@
+"""What would stop a run, found before Java is started and before the first hour of work: all of it at once.
+
+Looked at are the files that a run names (descriptors, feature file, raw files and their headers, the model), the
+columns that cuts and features mention, and the places it writes to. Rows are not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from stellarml.core.config import Config
+from stellarml.core.errors import ConfigError, InputError, StellarmlError, nearest_names, raise_gathered
+from stellarml.core.names import CUTS_FAILED, REPAIRS
+from stellarml.core.schema import MATCHES
+from stellarml.core.sql_names import columns_of
+from stellarml.features.feature_file import FeatureFile, load_feature_file
+from stellarml.labelling.model_registry import chosen_model
+from stellarml.surveys.column_mapping import resolve
+from stellarml.surveys.cuts import chosen_cuts
+from stellarml.surveys.descriptor import Descriptor, load_descriptor
+from stellarml.surveys.raw_files import find_files
+from stellarml.surveys.raw_readers import reader_of
+
+T = TypeVar("T")
+_LAKE_OVER_RAW = 2.0
+"""Bytes that ingest writes at most for a byte of raw files: shards and the table."""
+
+
+def preflight(config: Config, stages: Iterable[str], surveys: Sequence[str] | None = None) -> None:
+    """Refuse a run that cannot end well.
+
+    Parameters
+    ----------
+    stages
+        Names of the stages that are to run.
+    surveys
+        The surveys to ingest; all of the configuration by default.
+
+    Raises
+    ------
+    ConfigError
+        Naming every problem that was found.
+    """
+    raise_gathered(ConfigError, "before the start", problems_of_run(config, stages, surveys))
+
+
+def problems_of_run(config: Config, stages: Iterable[str], surveys: Sequence[str] | None = None) -> list[str]:
+    """Return in words what would stop a run; see `preflight`."""
+    wanted = set(stages)
+    problems: list[str] = []
+    known: dict[str, Descriptor] = {}
+    for name in dict.fromkeys([*config.surveys.names, *(surveys or ())]):
+        found = _tried(partial(load_descriptor, name, config.root), problems)
+        if found is not None:
+            known[name] = found
+    features = _tried(lambda: load_feature_file(config.feature_file), problems)
+    if known:
+        _tried(lambda: chosen_cuts(config, next(iter(known.values()))), problems)
+    if "ingest" in wanted:
+        ingested = [known[name] for name in surveys or config.surveys.names if name in known]
+        for survey in ingested:
+            problems += _problems_of_survey(config, survey)
+        problems += _lack_of_disk(config, ingested)
+    if features is not None and len(known) == len(config.surveys.names):
+        problems += _problems_of_features(config, features, known)
+    if "label" in wanted and ("train" not in wanted or config.label.model):
+        _tried(lambda: chosen_model(config.models_folder, config.label.model, features), problems)
+    problems += _unwritable(config)
+    return list(dict.fromkeys(problems))
+
+
+def _tried(work: Callable[[], T], problems: list[str]) -> T | None:
+    try:
+        return work()
+    except StellarmlError as error:
+        problems.append(str(error))
+        return None
+
+
+def _problems_of_survey(config: Config, survey: Descriptor) -> list[str]:
+    """Say what is wrong with a survey's raw files and with the expressions of its descriptor."""
+    problems = list(_problems_of_expressions(survey))
+    files = _tried(lambda: find_files(survey, config.raw_path(survey.name)), problems)
+    if files is not None:
+        _tried(lambda: resolve(survey, [reader_of(f).headers(f, survey.files) for f in files], {}), problems)
+    return problems
+
+
+def _problems_of_expressions(survey: Descriptor) -> Iterator[str]:
+    carried = [column.canonical for column in survey.wanted()]
+    texts = [(f"null_when of '{name}'", text) for name, text in survey.columns.null_when.items()]
+    texts += [(f"cut '{cut.name}'", cut.where) for cut in survey.cuts]
+    for what, text in texts:
+        where = f"survey '{survey.name}', {what}"
+        try:
+            named = columns_of(text)
+        except ValueError as error:
+            yield f"{where}: {error}"
+            continue
+        for name in named:
+            if name.lower() not in (*carried, REPAIRS):
+                near = nearest_names(name, carried)
+                yield (
+                    f"{where}: '{text}' names the column '{name}', which the survey does not carry; the nearest are "
+                    f"{near}. Add it to columns.keep."
+                )
+
+
+def _problems_of_features(
+    config: Config, features: FeatureFile, known: dict[str, Descriptor]
+) -> Iterator[str]:
+    """Say which columns of features no survey gives, and which labels no label table."""
+    catalogues = [config.surveys.astrometry, config.surveys.distances, config.surveys.photometry]
+    columns = {column.name for column in MATCHES}
+    for name in filter(None, catalogues):
+        own = [column.canonical for column in known[name].wanted()]
+        columns |= {*own, *(f"{column}_left" for column in own), *(f"{column}_right" for column in own)}
+    needed: dict[str, list[str]] = {}
+    for feature in features.features:
+        try:
+            named = columns_of(feature.expression)
+        except ValueError as error:
+            yield f"feature '{feature.name}': {error}"
+            continue
+        for name in named:
+            if name.lower() not in columns and not name.lower().startswith(CUTS_FAILED):
+                needed.setdefault(name, []).append(feature.name)
+    for name, by in needed.items():
+        yield (
+            f"no survey of the run carries the column '{name}', needed by feature{'s' if len(by) > 1 else ''} "
+            f"{', '.join(by)}; the nearest are {nearest_names(name, sorted(columns))}."
+        )
+    for name in config.surveys.labels:
+        missing = [label for label in features.label_names if label not in known[name].labels]
+        if missing:
+            yield (
+                f"label table '{known[name].name}' has no label {', '.join(missing)}, which the feature file names; it "
+                f"has {', '.join(known[name].labels)}. Add [labels.{missing[0]}] to its descriptor."
+            )
+
+
+def _lack_of_disk(config: Config, surveys: Sequence[Descriptor]) -> list[str]:
+    size = 0
+    for survey in surveys:
+        if not (config.lake_folder / survey.name / "run.json").is_file() and survey.name in config.raw:
+            try:
+                size += sum(file.size for file in find_files(survey, config.raw_path(survey.name)))
+            except InputError:
+                continue  # said above
+    there = _existing(config.lake_folder)
+    free = shutil.disk_usage(there).free
+    if free >= _LAKE_OVER_RAW * size:
+        return []
+    return [
+        f"{there}: {free / 2**30:.1f} GiB are free, the raw files of {size / 2**30:.1f} GiB may take "
+        f"{_LAKE_OVER_RAW * size / 2**30:.1f} GiB when ingested. Free some space or choose another paths.lake."
+    ]
+
+
+def _unwritable(config: Config) -> Iterator[str]:
+    for key, folder in (
+        ("lake", config.lake_folder),
+        ("models", config.models_folder),
+        ("labels", config.labels_folder),
+        ("report", config.report_folder),
+    ):
+        there = _existing(folder)
+        if not there.is_dir():
+            yield f"paths.{key}: {there} is a file, expected a folder"
+        elif not os.access(there, os.W_OK):
+            yield f"paths.{key}: {there} cannot be written to"
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that is there."""
+    return next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
