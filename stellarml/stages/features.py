@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from stellarml.core import progress
 from stellarml.core.config import Config, Split
 from stellarml.core.errors import InputError
 from stellarml.core.names import (
@@ -84,14 +85,17 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             if table.has_positions:
                 pairs = match_by_position(spark, output, lake, table, stars, by_radius)
             frames.append(label_rows(spark, lake / table.name, table, rank, features, pairs))
+        progress.step("joining labels with matched stars")
         labels, counts = resolved_labels(frames, features.label_names, config.labels)
         learnt = _training_frame(matched, labels, features, config.split).toArrow()
         found = counts.as_dict()
         if learnt.num_rows == 0:
             raise InputError(_nothing_to_learn(found, tables))
+        progress.step("writing the training set")
         tiles = write_catalogue(
             out, learnt, config.tiles, name="training", ra=RA, dec=DEC, id_column=SOURCE_ID
         )
+        progress.step("drawing a sample of the stars to be labelled")
         matched_rows = read_record(lake / "matched")["rows"]["out"]
         wanted = _to_be_labelled(matched, matched_rows, features, config.split)
         write_parquet(out / TARGET, wanted, config.tiles)
