@@ -208,12 +208,12 @@ def train(
 
 
 def _show_model(path: Path) -> None:
-    from stellarml.cli.summary import test_part_table
+    from stellarml.cli.summary import model_table
     from stellarml.model.bundle import load_bundle
 
     manifest = load_bundle(path).manifest
     labels = [(label.name, label.unit) for label in manifest.labels]
-    Console().print(test_part_table(labels, manifest.metrics))
+    Console().print(model_table(labels, manifest.metrics))
     typer.echo(f"model: {path}")
 
 

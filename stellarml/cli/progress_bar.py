@@ -38,42 +38,45 @@ class Bar:
 
     def __init__(self) -> None:
         self._shown: Progress | None = None
+        self._bar = BarColumn(_WIDEST_BAR)
         self._task = TaskID(0)
 
     def show(self, status: Status) -> None:
         """Draw the line anew."""
-        if self._shown is None:
-            self._begin()
-        assert self._shown is not None
-        name, bar, text = fitted(self._shown.console.width, status)
-        column = self._shown.columns[1]
-        assert isinstance(column, BarColumn)
-        column.bar_width = bar
-        total = status.total or None
-        self._shown.update(
-            self._task, description=name, completed=status.done, total=total, text=text, refresh=True
+        new = self._shown is None
+        shown = self._shown = self._shown or self._line()
+        name, self._bar.bar_width, text = fitted(shown.console.width, status)
+        shown.update(
+            self._task, description=name, completed=status.done, total=status.total or None, text=text
         )
+        if new:
+            shown.start()
+            shown.console.show_cursor(True)  # a run that is killed must not leave a terminal without one
+        else:
+            shown.refresh()
 
     def hide(self) -> None:
         """Take the line away."""
         if self._shown is not None:
             self._shown.stop()
+            self._shown.console.file.close()
             self._shown = None
 
-    def _begin(self) -> None:
+    def _line(self) -> Progress:
+        # A descriptor of its own: while TensorFlow is loaded, what native code writes to standard error is discarded.
+        screen = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding)
         # Standard output goes through the same console only where it is the same screen.
-        self._shown = Progress(
+        line = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-            BarColumn(_WIDEST_BAR),
+            self._bar,
             TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True)),
-            console=Console(file=sys.stderr, force_terminal=True),
+            console=Console(file=screen, force_terminal=True),
             auto_refresh=False,
             transient=True,
             redirect_stdout=sys.stdout.isatty(),
         )
-        self._task = self._shown.add_task("", total=None, text="")
-        self._shown.start()
-        self._shown.console.show_cursor(True)  # a run that is killed must not leave a terminal without one
+        self._task = line.add_task("", total=None, text="")
+        return line
 
 
 def fitted(width: int, status: Status) -> tuple[str, int, str]:

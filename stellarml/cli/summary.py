@@ -55,6 +55,7 @@ def show_next(console: Console, metrics: Mapping[str, Any], config: Config) -> N
     console.print(
         "\nNext, label a table with this model (here the matched stars; any table with the same columns will do):",
         soft_wrap=True,
+        highlight=False,
     )
     console.print(f"  {command}", soft_wrap=True, markup=False, highlight=False)
 
@@ -111,7 +112,7 @@ def accuracy_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def test_part_table(labels: Sequence[tuple[str, str]], metrics: Mapping[str, Any]) -> Table:
+def model_table(labels: Sequence[tuple[str, str]], metrics: Mapping[str, Any]) -> Table:
     """Return the accuracy of a model on its test part: errors, and how often the intervals hold the label.
 
     Parameters

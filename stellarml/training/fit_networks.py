@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stellarml.core import progress
 from stellarml.core.config import Train
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.split import TRAIN, VALIDATION
@@ -46,6 +47,7 @@ def fit_networks(
     preset: Preset, settings: Train, features: FeatureFile, prepared: Prepared, watch: Watch
 ) -> list[Trained]:
     """Fit every network of a preset: one a label or one for all, each with its members."""
+    progress.step("starting TensorFlow")
     keras(settings.threads)
     checkpoint_of = _checkpoints(watch.checkpoints, preset, settings, features, prepared)
     n_labels = len(features.labels)
