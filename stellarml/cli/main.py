@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,10 +20,11 @@ from stellarml.cli.options import (
     Profile,
     configured,
 )
+from stellarml.cli.progress_bar import configure_output
 from stellarml.cli.versions import diff, models
+from stellarml.core import progress
 from stellarml.core.config import Config, load_config
 from stellarml.core.errors import UserError
-from stellarml.run.log import configure_logging, get_logger
 from stellarml.storage.formats import SUFFIXES
 from stellarml.training.presets import PRESETS
 
@@ -47,23 +47,18 @@ def _root(
         raise typer.Exit
 
 
-def _log_progress(stage: str) -> Callable[[str], None]:
-    log = get_logger()
-
-    def log_line(line: str) -> None:
-        log.info(line, stage=stage)
-
-    return log_line
-
-
-def _run_chain(config: Config, overwrite: bool) -> None:
-    from stellarml.cli.summary import show_summary
+def _run_chain(config: Config, overwrite: bool, *, first: bool = False) -> None:
+    """Run every stage and print the summary; to somebody's `first` run, say how to go on."""
+    from stellarml.cli.summary import show_next, show_summary
     from stellarml.run.spark_session import start_session
     from stellarml.stages.chain import run_all
     from stellarml.stages.report import read_metrics
 
-    run_all(start_session(config.spark), config, overwrite=overwrite)
-    show_summary(Console(), read_metrics(config.report_folder), config.report_folder / "report.html")
+    records = run_all(start_session(config.spark), config, overwrite=overwrite)
+    metrics = read_metrics(config.report_folder)
+    show_summary(Console(), metrics, config, records)
+    if first:
+        show_next(Console(), metrics, config)
 
 
 @app.command(epilog="Example: stellarml demo --out demo --stars 50000")
@@ -73,9 +68,9 @@ def demo(
     seed: Annotated[int, typer.Option(help="Same seed, same sky.")] = 1,
     overrides: Overrides = None,
 ) -> None:
-    """Simulate a sky, run the whole chain on it, print the summary and the report's path."""
+    """Simulate a sky, run the whole chain on it, print the summary, and where everything is."""
     simulate(out, stars, seed)
-    _run_chain(configured(out / "config.toml", None, overrides), overwrite=False)
+    _run_chain(configured(out / "config.toml", None, overrides), overwrite=False, first=True)
 
 
 @app.command(epilog="Example: stellarml simulate --out sky --stars 1000000 --seed 7")
@@ -90,13 +85,14 @@ def simulate(
     from stellarml.simulate import SimulateSettings
     from stellarml.simulate.demo_folder import make_sky
 
-    configure_logging(load_config().log)
+    configure_output(load_config().log)
     try:
         settings = SimulateSettings(stars=stars, seed=seed)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise UserError(f"simulate: {problems}") from None
-    summary = make_sky(out, settings, _log_progress("simulate"))
+    with progress.task("simulate"):
+        summary = make_sky(out, settings)
     rows = ", ".join(f"{name} {count:,}" for name, count in summary.rows.items())
     typer.echo(f"{out}: {rows}")
 
@@ -198,16 +194,26 @@ def train(
             )
         record = _stage("train", settings, overwrite)
         _show_rows(record)
-        typer.echo(f"model: {settings.models_folder / record['model_id']}")
+        _show_model(settings.models_folder / record["model_id"])
         return
     if features is None or out is None:
         raise UserError("train: --table needs --features TOML and --out DIR")
     from stellarml.run.spark_session import start_session
     from stellarml.standalone.own_table import train_on_table
 
-    path = train_on_table(
-        start_session(settings.spark), settings, table, features, out, _log_progress("train")
-    )
+    spark = start_session(settings.spark)
+    with progress.task("train"):
+        path = train_on_table(spark, settings, table, features, out)
+    _show_model(path)
+
+
+def _show_model(path: Path) -> None:
+    from stellarml.cli.summary import model_table
+    from stellarml.model.bundle import load_bundle
+
+    manifest = load_bundle(path).manifest
+    labels = [(label.name, label.unit) for label in manifest.labels]
+    Console().print(model_table(labels, manifest.metrics))
     typer.echo(f"model: {path}")
 
 
@@ -261,7 +267,9 @@ def label(
     from stellarml.run.spark_session import start_session
     from stellarml.standalone.own_table import label_table
 
-    rows = label_table(start_session(settings.spark), settings, table, model, out)
+    spark = start_session(settings.spark)
+    with progress.task("label"):
+        rows = label_table(spark, settings, table, model, out)
     typer.echo(f"{out}: {rows} rows")
 
 
@@ -275,7 +283,7 @@ def report(
 
     settings = configured(config, profile, overrides)
     _stage("report", settings, overwrite)
-    show_summary(Console(), read_metrics(settings.report_folder), settings.report_folder / "report.html")
+    show_summary(Console(), read_metrics(settings.report_folder), settings)
 
 
 app.command(

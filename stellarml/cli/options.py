@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from stellarml.cli.progress_bar import configure_output
 from stellarml.core.config import PROFILES, Config, load_config
-from stellarml.run.log import configure_logging
 from stellarml.training.presets import preset_named
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run's TOML file.")]
@@ -29,5 +29,5 @@ def configured(file: Path | None, profile: str | None, overrides: list[str] | No
     """Resolve and check the configuration of a command or a job, and log as it says."""
     config = load_config(file, profile=profile, overrides=overrides or ())
     preset_named(config.train.preset)
-    configure_logging(config.log)
+    configure_output(config.log)
     return config

@@ -1,38 +1,84 @@
-"""What a run prints when it ends: rows of every stage, the cut-flow, Table 2, and where the report is."""
+"""What a run prints when it ends: rows of every stage, the cut-flow, accuracy, and where everything is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from stellarml.core.config import Config
+from stellarml.intervals.conformal import LEVELS
 from stellarml.report.chapters import PUBLISHED
+from stellarml.run.log import UNCHANGED
+from stellarml.run.marks import Record
 
 _STATISTICS = ("mean", "median", "std", "mad")
 
 
-def show_summary(console: Console, metrics: Mapping[str, Any], page: Path) -> None:
-    """Print the tables of a finished chain."""
-    console.print(stage_table(metrics["stages"]))
+def show_summary(
+    console: Console,
+    metrics: Mapping[str, Any],
+    config: Config,
+    records: Mapping[str, Record] | None = None,
+) -> None:
+    """Print the tables of a finished chain, and where its catalogue, model and report are.
+
+    Parameters
+    ----------
+    metrics
+        Content of metrics.json.
+    records
+        What the stages of this run returned, by stage, if they ran: what was unchanged took no time.
+    """
+    console.print(stage_table(metrics["stages"], records or {}))
     console.print(cut_flow_table(metrics["cut_flow"]))
     console.print(accuracy_table(metrics))
-    console.print(f"Report: {page}", soft_wrap=True)
+    model = metrics["model"]
+    for what, path in (
+        ("Catalogue", config.labels_folder / model),
+        ("Model", config.models_folder / model),
+        ("Report", config.report_folder / "report.html"),
+    ):
+        console.print(f"{what + ':':<11}{path}", soft_wrap=True, markup=False, highlight=False)
 
 
-def stage_table(stages: Sequence[Mapping[str, Any]]) -> Table:
-    """Return rows in and out, seconds and memory of every stage."""
+def show_next(console: Console, metrics: Mapping[str, Any], config: Config) -> None:
+    """Print a command to go on with: the model of a finished chain on a table."""
+    model = config.models_folder / metrics["model"]
+    command = (
+        f"stellarml label --table {quote(str(config.lake_folder / 'matched'))} --model {quote(str(model))} "
+        f"--out {quote(str(config.root / 'labelled.fits'))} --level 90"
+    )
+    console.print(
+        "\nNext, label a table with this model (here the matched stars; any table with the same columns will do):",
+        soft_wrap=True,
+        highlight=False,
+    )
+    console.print(f"  {command}", soft_wrap=True, markup=False, highlight=False)
+
+
+def stage_table(stages: Sequence[Mapping[str, Any]], records: Mapping[str, Record]) -> Table:
+    """Return rows in and out, seconds and memory of every stage, and the seconds of this run.
+
+    A stage that this run has found unchanged has no seconds.
+    """
+    ran = [one for record in records.values() for one in record.get("surveys", {"": record}).values()]
+    unchanged = {record["stage"] for record in ran if record.get(UNCHANGED)}
     table = Table(title="Stages", title_justify="left")
     table.add_column("stage")
     for name in ("rows in", "rows out", "seconds", "peak memory"):
         table.add_column(name, justify="right")
     for row in stages:
         memory = f"{row['peak_memory_bytes'] / 2**30:.1f} GiB"
-        table.add_row(
-            row["stage"], f"{row['rows_in']:,}", f"{row['rows_out']:,}", f"{row['seconds']:.1f}", memory
-        )
+        seconds = "unchanged" if row["stage"] in unchanged else f"{row['seconds']:.1f}"
+        table.add_row(row["stage"], f"{row['rows_in']:,}", f"{row['rows_out']:,}", seconds, memory)
+    if ran:
+        total = sum(record["seconds"] for record in ran if not record.get(UNCHANGED))
+        table.add_section()
+        table.add_row("this run, with the report", "", "", f"{total:.1f}", "")
     return table
 
 
@@ -63,6 +109,32 @@ def accuracy_table(metrics: Mapping[str, Any]) -> Table:
             table.add_row(
                 "  paper, on its own data", "", *(_number(PUBLISHED[name][s], digits) for s in _STATISTICS)
             )
+    return table
+
+
+def model_table(labels: Sequence[tuple[str, str]], metrics: Mapping[str, Any]) -> Table:
+    """Return the accuracy of a model on its test part: errors, and how often the intervals hold the label.
+
+    Parameters
+    ----------
+    labels
+        Name and unit of each.
+    metrics
+        Of the bundle: ``test`` and ``coverage`` by label; empty where the test part has no star.
+    """
+    table = Table(title="Accuracy: predicted - label, test part", title_justify="left")
+    table.add_column("label")
+    for name in ("stars", "mean", "MAE", "std", *(f"in {level} %" for level in LEVELS)):
+        table.add_column(name, justify="right")
+    for name, unit in labels:
+        found = metrics.get("test", {}).get(name)
+        if found is None:
+            table.add_row(f"{name} ({unit})", "0", *["-"] * (3 + len(LEVELS)))
+            continue
+        digits = 1 if unit == "K" else 3
+        errors = [_number(found[s], digits) for s in ("mean", "mae", "std")]
+        inside = [f"{100 * metrics['coverage'][name][str(level)]:.1f} %" for level in LEVELS]
+        table.add_row(f"{name} ({unit})", f"{found['n']:,}", *errors, *inside)
     return table
 
 

@@ -167,10 +167,12 @@ class Spark(Section):
 
 
 class Log(Section):
-    """Verbosity and shape of the log."""
+    """Verbosity and shape of the log, and when progress is shown."""
 
     level: Literal["debug", "info", "warning", "error"]
     format: Literal["auto", "text", "json"]
+    progress_after_s: Annotated[float, Field(ge=0)]
+    progress_every_s: Annotated[float, Field(gt=0)]
 
 
 class Config(Section):

@@ -52,6 +52,15 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+_STEPS = {
+    "staying": "limits of the positional errors",
+    "frame": "frame offset from bright pairs",
+    "moving": "limits of the proper motions",
+    "movers": "fast movers",
+}
+"""What the user is shown of each light pass."""
+
+
 @dataclass(frozen=True)
 class MatchPlan:
     """All that a tile's task needs to know; `name` keeps what this match reads apart from what others did."""
@@ -98,7 +107,8 @@ class _Passes:
             return {"files": {}, "part": work(leaf)}
 
         units = [Unit(f"{what}-{self.match}-{leaf.tile.name}", leaf.rows, leaf) for leaf in side.leaves]
-        return [mark["part"] for mark in run_units(self.spark, self.run, units, unit_work, in_runs=True)]
+        marks = run_units(self.spark, self.run, units, unit_work, in_runs=True, step=_STEPS[what])
+        return [mark["part"] for mark in marks]
 
 
 def plan_match(

@@ -8,6 +8,7 @@ of no cost). TensorFlow is never imported here. As many rows come out as go in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from stellarml.core.names import CUTS_FAILED, EBV, QUALITY_FLAGS, prediction_nam
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.model.bundle import pack_bundle
 from stellarml.model.predictor import Predictor
+from stellarml.run.row_tally import tell_rows
 
 __all__ = [
     "Predictor",
@@ -113,9 +115,9 @@ def label_frame(
     sha256: str,
     *,
     id_column: str,
-    label_names: Sequence[str],
     level: int = 68,
     truth: bool = False,
+    tally: Path | None = None,
 ) -> DataFrame:
     """Label a table of id and feature columns (float32, named by feature).
 
@@ -127,12 +129,12 @@ def label_frame(
         From `pack_bundle`, broadcast by the caller.
     id_column
         Kept under its own name, with its type.
-    label_names
-        Of the bundle.
     level
         68, 90 or 95.
     truth
         Whether intervals of the true parameters are wanted, too.
+    tally
+        A folder in which the executors say how many rows are done, if somebody wants to know (`run.row_tally`).
 
     Returns
     -------
@@ -154,5 +156,7 @@ def label_frame(
     def label(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             yield label_batch(predictor_of(packed.value, sha256), batch, id_column, level, truth=truth)
+            if tally:
+                tell_rows(tally, batch.num_rows)
 
-    return df.mapInArrow(label, label_schema(df, id_column, label_names, truth))
+    return df.mapInArrow(label, label_schema(df, id_column, predictor.label_names, truth))

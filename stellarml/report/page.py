@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from pyspark.sql import DataFrame
 
+from stellarml.core import progress
 from stellarml.core.files import storage_errors, write_atomically
 from stellarml.core.histograms import Counts
 from stellarml.report import chapters as sections
@@ -30,6 +31,8 @@ from stellarml.report.catalogue_counts import (
     sky_map,
 )
 from stellarml.report.figures import FIGURES, accuracy_figures, catalogue_figures, run_figures
+
+_STEPS = 6  # four of `measure`, the figures, the page
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +81,12 @@ def write_report(out: Path, inputs: ReportInputs) -> Path:
     StorageError
         If the folder cannot be written.
     """
+    progress.steps(_STEPS)
     measured = measure(inputs)
+    progress.step("drawing the figures")
     numbers = metrics_json(inputs, measured)
     content = compose(inputs, measured, numbers)
+    progress.step("writing the page")
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
@@ -92,15 +98,19 @@ def measure(inputs: ReportInputs) -> Measurements:
     """Count everything that the report shows; about twelve Spark jobs."""
     labels = [Label(str(entry["name"]), str(entry["unit"])) for entry in inputs.labels]
     training, labelled, matched = inputs.training, inputs.labelled, inputs.matched
+    progress.step("comparing labels with the test part")
     if training is not None and labelled is not None:
         metrics = evaluate(training, labelled, labels, inputs.level)
     else:
         metrics = Metrics.nothing(labels, inputs.level)
+    progress.step("counting the catalogue")
     catalogue = catalogue_counts(labelled, labels) if labelled is not None else {}
+    progress.step("mapping the sky")
     if labelled is not None:
         sky: SkyMap | None = sky_map(labelled, labels, inputs.sky_order)
     else:
         sky = sky_map(matched, [], inputs.sky_order) if matched is not None else None
+    progress.step("counting the matches")
     return Measurements(metrics, catalogue, matched_counts(matched) if matched is not None else {}, sky)
 
 

@@ -1,20 +1,21 @@
-"""Structured logs and progress: text for a person at a terminal, JSON lines for a machine, always on standard error."""
+"""Structured logs, always on standard error: text for a person, JSON lines for a machine that asks for them.
+
+A pipe or a file is read by a person as often as a terminal is, so it gets text, without colours.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
 
 from stellarml.core.config import Log
 
-_PERIOD_S = 5.0
+UNCHANGED = "unchanged"
+"""Key of a record that a stage returns, and never writes, where it found its output as it should be."""
 
 
 def get_logger() -> Any:
@@ -24,10 +25,10 @@ def get_logger() -> Any:
 
 def configure_logging(settings: Log) -> None:
     """Send logs of `settings.level` and above to standard error, as text or as JSON."""
-    as_text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
+    as_text = settings.format != "json"
     renderer: Any
     if as_text:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, sort_keys=False)
     else:
         renderer = structlog.processors.JSONRenderer()
     structlog.configure(
@@ -44,43 +45,16 @@ def configure_logging(settings: Log) -> None:
     )
 
 
-@contextmanager
-def progress(
-    stage: str, what: str, total: int, done: Callable[[], int], stars: Callable[[], int] | None = None
-) -> Iterator[None]:
-    """Log every few seconds how many of `total` units are done and how long the rest will take.
+def log_done(record: Mapping[str, Any]) -> None:
+    """Log that a stage has ended, with its rows and seconds, or that there was nothing for it to do.
 
     Parameters
     ----------
-    done
-        Counts finished units; called from a thread.
-    stars
-        Counts finished stars, where there are any.
+    record
+        What its run.json says; with the key `UNCHANGED` the seconds are those of an earlier run, and not shown.
     """
-    log = get_logger()
-    stop = threading.Event()
-    started = time.monotonic()
-    first = done()
-
-    def tick() -> None:
-        while not stop.wait(_PERIOD_S):
-            finished = done()
-            elapsed = time.monotonic() - started
-            rate = (finished - first) / elapsed
-            left = f"{(total - finished) / rate:.0f} s" if rate > 0 else "unknown"
-            more = {"stars_a_second": round(stars() / elapsed)} if stars else {}
-            log.info("progress", stage=stage, done=f"{finished}/{total} {what}", time_left=left, **more)
-
-    thread = threading.Thread(target=tick, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def log_done(record: Mapping[str, Any]) -> None:
-    """Log that a stage has ended, with its rows and seconds; `record` is what its run.json says."""
     rows = {name: value for name, value in record["rows"].items() if isinstance(value, int)}
-    get_logger().info("done", stage=record["stage"], **rows, seconds=record["seconds"])
+    if record.get(UNCHANGED):
+        get_logger().info("unchanged", stage=record["stage"], **rows)
+    else:
+        get_logger().info("done", stage=record["stage"], **rows, seconds=record["seconds"])

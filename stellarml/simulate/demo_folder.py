@@ -32,7 +32,9 @@ _RECORD = "simulation.json"
 _DRAFT = ".simulating"
 
 
-def make_sky(out: Path, settings: SimulateSettings, progress: Callable[[str], None]) -> SimulateSummary:
+def make_sky(
+    out: Path, settings: SimulateSettings, told: Callable[[str], None] | None = None
+) -> SimulateSummary:
     """Simulate into `out`, or find that the same sky is already there; write ``config.toml`` beside it.
 
     The sky is drawn in a hidden folder and moved into place when it is whole, so a killed run leaves no half of one.
@@ -61,7 +63,7 @@ def make_sky(out: Path, settings: SimulateSettings, progress: Callable[[str], No
         shutil.rmtree(out / "truth", ignore_errors=True)
         draft.mkdir(parents=True)
         try:
-            summary = simulate(settings, draft, progress)
+            summary = simulate(settings, draft, told)
             content = {"settings": wanted, "summary": summary.model_dump(mode="json")}
             write_atomically(draft / "raw" / _RECORD, json.dumps(content, indent=1) + "\n")
             (draft / "truth").rename(out / "truth")

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stellarml.core import progress
 from stellarml.core.errors import StorageError, UserError
 from stellarml.simulate import distances, labels
 from stellarml.simulate.ecsv import gaia_columns, gaia_header, skymapper_columns
@@ -43,11 +44,11 @@ _CORE = (
     "parallax_error",
 )
 
-Progress = Callable[[str], None]
+Told = Callable[[str], None]
 Span = tuple[int, int]
 
 
-def simulate(settings: SimulateSettings, out: Path, progress: Progress | None = None) -> SimulateSummary:
+def simulate(settings: SimulateSettings, out: Path, told: Told | None = None) -> SimulateSummary:
     """Write the raw files of a simulated sky below `out`, and the truth beside them.
 
     Parameters
@@ -56,8 +57,8 @@ def simulate(settings: SimulateSettings, out: Path, progress: Progress | None = 
         Number of Gaia rows, seed, realism switches.
     out : Path
         Gets `raw/gaia_dr3`, `raw/gaia_distances`, `raw/skymapper_dr2`, `raw/sos` and `truth`.
-    progress : callable, optional
-        Called with one line a step.
+    told : callable, optional
+        Called with one line a step, instead of `core.progress.step`.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def simulate(settings: SimulateSettings, out: Path, progress: Progress | None = 
         The file system refused; nothing is left behind.
     """
     started = time.monotonic()
-    report = progress or (lambda _: None)
+    report = told or progress.step
     _check(settings, out)
     unfinished = out / "simulate.unfinished"
     try:
@@ -86,7 +87,7 @@ def simulate(settings: SimulateSettings, out: Path, progress: Progress | None = 
     return summary.model_copy(update={"seconds": time.monotonic() - started})
 
 
-def _write(settings: SimulateSettings, out: Path, report: Progress) -> SimulateSummary:
+def _write(settings: SimulateSettings, out: Path, report: Told) -> SimulateSummary:
     """Write `raw` and `truth` below `out`."""
     truth = draw_truth(settings, report)
     folders = {name: out / "raw" / name for name in ("gaia_dr3", "gaia_distances", "skymapper_dr2", "sos")}
@@ -96,6 +97,7 @@ def _write(settings: SimulateSettings, out: Path, report: Progress) -> SimulateS
     files: dict[str, list[Path]] = {name: [] for name in folders}
     with ThreadPoolExecutor(settings.workers) as pool:
         report(f"writing {settings.stars} Gaia sources")
+        progress.expect(settings.stars)
         jobs = []
         for first, last, span in gaia_partition(truth["source_id"]):
             name = f"{first:06d}-{last:06d}.csv.gz"
@@ -110,6 +112,7 @@ def _write(settings: SimulateSettings, out: Path, report: Progress) -> SimulateS
         core = {name: np.concatenate([part[name] for part, _ in written]) for name in _CORE}
         objects = sky_objects(truth, settings, report)
         report(f"writing {len(objects['ra'])} SkyMapper objects")
+        progress.expect(len(objects["ra"]))
         jobs_sm = []
         for k, span in enumerate(_even_spans(len(objects["ra"]), MIN_SKYMAPPER_FILES, ROWS_A_SKYMAPPER_FILE)):
             path = folders["skymapper_dr2"] / f"dr2_master_{k:03d}.csv.gz"
@@ -218,6 +221,7 @@ def _write_gaia(
             rows += len(near["source_id"])
             distance_text.append(bytes(table_block(near, distances.COLUMNS, "null")))
             yield table_block(table, names, "null", QUOTED)
+            progress.advance(part.stop - part.start)
 
     write_gzip(path, blocks())
     write_gzip(distance_path, iter(distance_text))
@@ -237,6 +241,7 @@ def _write_skymapper(
             yield table_block(
                 skymapper_rows(block, truth, settings.seed, f"{part.start}", settings.realism), names, ""
             )
+            progress.advance(part.stop - part.start)
 
     write_gzip(path, blocks())
 

@@ -88,7 +88,7 @@ def _match_tiles(
         return _match_leaf(plan, leaf)
 
     units = [Unit(f"tile-{leaf.tile.name}", leaf.rows, leaf) for leaf in plan.left.leaves]
-    done = run_units(spark, run, units, work, in_runs=True)
+    done = run_units(spark, run, units, work, in_runs=True, step="matching tiles")
     statistics = merge_statistics([mark["statistics"] for mark in done])
     statistics |= plan.record()
     if statistics["pairs"] == 0:

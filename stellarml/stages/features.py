@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from stellarml.core import progress
 from stellarml.core.config import Config, Split
 from stellarml.core.errors import InputError
 from stellarml.core.names import (
@@ -30,7 +31,7 @@ from stellarml.core.names import (
 from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.features.spark_split import split_column
 from stellarml.run.marks import Record, read_record
-from stellarml.run.stage_run import Recipe, stage_run
+from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.stages.spectroscopic_labels import label_rows, match_by_position, resolved_labels
 from stellarml.storage.hats_reader import read_leaves
 from stellarml.storage.hats_writer import write_catalogue
@@ -77,22 +78,18 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             return output.record
         matched = read_leaves(spark, lake / "matched")
         check_features(matched, features)
-        radius = {"radius_arcsec": config.labels.match_radius_arcsec, "frame_offset": "none"}
-        by_radius = config.crossmatch.model_copy(update=radius)
-        frames = []
-        for rank, table in enumerate(tables):
-            pairs = None
-            if table.has_positions:
-                pairs = match_by_position(spark, output, lake, table, stars, by_radius)
-            frames.append(label_rows(spark, lake / table.name, table, rank, features, pairs))
+        frames = _label_frames(spark, output, tables, stars, features)
+        progress.step("joining labels with matched stars")
         labels, counts = resolved_labels(frames, features.label_names, config.labels)
         learnt = _training_frame(matched, labels, features, config.split).toArrow()
         found = counts.as_dict()
         if learnt.num_rows == 0:
             raise InputError(_nothing_to_learn(found, tables, _severe_cuts(config)))
+        progress.step("writing the training set")
         tiles = write_catalogue(
             out, learnt, config.tiles, name="training", ra=RA, dec=DEC, id_column=SOURCE_ID
         )
+        progress.step("drawing a sample of the stars to be labelled")
         matched_rows = read_record(lake / "matched")["rows"]["out"]
         wanted = _to_be_labelled(matched, matched_rows, features, config.split)
         write_parquet(out / TARGET, wanted, config.tiles)
@@ -105,6 +102,26 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             target=wanted.num_rows,
             missing={n: learnt[n].null_count for n in features.feature_names},
         )
+
+
+def _label_frames(
+    spark: SparkSession,
+    output: StageRun,
+    tables: Sequence[Descriptor],
+    stars: Descriptor,
+    features: FeatureFile,
+) -> list[DataFrame]:
+    """Return the usable rows of each label table, the most trusted first; those without source_id are matched."""
+    config, lake = output.config, output.config.lake_folder
+    radius = {"radius_arcsec": config.labels.match_radius_arcsec, "frame_offset": "none"}
+    by_radius = config.crossmatch.model_copy(update=radius)
+    frames = []
+    for rank, table in enumerate(tables):
+        pairs = None
+        if table.has_positions:
+            pairs = match_by_position(spark, output, lake, table, stars, by_radius)
+        frames.append(label_rows(spark, lake / table.name, table, rank, features, pairs))
+    return frames
 
 
 def _counted(column: pa.ChunkedArray) -> list[dict[str, Any]]:

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 from stellarml.core import errors
 from stellarml.core.config import Config, Ingest, Tiles
 from stellarml.core.errors import InputError, StellarmlError
-from stellarml.run.log import get_logger, log_done
+from stellarml.run.log import UNCHANGED, get_logger, log_done
 from stellarml.run.marks import Record, mark_path, write_mark
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import Recipe, StageRun, stage_run
-from stellarml.run.units import RESULT_SCHEMA, Unit, collect_outcomes, run_units
+from stellarml.run.units import RESULT_SCHEMA, Shown, Unit, collect_outcomes, run_units
 from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
 from stellarml.surveys.absent_columns import files_judged
 from stellarml.surveys.column_mapping import ddl
@@ -66,8 +66,9 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
         done[survey] = ingest_survey(spark, config, survey, overwrite=overwrite)
         log_done(done[survey])
     rows = {name: sum(record["rows"][name] for record in done.values()) for name in ("in", "out", "rejected")}
-    seconds = round(sum(record["seconds"] for record in done.values()), 3)
-    return {"stage": "ingest", "rows": rows, "seconds": seconds, "surveys": done}
+    made = [record["seconds"] for record in done.values() if not record.get(UNCHANGED)]
+    found: Record = {"stage": "ingest", "rows": rows, "seconds": round(sum(made), 3), "surveys": done}
+    return found if made else found | {UNCHANGED: True}
 
 
 def ingest_survey(spark: SparkSession, config: Config, survey: str, *, overwrite: bool = False) -> Record:
@@ -114,7 +115,8 @@ def _read_files(
     job = _sharding(spark, task, cuts, pending)  # checks every expression before any file is read
     if pending:
         (task.out / WORK).mkdir(exist_ok=True)
-        collect_outcomes(job, run.stage, task.out, len(pending))
+        sizes = {f"read-{task.names[i]}": task.headers[i].file.size for i in pending}
+        collect_outcomes(job, run.stage, task.out, Shown("reading files", sizes, "bytes"))
     marks = []
     for index in range(len(task.names)):
         marks.append(_mark_of(task, index))
@@ -220,7 +222,9 @@ def _write_tiles(
 ) -> Record:
     shards = [shard for mark in marks for shard in mark["shards"]]
     tiles = tile_tasks(task, shards, tiling)
-    done = run_units(spark, run, [Unit(t.name, rows, t) for t, rows in tiles], write_tile)
+    done = run_units(
+        spark, run, [Unit(t.name, rows, t) for t, rows in tiles], write_tile, step="writing tiles"
+    )
     _check_rejects(task, settings, marks, sum(mark["rejected"] for mark in done))
     rows = sum(mark["rows"] for mark in done)
     rejected = sum(mark["rejected"] for mark in [*marks, *done])

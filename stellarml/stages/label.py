@@ -38,7 +38,7 @@ from stellarml.run.log import get_logger
 from stellarml.run.marks import Record, mark_path, sizes_of, write_mark
 from stellarml.run.ownership import RECORD
 from stellarml.run.stage_run import Recipe, stage_run
-from stellarml.run.units import collect_outcomes, refuse_units
+from stellarml.run.units import Shown, collect_outcomes, refuse_units
 from stellarml.storage.hats_layout import PARTITION_LIST, PROPERTIES
 from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
 
@@ -157,7 +157,7 @@ def _label_pending(
     try:
         job = labelling_job(_read(spark, matched, readable, tolerant=settings.keep_going), task)
         rows = {leaf.tile.name: leaf.rows for leaf in pending}
-        return collect_outcomes(job, "label", task.out, len(pending), lost=lost, rows=rows)
+        return collect_outcomes(job, "label", task.out, Shown("tiles", rows), lost=lost)
     except (PySparkException, Py4JJavaError) as error:
         message = str(error)
         named = [leaf for leaf in readable if leaf.tile.path.as_posix() in message or not leaf.path.is_file()]

@@ -89,7 +89,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             )
             for leaf in catalogue.leaves
         ]
-        done = run_units(spark, output, units, _write_stars)
+        done = run_units(spark, output, units, _write_stars, step="joining distances")
         rows = sum(mark["rows"] for mark in done)
         info = CatalogueInfo("stars", catalogue.ra, catalogue.dec, config.tiles.max_rows)
         tiles = [leaf.tile for leaf in catalogue.leaves]

@@ -202,7 +202,7 @@ def match_by_position(
     for leaf in left.leaves:
         name = f"{table.name}-{leaf.tile.name}"
         units.append(Unit(name, leaf.rows, _PositionTask(plan, leaf, Path(WORK, f"{name}.parquet"))))
-    marks = run_units(spark, run, units, _match_labels)
+    marks = run_units(spark, run, units, _match_labels, step=f"matching {table.name}")
     ambiguous = sum(mark["ambiguous"] for mark in marks)
     if ambiguous:
         get_logger().warning(

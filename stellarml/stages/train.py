@@ -56,7 +56,6 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
     with stage_run(recipe, out, config, overwrite=overwrite) as output:
         if output.complete:
             return output.record
-        log = get_logger()
         work, checkpoints = out / WORK, out / "_checkpoints"
         shutil.rmtree(work, ignore_errors=True)
         table = load_training_set(lake / "training")
@@ -71,7 +70,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             },
             target=load_target(lake / "training"),
             watch=Watch(
-                progress=lambda line: log.info(line, stage="train"),
+                warn=lambda warning: get_logger().warning(warning, stage="train"),
                 checkpoints=checkpoints,
                 logs=out / "logs" if config.train.tensorboard else None,
             ),

@@ -99,7 +99,7 @@ def _write_leaves(spark: SparkSession, run: StageRun, catalogue: Catalogue, arcs
         return {"files": files, "rows": table.num_rows}
 
     units = [Unit(tile.name, rows_of.get(tile, 0), tile) for tile in tiles]
-    marks = run_units(spark, run, units, work)
+    marks = run_units(spark, run, units, work, step="finding neighbours of tiles")
     written = {tile: mark["rows"] for tile, mark in zip(tiles, marks, strict=True) if mark["rows"]}
     finish_catalogue(
         out,

@@ -185,7 +185,7 @@ def _match_tiles(
         )
         for leaf in plan.left.leaves
     ]
-    done = run_units(spark, run, units, _match_leaf, in_runs=True)
+    done = run_units(spark, run, units, _match_leaf, in_runs=True, step="matching tiles")
     statistics = merge_statistics([mark["statistics"] for mark in done])
     statistics |= plan.record()
     if statistics["pairs"] == 0:

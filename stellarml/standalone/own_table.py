@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from stellarml.core.config import Config, Split
+from stellarml.core import progress
+from stellarml.core.config import Config, Label, Split
 from stellarml.core.errors import InputError, UserError
 from stellarml.core.files import storage_errors
 from stellarml.core.names import CUTS_FAILED, EBV, SPLIT
+from stellarml.core.progress import Count
 from stellarml.core.schema import arrow_schema, label_columns
 from stellarml.core.sql_names import columns_of
 from stellarml.features.feature_file import FeatureFile, load_feature_file
@@ -23,12 +27,15 @@ from stellarml.features.spark_split import split_column
 from stellarml.model.bundle import load_bundle, pack_bundle
 from stellarml.model.bundle_arrays import is_plain
 from stellarml.run.fingerprint import file_fingerprint
+from stellarml.run.log import get_logger
+from stellarml.run.row_tally import rows_told
 from stellarml.standalone.own_table_checks import check_ids, check_labels, check_units
 from stellarml.standalone.own_table_reader import OwnTable, open_table, quoted, read_table
 from stellarml.storage.export import write_file
 from stellarml.storage.formats import SUFFIXES
 
 if TYPE_CHECKING:
+    from pyspark import Broadcast
     from pyspark.sql import Column, DataFrame, SparkSession
 
 _ID = "__id"  # inside Spark, which would take a dot in a name for a field
@@ -40,12 +47,12 @@ def train_on_table(
     table: Path,
     features: Path,
     out: Path,
-    progress: Callable[[str], None],
+    told: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Train on the labelled rows of `table`; write the bundle to the folder `out` and return it.
 
     Rows without any label are taken for a sample of the stars that are to be labelled. A training that was killed goes
-    on from what a hidden folder beside `out` keeps.
+    on from what a hidden folder beside `out` keeps. Warnings are logged; `told` is called with a line an epoch.
 
     Raises
     ------
@@ -57,7 +64,8 @@ def train_on_table(
 
     spec = load_feature_file(features)
     _refuse_place(out)
-    rows = _rows_to_learn(spark, config.split, table, spec, progress)
+    progress.step("reading the table")
+    rows = _rows_to_learn(spark, config.split, table, spec)
     labels = [pc.is_finite(pc.fill_null(rows[name], float("nan"))) for name in spec.label_names]
     labelled = reduce(pc.or_, labels)
     checkpoints = out.parent / f".{out.name}-checkpoints"
@@ -68,7 +76,7 @@ def train_on_table(
         out,
         provenance={"table": file_fingerprint(table) if table.is_file() else str(table)},
         target=rows.filter(pc.invert(labelled)),
-        watch=Watch(progress, checkpoints, logs),
+        watch=Watch(told, checkpoints, logs, warn=_warn),
     )
     shutil.rmtree(checkpoints, ignore_errors=True)
     return bundle
@@ -88,9 +96,11 @@ def _refuse_place(out: Path) -> None:
         raise UserError(f"{out}: exists and is not empty. Choose a new folder for the model.")
 
 
-def _rows_to_learn(
-    spark: SparkSession, split: Split, table: Path, spec: FeatureFile, progress: Callable[[str], None]
-) -> pa.Table:
+def _warn(warning: str) -> None:
+    get_logger().warning(warning, stage="train")
+
+
+def _rows_to_learn(spark: SparkSession, split: Split, table: Path, spec: FeatureFile) -> pa.Table:
     """Return id, features, labels and split of every row of a table that can teach."""
     from pyspark.sql import functions as sf
 
@@ -103,7 +113,7 @@ def _rows_to_learn(
     check_labels(frame, spec)
     check_ids(frame, spec.id)
     if SPLIT in frame.columns:
-        progress("warning: the table's own column 'split' is not used; stars are split by a hash of their id")
+        _warn("the table's own column 'split' is not used; stars are split by a hash of their id")
     passed = [sf.col(EBV)] if EBV in frame.columns and EBV not in spec.feature_names else []
     columns = [*feature_columns(spec, frame.columns), *spark_label_columns(spec, frame.columns), *passed]
     return frame.select(
@@ -149,6 +159,33 @@ def _failed_cuts(frame: DataFrame) -> list[Column]:
     return [reduce(lambda a, b: a.bitwiseOR(b), bits).alias(CUTS_FAILED)] if bits else []
 
 
+def _rows_of(table: Path) -> int:
+    """Return the rows that a Parquet file or folder states, for the progress; 0 for other formats."""
+    files = [table] if table.is_file() else table.rglob("*.parquet")
+    return sum(pq.read_metadata(file).num_rows for file in files if file.suffix.lower() == ".parquet")
+
+
+def _labelled(
+    inputs: DataFrame, packed: Broadcast[bytes], sha256: str, settings: Label, rows: int
+) -> pa.Table:
+    """Label the `rows` of a frame, and count them on the way."""
+    from stellarml.labelling.spark_label import label_frame
+
+    with tempfile.TemporaryDirectory(prefix="stellarml-rows-") as folder:
+        tally = Path(folder)
+        seen = str(inputs.sparkSession.sparkContext.master).startswith("local")  # by the executors, too
+        progress.step("labelling", rows if seen else 0, counted=lambda: Count(rows_told(tally)))
+        return label_frame(
+            inputs,
+            packed,
+            sha256,
+            id_column=_ID,
+            level=settings.level,
+            truth=settings.truth_intervals,
+            tally=tally,
+        ).toArrow()
+
+
 def label_table(spark: SparkSession, config: Config, table: Path, model: Path, out: Path) -> int:
     """Label every row of `table`, in a file's order; write id, labels, intervals and flags to `out`; return the rows.
 
@@ -162,7 +199,6 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     from pyspark.sql import functions as sf
 
     from stellarml.features.spark_columns import check_features, feature_columns
-    from stellarml.labelling.spark_label import label_frame
 
     kind = SUFFIXES.get(out.suffix.lower())
     if kind is None:
@@ -170,6 +206,7 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     if out.is_dir() or out.resolve().is_relative_to(table.resolve()):
         what = "a folder" if out.is_dir() else "the table that is to be labelled, or inside it"
         raise UserError(f"{out}: is {what}; --out names a file to write.")
+    progress.step("reading the table")
     manifest = load_bundle(model).manifest
     spec = manifest.features
     opened = open_table(table, _words(spec))
@@ -185,15 +222,8 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     passed = [sf.col(EBV).alias(EBV)] if EBV in known - set(names) else []
     passed += _failed_cuts(frame) if CUTS_FAILED not in names else []
     inputs = frame.select(sf.col(quoted(spec.id)).alias(_ID), *passed, *feature_columns(spec, frame.columns))
-    labelled = label_frame(
-        inputs,
-        spark.sparkContext.broadcast(blob),
-        sha256,
-        id_column=_ID,
-        label_names=spec.label_names,
-        level=config.label.level,
-        truth=config.label.truth_intervals,
-    ).toArrow()
+    labelled = _labelled(inputs, spark.sparkContext.broadcast(blob), sha256, config.label, _rows_of(table))
+    progress.step("writing the labels")
     labelled = _with_unsigned_ids(labelled, spec.id)
     units = [(label.name, label.unit) for label in manifest.labels]
     described = arrow_schema(label_columns(units, config.label.truth_intervals))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stellarml.core import progress
 from stellarml.features.split import CALIBRATION, TEST, TRAIN, VALIDATION
 from stellarml.intervals.conformal import Calibration, widths_of
 from stellarml.intervals.covariate_shift import weights_of
@@ -49,6 +50,7 @@ def learn_from_held_out(
     target
         Inputs of a sample of the stars that are to be labelled, (m, n_inputs), if they are known.
     """
+    progress.step("predicting the validation and calibration parts")
     rows, answers = {}, {}
     for part in (VALIDATION, CALIBRATION):
         answer = answers[part] = forward.run(stars[part].features)
@@ -59,12 +61,15 @@ def learn_from_held_out(
             truth=stars[part].labels,
             log_widths=answer.log_widths,
         )
+    progress.step("calibrating the intervals")
     medians = np.nanmedian(stars[TRAIN].labels, axis=0)
     calibration = fit_calibration(names, medians, rows[VALIDATION], rows[CALIBRATION], target)
+    progress.step("distances of unusual stars")
     n_features = stars[TRAIN].features.shape[1]
     labels = forward.run(stars[TRAIN].features).labels.astype(np.float64)
     maps, novelty = fit_novelty(inputs[TRAIN], n_features, labels)
     scores = novelty_scores(maps, novelty, inputs[CALIBRATION] @ maps.linear, rows[CALIBRATION].prediction)
+    progress.step("intervals of the true parameters")
     truth = _fit_truth(names, calibration, stars, rows[CALIBRATION])
     return HeldOut(calibration, truth, with_limits(novelty, scores), maps)
 

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from stellarml.core import progress
 from stellarml.core.config import Split, Train
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.split import CALIBRATION, TEST, TRAIN
@@ -36,6 +37,7 @@ from stellarml.training.test_metrics import label_ranges, measure, network_recor
 from stellarml.training.watch import Watch
 
 REDDENING_PERCENTILE = 99.9
+STEPS_AFTER_EPOCHS = 6  # four of `calibrate.learn_from_held_out`, then the test part and the files
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,11 @@ def train(
     stars = read_stars(table, features, task.settings.max_rows, task.split.salt)
     unlabelled, warnings = read_target(target, features)
     warnings += watch.warned(warnings_of(stars, features), before=warnings)
+    progress.step("preparing the inputs")
     prepared = prepare(stars, preset, features, task.settings.seed, unlabelled)
     trained = fit_networks(preset, task.settings, features, prepared, watch)
     warnings += watch.warned(doubts(trained, features, prepared))
+    progress.steps(STEPS_AFTER_EPOCHS)
     forward = forward_of(trained, prepared, preset, len(features.labels))
     wanted = None if unlabelled is None else design(unlabelled, prepared.scaler, prepared.maps.gaussian)
     held_out = learn_from_held_out(forward, prepared.stars, prepared.inputs, features.label_names, wanted)
@@ -146,9 +150,11 @@ def _save(
     folder: Path, record: dict[str, Any], prepared: Prepared, trained: Sequence[Trained], held_out: HeldOut
 ) -> Path:
     """Measure the test part with the bundle as it will be read, then write it with its card."""
+    progress.step("measuring the test part")
     draft = Manifest(format=FORMAT, format_version=FORMAT_VERSION, files={}, **record)
     bundle = Bundle(draft, prepared.maps, tuple(t.folded for t in trained), held_out.maps)
     record["metrics"] = measure(Predictor(bundle), prepared.stars[TEST])
+    progress.step("writing the model")
     card = card_text(draft.model_copy(update={"metrics": record["metrics"]}))
     return save_bundle(folder, record, bundle, {t.file: t.fitted.model for t in trained}, {CARD: card})
 

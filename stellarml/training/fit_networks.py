@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stellarml.core import progress
 from stellarml.core.config import Train
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.split import TRAIN, VALIDATION
@@ -17,6 +18,7 @@ from stellarml.model.folding import Folded, fold
 from stellarml.model.forward import Forward
 from stellarml.model.onnx_graph import Head
 from stellarml.model.scaling import network_inputs
+from stellarml.run.log import get_logger
 from stellarml.training.checkpoint import Checkpoint
 from stellarml.training.course import FitData, Physical, Sample
 from stellarml.training.network import Fitted, Trainer, keras
@@ -45,6 +47,7 @@ def fit_networks(
     preset: Preset, settings: Train, features: FeatureFile, prepared: Prepared, watch: Watch
 ) -> list[Trained]:
     """Fit every network of a preset: one a label or one for all, each with its members."""
+    progress.step("starting TensorFlow")
     keras(settings.threads)
     checkpoint_of = _checkpoints(watch.checkpoints, preset, settings, features, prepared)
     n_labels = len(features.labels)
@@ -68,9 +71,24 @@ def fit_networks(
             on_epoch=watch.on_epoch(title, n, len(plan)),
             checkpoint=checkpoint_of(n),
         )
+        _log_fitted(title, fitted)
         folded = _folded(fitted, prepared, data.physical, scales=preset.scales)
         trained.append(Trained(columns, seed, f"{n:02d}_{'_'.join(names)[:80]}.keras", fitted, folded))
     return trained
+
+
+def _log_fitted(title: str, fitted: Fitted) -> None:
+    best = fitted.best
+    get_logger().info(
+        "network fitted",
+        stage="train",
+        labels=title,
+        epochs=len(fitted.curve),
+        best_epoch=best.epoch,
+        loss=round(best.loss, 4),
+        validation=round(best.val_loss, 4),
+        mae_sd=round(best.val_mae, 4),
+    )
 
 
 def _deadline(max_seconds: float, started: float, networks_left: int) -> float:

