@@ -4,9 +4,6 @@ spark-submit jobs/crossmatch.py --config config.toml [--profile cluster] [--set 
 """
 
 from stellarml.cli.submit import submitted
-from stellarml.stages.chain import run_stage
 
 if __name__ == "__main__":
-    submitted(
-        __doc__, lambda spark, config, overwrite: run_stage("crossmatch", spark, config, overwrite=overwrite)
-    )
+    submitted(__doc__, "crossmatch")

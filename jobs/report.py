@@ -4,9 +4,6 @@ spark-submit jobs/report.py --config config.toml [--profile cluster] [--set key=
 """
 
 from stellarml.cli.submit import submitted
-from stellarml.stages.chain import run_stage
 
 if __name__ == "__main__":
-    submitted(
-        __doc__, lambda spark, config, overwrite: run_stage("report", spark, config, overwrite=overwrite)
-    )
+    submitted(__doc__, "report")

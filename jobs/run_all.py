@@ -4,7 +4,6 @@ spark-submit jobs/run_all.py --config config.toml [--profile cluster] [--set key
 """
 
 from stellarml.cli.submit import submitted
-from stellarml.stages.chain import run_all
 
 if __name__ == "__main__":
-    submitted(__doc__, lambda spark, config, overwrite: run_all(spark, config, overwrite=overwrite))
+    submitted(__doc__)

@@ -15,6 +15,8 @@ from stellarml.core.config import Config, conf_dir
 from stellarml.core.errors import StellarmlError
 from stellarml.run.memory import available_bytes
 from stellarml.run.spark_session import find_java, memory_in_bytes
+from stellarml.stages.chain import STAGES
+from stellarml.stages.preflight import problems_of_run
 
 _PACKAGES = (
     "pyspark",
@@ -41,18 +43,28 @@ class Finding:
     help: str = ""
 
 
-def examine(config: Config) -> list[Finding]:
-    """Look at Python, Java, memory, disk, packages and the paths of the configuration."""
+def examine(config: Config, *, named: bool = False) -> list[Finding]:
+    """Look at Python, Java, memory, disk and packages; of a configuration that was `named`, at all its run needs."""
     findings = [_python(), _guarded("Java", _java), _memory(config), _disk(config)]
     findings += [_package(name) for name in _PACKAGES]
     findings.append(Finding("shipped configuration", str(conf_dir()), True))
-    for survey, path in sorted(config.raw.items()):
-        here = config.path(path)
-        found = here.exists() or any(here.parent.glob(here.name))
-        findings.append(
-            Finding(f"raw.{survey}", str(here), found, "no such file or folder: correct it under [raw]")
-        )
+    if named:
+        findings += _run(config)
     return findings
+
+
+def _run(config: Config) -> list[Finding]:
+    """Say for each survey where its files are, and everything that would stop the run."""
+    findings = []
+    problems = problems_of_run(config, STAGES)
+    for survey in config.surveys.names:
+        name = survey if survey in config.raw else Path(survey).stem
+        where = config.raw.get(name)
+        findings.append(Finding(f"raw.{name}", str(config.path(where)) if where else "not named", True))
+    wrong = [
+        Finding("the run", problem, False, "a run would end here, before it starts") for problem in problems
+    ]
+    return findings + (wrong or [Finding("the run", "nothing is found that would stop it", True)])
 
 
 def _python() -> Finding:

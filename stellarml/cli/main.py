@@ -51,9 +51,11 @@ def _run_chain(config: Config, overwrite: bool, *, first: bool = False) -> None:
     """Run every stage and print the summary; to somebody's `first` run, say how to go on."""
     from stellarml.cli.summary import show_next, show_summary
     from stellarml.run.spark_session import start_session
-    from stellarml.stages.chain import run_all
+    from stellarml.stages.chain import STAGES, run_all
+    from stellarml.stages.preflight import preflight
     from stellarml.stages.report import read_metrics
 
+    preflight(config, STAGES)
     records = run_all(start_session(config.spark), config, overwrite=overwrite)
     metrics = read_metrics(config.report_folder)
     show_summary(Console(), metrics, config, records)
@@ -108,7 +110,9 @@ def run(
 def _stage(name: str, config: Config, overwrite: bool) -> dict[str, Any]:
     from stellarml.run.spark_session import start_session
     from stellarml.stages.chain import run_stage
+    from stellarml.stages.preflight import preflight
 
+    preflight(config, [name])
     return run_stage(name, start_session(config.spark), config, overwrite=overwrite)
 
 
@@ -129,12 +133,14 @@ def ingest(
     """Read raw survey files, set cut bits, and write them as HATS tables."""
     from stellarml.run.spark_session import start_session
     from stellarml.stages.ingest import ingest_survey
+    from stellarml.stages.preflight import preflight
 
     settings = configured(config, profile, overrides)
     if survey is None:
         for record in _stage("ingest", settings, overwrite)["surveys"].values():
             _show_rows(record)
     else:
+        preflight(settings, ["ingest"], [survey])
         _show_rows(ingest_survey(start_session(settings.spark), settings, survey, overwrite=overwrite))
 
 
@@ -199,11 +205,13 @@ def train(
     if features is None or out is None:
         raise UserError("train: --table needs --features TOML and --out DIR")
     from stellarml.run.spark_session import start_session
-    from stellarml.standalone.own_table import train_on_table
+    from stellarml.standalone.own_table import learn_planned
+    from stellarml.standalone.own_table_plan import plan_learning
 
+    plan = plan_learning(table, features, out)
     spark = start_session(settings.spark)
     with progress.task("train"):
-        path = train_on_table(spark, settings, table, features, out)
+        path = learn_planned(spark, settings, plan)
     _show_model(path)
 
 
@@ -265,11 +273,13 @@ def label(
             "label: --keep-going and --strict are about the chain's tiles; a --table is labelled whole"
         )
     from stellarml.run.spark_session import start_session
-    from stellarml.standalone.own_table import label_table
+    from stellarml.standalone.own_table import label_planned
+    from stellarml.standalone.own_table_plan import plan_labelling
 
+    plan = plan_labelling(table, model, out)
     spark = start_session(settings.spark)
     with progress.task("label"):
-        rows = label_table(spark, settings, table, model, out)
+        rows = label_planned(spark, settings, plan)
     typer.echo(f"{out}: {rows} rows")
 
 
@@ -301,7 +311,7 @@ def doctor(config: MaybeConfigFile = None, profile: Profile = None, overrides: O
     """Say what the machine has, what is missing, and how to get it."""
     from stellarml.cli.doctor import examine
 
-    findings = examine(configured(config, profile, overrides))
+    findings = examine(configured(config, profile, overrides), named=config is not None)
     for finding in findings:
         typer.echo(f"{'ok ' if finding.good else 'NO '} {finding.name:<22} {finding.found}")
         if not finding.good:

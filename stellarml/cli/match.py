@@ -52,7 +52,7 @@ def match(
     """Match any two catalogues by position, errors, epochs and proper motions; write them and the statistics."""
     from stellarml.cli.summary import match_table
     from stellarml.run.spark_session import start_session
-    from stellarml.standalone.match import MatchOptions, match_catalogues
+    from stellarml.standalone.match import MatchOptions, check_match, match_catalogues
 
     if radius_arcsec is not None and radius_arcsec <= 0:
         raise UserError(f"--radius-arcsec is {radius_arcsec}; expected more than 0")
@@ -61,6 +61,7 @@ def match(
     settings = configured(None, profile, [*(overrides or []), *given])
     options = MatchOptions(mode, join, columns, format)
     surveys = (left_survey, right_survey)
+    check_match(settings, (left, right), surveys, options)
     record = match_catalogues(
         start_session(settings.spark), settings, (left, right), surveys, out, options, overwrite=overwrite
     )

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from stellarml.cli.exit_status import run_to_the_end
 from stellarml.cli.options import configured
-from stellarml.core.config import Config
 from stellarml.run.spark_session import start_session
+from stellarml.stages.chain import STAGES, run_all, run_stage
+from stellarml.stages.preflight import preflight
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
-
-def submitted(doc: str | None, work: Callable[[SparkSession, Config, bool], Any]) -> None:
-    """Parse the options of a job, run `work` in the session, and end with the contract's exit status."""
+def submitted(doc: str | None, stage: str | None = None) -> None:
+    """Parse the options of a job, run the stage (or all of them), and end with the contract's exit status."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="the run's TOML file")
     parser.add_argument("--profile", help="shipped profile or path to a TOML")
@@ -27,9 +23,13 @@ def submitted(doc: str | None, work: Callable[[SparkSession, Config, bool], Any]
 
     def job() -> None:
         config = configured(options.config, options.profile, options.set)
+        preflight(config, [stage] if stage else STAGES)
         spark = start_session(config.spark)
         try:
-            work(spark, config, options.overwrite)
+            if stage:
+                run_stage(stage, spark, config, overwrite=options.overwrite)
+            else:
+                run_all(spark, config, overwrite=options.overwrite)
         finally:
             spark.stop()
 

@@ -66,7 +66,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> str:
     """Return the known names most like `name`, quoted, nearest first, in words."""
-    near = sorted(known, key=lambda k: -SequenceMatcher(None, name.lower(), k.lower()).ratio())[:count]
+    wanted = name.lower()
+
+    def likeness(other: str) -> float:
+        part = other.lower() in wanted or wanted in other.lower()
+        return SequenceMatcher(None, wanted, other.lower()).ratio() + (0.5 if part else 0.0)
+
+    near = sorted(known, key=likeness, reverse=True)[:count]
     return ", ".join(f"'{k}'" for k in near)
 
 

@@ -7,14 +7,14 @@ under their own names; a name that occurs twice gets ``_left`` or ``_right``. A 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stellarml.core.errors import UserError, did_you_mean, raise_gathered
+from stellarml.core.errors import UserError, nearest_names, raise_gathered
 from stellarml.core.names import (
     CUTS_FAILED,
     DEC,
@@ -33,6 +33,7 @@ from stellarml.crossmatch.match_rows import MatchedTile
 from stellarml.crossmatch.modes import Join, Mode
 from stellarml.crossmatch.plan import MatchPlan
 from stellarml.crossmatch.sides import Side
+from stellarml.surveys.column_mapping import find_name
 from stellarml.surveys.descriptor import position_columns
 
 _COUNTS = ("number_of_mates", "number_of_reverse_neighbours", "xm_flag")
@@ -99,25 +100,46 @@ def _with_unit(field: pa.Field, unit: str | None) -> pa.Field:
 
 def _chosen(left: Side, right: Side, columns: str) -> tuple[list[str], list[str]]:
     available = [[n for n in side.schema.names if n != HEALPIX_COLUMN] for side in (left, right)]
+    return chosen_columns(available[0], available[1], columns)
+
+
+def chosen_columns(left: Sequence[str], right: Sequence[str], columns: str) -> tuple[list[str], list[str]]:
+    """Return which columns of both sides are asked for.
+
+    Parameters
+    ----------
+    left, right
+        The columns that there are.
+    columns
+        ``all``, ``ids``, or names separated by commas, in any case, ``left.NAME`` for those of one side.
+
+    Raises
+    ------
+    UserError
+        If a name is no column of either side.
+    """
+    available = list(left), list(right)
     if columns == "all":
-        return available[0], available[1]
+        return available
     if columns == "ids":
         return [], []
     chosen: tuple[list[str], list[str]] = ([], [])
     problems = []
     for given in dict.fromkeys(name.strip() for name in columns.split(",") if name.strip()):
         prefix, _, rest = given.partition(".")
-        sides = {"left": (0,), "right": (1,)}.get(prefix if rest else "", (0, 1))
-        name = rest if rest and prefix in ("left", "right") else given
-        found = [side for side in sides if name in available[side]]
-        for side in found:
-            chosen[side].append(name)
-        if not found:
-            near = did_you_mean(name, [n for side in sides for n in available[side]])
+        sides = {"left": (0,), "right": (1,)}.get(prefix.lower() if rest else "", (0, 1))
+        name = rest if len(sides) == 1 else given
+        found = [(side, find_name([name], available[side])) for side in sides]
+        for side, column in found:
+            if column is not None:
+                chosen[side].append(column)
+        if all(column is None for _, column in found):
+            near = nearest_names(name, [n for side in sides for n in available[side]])
+            hint = f"; the nearest are {near}."
             base, _, side_name = name.rpartition("_")
             if side_name in ("left", "right") and base in available[side_name == "right"]:
-                near = f" Did you mean '{side_name}.{base}'?"
-            problems.append(f"'{given}' is a column of neither catalogue.{near}")
+                hint = f". Did you mean '{side_name}.{base}'?"
+            problems.append(f"'{given}' is a column of neither catalogue{hint}")
     raise_gathered(UserError, "--columns", problems)
     return chosen
 

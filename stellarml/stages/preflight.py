@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from stellarml.core.config import Config
 from stellarml.core.errors import ConfigError, InputError, StellarmlError, nearest_names, raise_gathered
-from stellarml.core.names import CUTS_FAILED, REPAIRS
+from stellarml.core.names import CUTS_FAILED
 from stellarml.core.schema import MATCHES
 from stellarml.core.sql_names import columns_of
 from stellarml.features.feature_file import FeatureFile, load_feature_file
@@ -23,6 +23,7 @@ from stellarml.labelling.model_registry import chosen_model
 from stellarml.surveys.column_mapping import resolve
 from stellarml.surveys.cuts import chosen_cuts
 from stellarml.surveys.descriptor import Descriptor, load_descriptor
+from stellarml.surveys.expressions import problems_of_expressions
 from stellarml.surveys.raw_files import find_files
 from stellarml.surveys.raw_readers import reader_of
 
@@ -54,19 +55,22 @@ def problems_of_run(config: Config, stages: Iterable[str], surveys: Sequence[str
     wanted = set(stages)
     problems: list[str] = []
     known: dict[str, Descriptor] = {}
-    for name in dict.fromkeys([*config.surveys.names, *(surveys or ())]):
+    names = list(surveys or config.surveys.names)
+    for name in names:
         found = _tried(partial(load_descriptor, name, config.root), problems)
         if found is not None:
             known[name] = found
-    features = _tried(lambda: load_feature_file(config.feature_file), problems)
+    features = None
+    if wanted & {"features", "train", "label"}:
+        features = _tried(lambda: load_feature_file(config.feature_file), problems)
     if known:
         _tried(lambda: chosen_cuts(config, next(iter(known.values()))), problems)
     if "ingest" in wanted:
-        ingested = [known[name] for name in surveys or config.surveys.names if name in known]
+        ingested = list(known.values())
         for survey in ingested:
             problems += _problems_of_survey(config, survey)
         problems += _lack_of_disk(config, ingested)
-    if features is not None and len(known) == len(config.surveys.names):
+    if features is not None and "features" in wanted and len(known) == len(names):
         problems += _problems_of_features(config, features, known)
     if "label" in wanted and ("train" not in wanted or config.label.model):
         _tried(lambda: chosen_model(config.models_folder, config.label.model, features), problems)
@@ -84,31 +88,11 @@ def _tried(work: Callable[[], T], problems: list[str]) -> T | None:
 
 def _problems_of_survey(config: Config, survey: Descriptor) -> list[str]:
     """Say what is wrong with a survey's raw files and with the expressions of its descriptor."""
-    problems = list(_problems_of_expressions(survey))
+    problems = list(problems_of_expressions(survey))
     files = _tried(lambda: find_files(survey, config.raw_path(survey.name)), problems)
     if files is not None:
         _tried(lambda: resolve(survey, [reader_of(f).headers(f, survey.files) for f in files], {}), problems)
     return problems
-
-
-def _problems_of_expressions(survey: Descriptor) -> Iterator[str]:
-    carried = [column.canonical for column in survey.wanted()]
-    texts = [(f"null_when of '{name}'", text) for name, text in survey.columns.null_when.items()]
-    texts += [(f"cut '{cut.name}'", cut.where) for cut in survey.cuts]
-    for what, text in texts:
-        where = f"survey '{survey.name}', {what}"
-        try:
-            named = columns_of(text)
-        except ValueError as error:
-            yield f"{where}: {error}"
-            continue
-        for name in named:
-            if name.lower() not in (*carried, REPAIRS):
-                near = nearest_names(name, carried)
-                yield (
-                    f"{where}: '{text}' names the column '{name}', which the survey does not carry; the nearest are "
-                    f"{near}. Add it to columns.keep."
-                )
 
 
 def _problems_of_features(
@@ -118,8 +102,7 @@ def _problems_of_features(
     catalogues = [config.surveys.astrometry, config.surveys.distances, config.surveys.photometry]
     columns = {column.name for column in MATCHES}
     for name in filter(None, catalogues):
-        own = [column.canonical for column in known[name].wanted()]
-        columns |= {*own, *(f"{column}_left" for column in own), *(f"{column}_right" for column in own)}
+        columns |= {column.canonical for column in known[name].wanted()}
     needed: dict[str, list[str]] = {}
     for feature in features.features:
         try:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stellarml.core.config import Config, Tiles
-from stellarml.core.errors import ConfigError
+from stellarml.core.errors import ConfigError, InputError, StellarmlError, raise_gathered
+from stellarml.core.names import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.crossmatch.match_rows import match_rows
 from stellarml.crossmatch.modes import Join, Mode
-from stellarml.crossmatch.output_columns import Layout, layout, table_of
+from stellarml.crossmatch.output_columns import Layout, chosen_columns, layout, table_of
 from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
 from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.source_columns import match_settings
@@ -33,8 +34,11 @@ from stellarml.storage.hats_layout import catalogue_properties, is_catalogue
 from stellarml.storage.hats_reader import Catalogue, Leaf, open_catalogue
 from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
 from stellarml.storage.parquet import write_parquet
+from stellarml.surveys.column_mapping import resolve
 from stellarml.surveys.descriptor import Descriptor, load_descriptor
+from stellarml.surveys.expressions import problems_of_expressions
 from stellarml.surveys.raw_files import find_files
+from stellarml.surveys.raw_readers import reader_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -80,6 +84,44 @@ class _Task:
     leaf: Leaf
     path: Path
     tiles: Tiles
+
+
+def check_match(
+    config: Config, paths: tuple[Path, Path], surveys: tuple[str, str], options: MatchOptions
+) -> None:
+    """Refuse a match that cannot end well, before Java is started: files, columns, settings.
+
+    Raises
+    ------
+    ConfigError, InputError, UserError
+        If a descriptor, a file, a column or an option is wrong; all problems of both sides at once.
+    """
+    problems: list[str] = []
+    columns: list[list[str]] = []
+    inputs: list[_Input] = []
+    for path, survey in zip(paths, surveys, strict=True):
+        try:
+            found = _find_input(config, path, survey)
+            inputs.append(found)
+            columns.append(_columns_of(found, config))
+        except StellarmlError as error:
+            problems.append(str(error))
+    raise_gathered(InputError, "match", problems)
+    match_settings(config.crossmatch, inputs[0].descriptor, inputs[1].descriptor)
+    chosen_columns(columns[0], columns[1], options.columns)
+
+
+def _columns_of(given: _Input, config: Config) -> list[str]:
+    """Return the columns that a side will have; of raw files, after their ingest."""
+    if given.catalogue is not None:
+        side_of(given.catalogue, given.descriptor, config.crossmatch.scope)
+        return [name for name in given.catalogue.schema.names if name != HEALPIX_COLUMN]
+    descriptor = given.descriptor
+    raise_gathered(ConfigError, f"survey '{descriptor.name}'", list(problems_of_expressions(descriptor)))
+    files = find_files(descriptor, given.path)
+    resolve(descriptor, [reader_of(file).headers(file, descriptor.files) for file in files], {})
+    own = [descriptor.id_column, *(column.canonical for column in descriptor.wanted()), REPAIRS, CUTS_FAILED]
+    return list(dict.fromkeys(own))
 
 
 def match_catalogues(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,23 +15,18 @@ import pyarrow.parquet as pq
 
 from stellarml.core import progress
 from stellarml.core.config import Config, Label, Split
-from stellarml.core.errors import InputError, UserError
-from stellarml.core.files import storage_errors
 from stellarml.core.names import CUTS_FAILED, EBV, SPLIT
 from stellarml.core.progress import Count
 from stellarml.core.schema import arrow_schema, label_columns
-from stellarml.core.sql_names import columns_of
-from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.features.spark_split import split_column
-from stellarml.model.bundle import load_bundle, pack_bundle
-from stellarml.model.bundle_arrays import is_plain
+from stellarml.model.bundle import pack_bundle
 from stellarml.run.fingerprint import file_fingerprint
 from stellarml.run.log import get_logger
 from stellarml.run.row_tally import rows_told
-from stellarml.standalone.own_table_checks import check_ids, check_labels, check_units
-from stellarml.standalone.own_table_reader import OwnTable, open_table, quoted, read_table
+from stellarml.standalone.own_table_checks import check_ids, check_labels
+from stellarml.standalone.own_table_plan import LabellingPlan, LearningPlan, plan_labelling, plan_learning
+from stellarml.standalone.own_table_reader import quoted, read_table
 from stellarml.storage.export import write_file
-from stellarml.storage.formats import SUFFIXES
 
 if TYPE_CHECKING:
     from pyspark import Broadcast
@@ -59,13 +53,19 @@ def train_on_table(
     InputError, TrainingError
         If the table lacks a column, or cannot teach anything.
     """
+    return learn_planned(spark, config, plan_learning(table, features, out), told)
+
+
+def learn_planned(
+    spark: SparkSession, config: Config, plan: LearningPlan, told: Callable[[str], None] = lambda line: None
+) -> Path:
+    """Train as `plan_learning` has settled; see `train_on_table`."""
     from stellarml.training.fit import Task, train
     from stellarml.training.watch import Watch
 
-    spec = load_feature_file(features)
-    _refuse_place(out)
+    spec, out, table = plan.features, plan.out, plan.table.path
     progress.step("reading the table")
-    rows = _rows_to_learn(spark, config.split, table, spec)
+    rows = _rows_to_learn(spark, config.split, plan)
     labels = [pc.is_finite(pc.fill_null(rows[name], float("nan"))) for name in spec.label_names]
     labelled = reduce(pc.or_, labels)
     checkpoints = out.parent / f".{out.name}-checkpoints"
@@ -82,34 +82,19 @@ def train_on_table(
     return bundle
 
 
-def _refuse_place(out: Path) -> None:
-    """Refuse a folder for a model whose name is no model's, that cannot be written, or that holds something."""
-    if not is_plain(out.name):
-        raise UserError(
-            f"--out {out}: its name would be the model's; it must not begin with a dot or hold a colon."
-        )
-    with storage_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(out.parent, os.W_OK):
-        raise UserError(f"{out.parent}: cannot be written to. Choose another --out.")
-    if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not empty. Choose a new folder for the model.")
-
-
 def _warn(warning: str) -> None:
     get_logger().warning(warning, stage="train")
 
 
-def _rows_to_learn(spark: SparkSession, split: Split, table: Path, spec: FeatureFile) -> pa.Table:
+def _rows_to_learn(spark: SparkSession, split: Split, plan: LearningPlan) -> pa.Table:
     """Return id, features, labels and split of every row of a table that can teach."""
     from pyspark.sql import functions as sf
 
     from stellarml.features.spark_columns import check_features, feature_columns, spark_label_columns
 
-    opened = open_table(table, _words(spec, labels=True))
-    frame = read_table(spark, opened, _wanted(opened, spec, labels=True), spec.id)
-    check_features(frame, spec, known=opened.names)
-    check_units(frame, spec, labels=True)
+    spec = plan.features
+    frame = read_table(spark, plan.table, plan.wanted, spec.id)
+    check_features(frame, spec, known=plan.table.names)
     check_labels(frame, spec)
     check_ids(frame, spec.id)
     if SPLIT in frame.columns:
@@ -119,21 +104,6 @@ def _rows_to_learn(spark: SparkSession, split: Split, table: Path, spec: Feature
     return frame.select(
         sf.col(quoted(spec.id)), *columns, split_column(spec.id, split).alias(SPLIT)
     ).toArrow()
-
-
-def _words(spec: FeatureFile, *, labels: bool = False) -> list[str]:
-    """Return every word of a feature file that may name a column of a table."""
-    texts = [f.expression for f in spec.features] + list(spec.null_when.values())
-    words = [column for text in texts for column in columns_of(text)] + list(spec.null_when) + [spec.id]
-    if labels:
-        words += [name for label in spec.labels for name in (label.column, label.error) if name]
-    return list(dict.fromkeys(words))
-
-
-def _wanted(table: OwnTable, spec: FeatureFile, *, labels: bool = False) -> list[str]:
-    """Return the columns to read: those the feature file names, the cuts that rows fail, and the reddening."""
-    more = [n for n in table.names if n.lower().startswith(CUTS_FAILED) or n in (EBV, SPLIT)]
-    return [*_words(spec, labels=labels), *more]
 
 
 def _with_unsigned_ids(labelled: pa.Table, id_column: str) -> pa.Table:
@@ -196,33 +166,29 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     UserError
         If `out` is the table itself, a folder, or of an unknown format.
     """
+    return label_planned(spark, config, plan_labelling(table, model, out))
+
+
+def label_planned(spark: SparkSession, config: Config, plan: LabellingPlan) -> int:
+    """Label as `plan_labelling` has settled; see `label_table`."""
     from pyspark.sql import functions as sf
 
     from stellarml.features.spark_columns import check_features, feature_columns
 
-    kind = SUFFIXES.get(out.suffix.lower())
-    if kind is None:
-        raise UserError(f"{out}: unknown format '{out.suffix}'; expected one of {', '.join(SUFFIXES)}")
-    if out.is_dir() or out.resolve().is_relative_to(table.resolve()):
-        what = "a folder" if out.is_dir() else "the table that is to be labelled, or inside it"
-        raise UserError(f"{out}: is {what}; --out names a file to write.")
+    spec, manifest = plan.features, plan.manifest
     progress.step("reading the table")
-    manifest = load_bundle(model).manifest
-    spec = manifest.features
-    opened = open_table(table, _words(spec))
-    frame = read_table(spark, opened, _wanted(opened, spec), spec.id)
-    check_features(frame, spec, known=opened.names)
-    check_units(frame, spec)
+    frame = read_table(spark, plan.table, plan.wanted, spec.id)
+    check_features(frame, spec, known=plan.table.names)
     known = {name.lower() for name in frame.columns}
-    if spec.id.lower() not in known:
-        raise InputError(f"{table}: has no column '{spec.id}', the id that the model's feature file names")
     check_ids(frame, spec.id)
-    blob, sha256 = pack_bundle(model)
+    blob, sha256 = pack_bundle(plan.model)
     names = [f.name for f in spec.features]
     passed = [sf.col(EBV).alias(EBV)] if EBV in known - set(names) else []
     passed += _failed_cuts(frame) if CUTS_FAILED not in names else []
     inputs = frame.select(sf.col(quoted(spec.id)).alias(_ID), *passed, *feature_columns(spec, frame.columns))
-    labelled = _labelled(inputs, spark.sparkContext.broadcast(blob), sha256, config.label, _rows_of(table))
+    labelled = _labelled(
+        inputs, spark.sparkContext.broadcast(blob), sha256, config.label, _rows_of(plan.table.path)
+    )
     progress.step("writing the labels")
     labelled = _with_unsigned_ids(labelled, spec.id)
     units = [(label.name, label.unit) for label in manifest.labels]
@@ -234,4 +200,4 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
         ]
     )
     labelled = pa.Table.from_arrays(labelled.columns, schema=schema)
-    return write_file([labelled], schema, out, kind, config.tiles)
+    return write_file([labelled], schema, plan.out, plan.kind, config.tiles)

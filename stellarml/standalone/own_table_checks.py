@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stellarml.core.errors import InputError, raise_gathered
 from stellarml.features.feature_file import FeatureFile
 from stellarml.surveys.column_mapping import EXACT_IN_FLOAT64
+from stellarml.surveys.raw_reader import FileColumn
 from stellarml.surveys.unit_conversion import unit_factor
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def check_units(frame: DataFrame, spec: FeatureFile, *, labels: bool = False) -> None:
+def check_units(columns: Sequence[FileColumn], spec: FeatureFile, *, labels: bool = False) -> None:
     """Compare the units that a file states with those of the feature file, where that names the column alone.
 
     Units that astropy does not know, and those of another kind (mag beside dex), are left to the user.
@@ -23,7 +25,7 @@ def check_units(frame: DataFrame, spec: FeatureFile, *, labels: bool = False) ->
     InputError
         Naming every column in another unit of the same kind: kK for K, mmag for mag.
     """
-    stated = {f.name.lower(): (f.metadata or {}).get("unit", "") for f in frame.schema}
+    stated = {column.name.lower(): column.unit or "" for column in columns}
     wanted = [(f.expression.strip().strip("`"), f.unit) for f in spec.features]
     if labels:
         wanted += [(c, label.unit) for label in spec.labels for c in (label.column, label.error) if c]
