@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from stellarml import __version__
+from stellarml.cli.apply import apply
 from stellarml.cli.exit_status import run_to_the_end
 from stellarml.cli.match import margin, match
 from stellarml.cli.options import (
@@ -281,6 +282,9 @@ def label(
     with progress.task("label"):
         rows = label_planned(spark, settings, plan)
     typer.echo(f"{out}: {rows} rows")
+
+
+app.command(epilog="Example: stellarml apply default-1a2b3c --config field.toml --out field_labels")(apply)
 
 
 @app.command(epilog="Example: stellarml report --config config.toml")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from stellarml.core.config import Config
+from stellarml.model.bundle import load_bundle
 from stellarml.run.log import log_done
 from stellarml.run.marks import Record
 from stellarml.stages import crossmatch, features, ingest, label, report, select, train
@@ -31,6 +33,10 @@ STAGES: dict[str, Stage] = {
 }
 
 
+APPLY_STAGES = ("ingest", "select", "crossmatch")
+"""What comes before the labels of a field of one's own."""
+
+
 def run_stage(stage: str, spark: SparkSession, config: Config, *, overwrite: bool = False) -> Record:
     """Run one stage by name and return its record."""
     record = STAGES[stage](spark, config, overwrite=overwrite)
@@ -51,3 +57,30 @@ def run_all(spark: SparkSession, config: Config, *, overwrite: bool = False) -> 
             chosen = config.model_copy(update={"label": named})
         records[stage] = run_stage(stage, spark, chosen, overwrite=overwrite)
     return records
+
+
+def without_labels(config: Config) -> Config:
+    """Return the configuration of a field that has no spectroscopic labels, or whose labels are not to be read."""
+    return config.model_copy(update={"surveys": config.surveys.model_copy(update={"labels": ()})})
+
+
+def apply_model(spark: SparkSession, config: Config, model: Path, *, overwrite: bool = False) -> Record:
+    """Label one's own field with a model made elsewhere; return what the labels' run.json says.
+
+    The stars and the photometry of the configuration are ingested, matched, and labelled by the features that the model
+    was trained on; no label table is read.
+
+    Raises
+    ------
+    BundleError
+        If the model is damaged.
+    InputError
+        If the field lacks a column that the model needs.
+    """
+    field = without_labels(config)
+    manifest = load_bundle(model).manifest
+    for stage in APPLY_STAGES:
+        run_stage(stage, spark, field, overwrite=overwrite)
+    record = label.label_with(spark, field, model, manifest, overwrite=overwrite)
+    log_done(record)
+    return record

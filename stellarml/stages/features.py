@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from stellarml.core import progress
 from stellarml.core.config import Config, Split
-from stellarml.core.errors import InputError
+from stellarml.core.errors import ConfigError, InputError
 from stellarml.core.names import (
     BP_MAG,
     DEC,
@@ -62,6 +62,8 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
     out = lake / "training"
     features = load_feature_file(config.feature_file)
     tables = [load_descriptor(name, config.root) for name in config.surveys.labels]
+    if not tables:
+        raise ConfigError("surveys.labels is empty: there is nothing to learn from.")
     stars = load_descriptor(config.surveys.astrometry, config.root)
     relevant = {
         "features": features.model_dump(mode="json"),

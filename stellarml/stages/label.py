@@ -34,6 +34,7 @@ from stellarml.labelling.model_registry import chosen_model
 from stellarml.labelling.monitoring import prometheus_text, total
 from stellarml.labelling.versions import current_model, publish
 from stellarml.model.bundle import pack_bundle
+from stellarml.model.manifest import Manifest
 from stellarml.run.log import get_logger
 from stellarml.run.marks import Record, mark_path, sizes_of, write_mark
 from stellarml.run.ownership import RECORD
@@ -60,11 +61,24 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
     StellarmlError
         Naming every tile that could not be labelled, after all others are done (`label.keep_going`).
     """
-    matched = config.lake_folder / "matched"
-    current_model(config.labels_folder)  # a damaged pointer is reported before the work, not after it
     model, manifest = chosen_model(
         config.models_folder, config.label.model, load_feature_file(config.feature_file)
     )
+    return label_with(spark, config, model, manifest, overwrite=overwrite)
+
+
+def label_with(
+    spark: SparkSession, config: Config, model: Path, manifest: Manifest, *, overwrite: bool = False
+) -> Record:
+    """Label ``lake/matched`` with any model, by the features that the model was trained on; see `run`.
+
+    Parameters
+    ----------
+    model, manifest
+        A model's folder, and the manifest of the bundle that was read from it.
+    """
+    matched = config.lake_folder / "matched"
+    current_model(config.labels_folder)  # a damaged pointer is reported before the work, not after it
     out = config.labels_folder / manifest.id
     truth = config.label.truth_intervals
     if truth:

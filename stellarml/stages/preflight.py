@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from stellarml.core.config import Config
 from stellarml.core.errors import ConfigError, InputError, StellarmlError, nearest_names, raise_gathered
-from stellarml.core.names import CUTS_FAILED
+from stellarml.core.names import CUTS_FAILED, DEC, EXTERNAL_ID, RA, REPAIRS, SOURCE_ID
 from stellarml.core.schema import MATCHES
 from stellarml.core.sql_names import columns_of
 from stellarml.features.feature_file import FeatureFile, load_feature_file
@@ -50,11 +50,33 @@ def preflight(config: Config, stages: Iterable[str], surveys: Sequence[str] | No
     raise_gathered(ConfigError, "before the start", problems_of_run(config, stages, surveys))
 
 
+def preflight_of_model(config: Config, model: Path, stages: Iterable[str]) -> None:
+    """Refuse to label a field with a model that cannot be: the model, the field's files, the columns it needs.
+
+    Raises
+    ------
+    ConfigError
+        Naming every problem that was found.
+    """
+    problems = problems_of_run(config, stages)
+    bundle = _tried(partial(load_bundle, model), problems)
+    known = {name: _tried(partial(load_descriptor, name, config.root), []) for name in config.surveys.names}
+    descriptors = {name: descriptor for name, descriptor in known.items() if descriptor is not None}
+    if bundle is not None and len(descriptors) == len(known):
+        problems += _problems_of_features(config, bundle.manifest.features, descriptors)
+    raise_gathered(ConfigError, "before the start", problems)
+
+
 def problems_of_run(config: Config, stages: Iterable[str], surveys: Sequence[str] | None = None) -> list[str]:
     """Return in words what would stop a run; see `preflight`."""
     wanted = set(stages)
     problems: list[str] = []
     known: dict[str, Descriptor] = {}
+    if "features" in wanted and not config.surveys.labels:
+        problems.append(
+            "surveys.labels is empty: there is nothing to learn from. To label a field with a model made elsewhere: "
+            "stellarml apply MODEL --config FILE"
+        )
     names = list(surveys or config.surveys.names)
     for name in names:
         found = _tried(partial(load_descriptor, name, config.root), problems)
@@ -100,18 +122,19 @@ def _problems_of_features(
 ) -> Iterator[str]:
     """Say which columns of features no survey gives, and which labels no label table."""
     catalogues = [config.surveys.astrometry, config.surveys.distances, config.surveys.photometry]
-    columns = {column.name for column in MATCHES}
+    columns = {SOURCE_ID, EXTERNAL_ID, RA, DEC, *(column.name for column in MATCHES)}
     for name in filter(None, catalogues):
         columns |= {column.canonical for column in known[name].wanted()}
+    suffix = f"_{known[config.surveys.photometry].name}".lower()
     needed: dict[str, list[str]] = {}
     for feature in features.features:
         try:
-            named = columns_of(feature.expression)
+            named = [column.lower() for column in columns_of(feature.expression)]
         except ValueError as error:
             yield f"feature '{feature.name}': {error}"
             continue
         for name in named:
-            if name.lower() not in columns and not name.lower().startswith(CUTS_FAILED):
+            if name.removesuffix(suffix) not in columns and not name.startswith((CUTS_FAILED, REPAIRS)):
                 needed.setdefault(name, []).append(feature.name)
     for name, by in needed.items():
         yield (
