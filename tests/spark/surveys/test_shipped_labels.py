@@ -77,7 +77,9 @@ GALAH_CHANGES: Changes = {
 def test_galah(spark: Any, tmp_path: Path) -> None:
     rows, sobjects = variants(GALAH, "sobject_id", int(GALAH["sobject_id"]), GALAH_CHANGES)
     rows = [
-        {**r, "dr3_source_id": str(FIRST + n)} if r["dr3_source_id"] != "-1" else {**r, "dr3_source_id": str(NO_ID)}
+        {**r, "dr3_source_id": str(FIRST + n)}
+        if r["dr3_source_id"] != "-1"
+        else {**r, "dr3_source_id": str(NO_ID)}
         for n, r in enumerate(rows)
     ]
     ids = {what: int(row["dr3_source_id"]) for what, row in zip(sobjects, rows[1:], strict=True)}
@@ -87,7 +89,10 @@ def test_galah(spark: Any, tmp_path: Path) -> None:
     check_cuts(found, FIRST, ids, GALAH_CHANGES)
     row = found.row(FIRST)
     assert row["sobject_id"] == 131217003901002
-    wanted = {name: float(GALAH[name]) for name in ("teff", "e_teff", "logg", "e_logg", "fe_h", "e_fe_h", "snr_c3_iraf")}
+    wanted = {
+        name: float(GALAH[name])
+        for name in ("teff", "e_teff", "logg", "e_logg", "fe_h", "e_fe_h", "snr_c3_iraf")
+    }
     assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-6)
     row = found.row(ids["no iron line"])
     assert row["fe_h"] is row["e_fe_h"] is None and row["teff"] == pytest.approx(6025.8)
@@ -116,13 +121,14 @@ APOGEE: Row = {
     "FE_H_ERR": "0.0086",
     "FE_H_FLAG": "0",
 }
+APOGEE_LABELS = ("TEFF", "TEFF_ERR", "LOGG", "LOGG_ERR", "FE_H", "FE_H_ERR")
 BAD = {"ASPCAPFLAG": str(1 << 23)}
 APOGEE_CHANGES: Changes = {
     "a warning beside the bad bit": ("", {"ASPCAPFLAG": str(1 << 7 | 1 << 40)}),
     "bad": ("star_good", BAD),
     "bad and more, beyond 32 bits": ("star_good", {"ASPCAPFLAG": str(1 << 23 | 1 << 40)}),
-    "not measured, NaN": ("star_good", BAD | dict.fromkeys(("TEFF", "TEFF_ERR", "LOGG", "LOGG_ERR", "FE_H", "FE_H_ERR"), "nan")),
-    "not measured, -9999": ("star_good", BAD | dict.fromkeys(("TEFF", "TEFF_ERR", "LOGG", "LOGG_ERR", "FE_H", "FE_H_ERR"), "-9999")),
+    "not measured, NaN": ("star_good", BAD | dict.fromkeys(APOGEE_LABELS, "nan")),
+    "not measured, -9999": ("star_good", BAD | dict.fromkeys(APOGEE_LABELS, "-9999")),
     "no errors, -999.99": ("", {"TEFF_ERR": "-999.99", "LOGG_ERR": "-999.99", "FE_H_ERR": "-999.99"}),
     "of the main survey, by hand and a cluster": ("", {"EXTRATARG": str(1 | 2 | 8)}),
     "duplicate": ("not_duplicate", {"EXTRATARG": str(16 | 1)}),
@@ -142,7 +148,10 @@ def test_apogee(spark: Any, tmp_path: Path) -> None:
     assert found.record["absent"] == [] and found.ids == sorted([FIRST, *ids.values()])
     check_cuts(found, FIRST, ids, APOGEE_CHANGES)
     row = found.row(FIRST)
-    wanted = {name: float(APOGEE[name.upper()]) for name in ("teff", "teff_err", "logg", "logg_err", "fe_h", "fe_h_err")}
+    wanted = {
+        name: float(APOGEE[name.upper()])
+        for name in ("teff", "teff_err", "logg", "logg_err", "fe_h", "fe_h_err")
+    }
     assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-6)
     assert row["apogee_id"] == "2M00000002+7417074" and row["starflag"] == 1 << 18
     for what in ("not measured, NaN", "not measured, -9999"):
@@ -175,7 +184,10 @@ LAMOST_CHANGES: Changes = {
     "noise": ("signal", {"snrg": "20"}),
     "signal to noise of -9999": ("signal", {"snrg": "-9999"}),
     "no signal to noise": ("", {"snrg": ""}),
-    "not measured": ("", dict.fromkeys(("teff", "teff_err", "logg", "logg_err", "feh", "feh_err"), "-9999.0")),
+    "not measured": (
+        "",
+        dict.fromkeys(("teff", "teff_err", "logg", "logg_err", "feh", "feh_err"), "-9999.0"),
+    ),
     "no errors": ("", dict.fromkeys(("teff_err", "logg_err", "feh_err"), "-9999.00")),
 }
 
@@ -228,7 +240,13 @@ SOS_CHANGES: Changes = {
 }
 SOS_ELSEWHERE = [
     {},
-    {"source_id": "gaia_source_id", "e_teff": "teff_err", "e_logg": "logg_err", "feh": "fe_h", "e_feh": "feh_err"},
+    {
+        "source_id": "gaia_source_id",
+        "e_teff": "teff_err",
+        "e_logg": "logg_err",
+        "feh": "fe_h",
+        "e_feh": "feh_err",
+    },
     {"source_id": "dr3_source_id", "teff": "Teff", "e_teff": "e_Teff", "feh": "Fe_H", "e_feh": "e_fe_h"},
 ]
 

@@ -171,7 +171,7 @@ TWOMASS: Row = {
 
 @pytest.mark.parametrize("null", ["null", "\\N", ""])
 def test_twomass_of_irsa(spark: Any, tmp_path: Path, null: str) -> None:
-    """A null error marks an upper limit (U); a null magnitude, a source without a brightness (X); F, an error above 8."""
+    """A null error marks an upper limit (U), a null magnitude no brightness (X), an error above 8 an unknown one (F)."""
     rows = [
         TWOMASS,
         {**TWOMASS, "designation": "1_j", "j_msigcom": null, "ph_qual": "UAA", "rd_flg": "022"},
@@ -208,7 +208,9 @@ def test_twomass_of_irsa(spark: Any, tmp_path: Path, null: str) -> None:
 
 
 TWOMASS_ELSEWHERE: dict[str, dict[str, str]] = {
-    "the Gaia archive's tmass_original_valid": {"k_m": "ks_m", "k_msigcom": "ks_msigcom", "jdate": "j_date", "rd_flg": "", "cc_flg": ""},
+    "the Gaia archive's tmass_original_valid": {
+        "k_m": "ks_m", "k_msigcom": "ks_msigcom", "jdate": "j_date", "rd_flg": "", "cc_flg": "",
+    },
     "VizieR II/246": {
         "designation": "2MASS", "ra": "RAJ2000", "dec": "DEJ2000", "err_maj": "errMaj", "jdate": "JD",
         "j_m": "Jmag", "j_msigcom": "e_Jmag", "h_m": "Hmag", "h_msigcom": "e_Hmag", "k_m": "Kmag",
@@ -355,7 +357,9 @@ def test_gaia_bulk_file(spark: Any, tmp_path: Path) -> None:
     assert {name: row[name] for name in booleans} == booleans
     assert row["phot_variable_flag"] == "NOT_AVAILABLE" and row["vbroad"] is None
     others = set(GAIA) - set(booleans) - {"phot_variable_flag", "vbroad", "ref_epoch", "source_id"}
-    assert {name: row[name] for name in others} == pytest.approx({name: float(GAIA[name]) for name in others}, rel=1e-6)
+    assert {name: row[name] for name in others} == pytest.approx(
+        {name: float(GAIA[name]) for name in others}, rel=1e-6
+    )
     check_gaia_kernel(found)
     no_motion = found.sources()
     assert np.isnan(no_motion.pmra_mas_yr[-1]) and np.isnan(no_motion.ra_pmra_corr[-1])
@@ -402,7 +406,9 @@ def test_gaia_of_vizier(spark: Any, tmp_path: Path) -> None:
     """I/355/gaiadr3: its names; a boolean is 0 or 1, a null an empty field."""
     words = {"null": "", "False": "0", "True": "1", "true": "1"}
     rows, _ = variants(GAIA, "source_id", int(GAIA["source_id"]), GAIA_CHANGES)
-    other = [{GAIA_OF_VIZIER[n]: words.get(v, v) for n, v in row.items() if n in GAIA_OF_VIZIER} for row in rows]
+    other = [
+        {GAIA_OF_VIZIER[n]: words.get(v, v) for n, v in row.items() if n in GAIA_OF_VIZIER} for row in rows
+    ]
     found = ingested(spark, tmp_path, "gaia_dr3", write_text(tmp_path / "vizier.csv", other))
     assert found.record["absent"] == []
     archive = write_text(tmp_path / "archive.csv", rows, before=ecsv_head(list(GAIA)))
