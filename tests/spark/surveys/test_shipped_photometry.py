@@ -171,7 +171,7 @@ TWOMASS: Row = {
 
 @pytest.mark.parametrize("null", ["null", "\\N", ""])
 def test_twomass_of_irsa(spark: Any, tmp_path: Path, null: str) -> None:
-    """A null error marks an upper limit (U), a null magnitude no brightness (X), an error above 8 an unknown one (F)."""
+    """A null error marks an upper limit (U), a null magnitude no brightness (X), an error above 8 a vague one (F)."""
     rows = [
         TWOMASS,
         {**TWOMASS, "designation": "1_j", "j_msigcom": null, "ph_qual": "UAA", "rd_flg": "022"},
