@@ -226,7 +226,7 @@ def test_skymapper_dr2_fields(gaia: tuple[Path, pd.DataFrame], real_data: Path) 
     fails = [
         ~(table.class_star > 0.8),
         ~(table["flags"] == 0),
-        ~(table.flags_psf == 0),
+        table.flags_psf > 0,
         (table.e_raj2000 > 1000) | (table.e_dej2000 > 1000),
     ]
     bits = sum(f.to_numpy().astype(np.int64) << i for i, f in enumerate(fails))
@@ -240,11 +240,52 @@ def test_skymapper_dr4_field(real_data: Path, spark: Any, tmp_path: Path) -> Non
     config = configured(tmp_path, skymapper_dr4=file)
     record = ingest_survey(spark, config, "skymapper_dr4")
     assert record["rows"] == {"in": 6128, "out": 6128, "rejected": 0}
-    assert {"mean_epoch", "e_raj2000", "ebmv_sfd"} <= set(record["absent"])
     table = skymapper_rows([file], ",").sort_values("objectid", ignore_index=True)
     found = leaves(tmp_path / "lake" / "skymapper_dr4").sort_values("object_id", ignore_index=True)
     names = {"id": "objectid", "ra": "raicrs", "dec": "deicrs", "band": "{}psf", "error": "e_{}psf"}
     check_skymapper(found, table, names)
+    own = {"flags": "flags", "niflags": "nimaflags", "ngood": "ngood", "classstar": "class_star"}
+    own |= {f"ngood{band}": f"{band}_ngood" for band in BANDS}
+    for theirs, ours in own.items():
+        assert np.array_equal(found[ours].to_numpy(float), table[theirs].to_numpy(float), equal_nan=True), (
+            ours
+        )
+    read = {*own, *(names[key] for key in ("id", "ra", "dec"))}
+    read |= {names[key].format(band) for key in ("band", "error") for band in BANDS}
+    assert read == set(table.columns), "every column of the file is read"
+    assert {"mean_epoch", "e_raj2000", "flags_psf"} <= set(record["absent"])
+    assert len(record["absent"]) + len(read) == len(found.columns) - len(ADDED)
+    bits = ~(table.classstar > 0.8) * 1 | (table["flags"] != 0) * 2
+    assert (found.cuts_failed == bits).all() and set(bits) == {0, 1, 2, 3}
+
+
+ADDED = ("_healpix_29", "repairs", "cuts_failed")
+
+
+def test_twomass_of_the_cross_match_service(real_data: Path, spark: Any, tmp_path: Path) -> None:
+    """An upper limit (U) and a magnitude of unknown error (F) are not detections."""
+    file = real_data / "epochs" / "gaia_edr3_2mass_open_clusters.fits"
+    record = ingest_survey(spark, configured(tmp_path, twomass=file), "twomass")
+    table = astropy_frame(file, format="fits")
+    table["2mass"] = table["2mass"].map(lambda name: name.decode() if isinstance(name, bytes) else name)
+    table = table.drop_duplicates("2mass").sort_values("2mass", ignore_index=True)
+    assert record["rows"] == {"in": 24_440, "out": len(table), "rejected": 24_440 - len(table)}
+    assert record["absent"] == ["cc_flg"]
+    found = leaves(tmp_path / "lake" / "twomass").sort_values("designation", ignore_index=True)
+    assert found.designation.tolist() == table["2mass"].tolist()
+    quality = table.qfl.map(lambda letters: letters.decode() if isinstance(letters, bytes) else letters)
+    assert found.ph_qual.tolist() == quality.tolist()
+    lost = np.zeros(len(table), bool)
+    for place, (ours, theirs) in enumerate((("j", "jmag"), ("h", "hmag"), ("k", "kmag"))):
+        none = quality.str[place].isin(["U", "F", "X"]).to_numpy()
+        assert (found[f"{ours}_m"].isna() == none).all() and 700 < none.sum() < 3500
+        assert (found[f"{ours}_m"].isna() == found[f"{ours}_msigcom"].isna()).all()
+        kept = np.where(none, np.nan, table[theirs].to_numpy(float)).astype(np.float32)
+        assert np.array_equal(found[f"{ours}_m"].to_numpy(np.float32), kept, equal_nan=True)
+        lost |= none
+    assert (found.cuts_failed == lost * 1).all() and 3000 < lost.sum() < 4500
+    assert np.array_equal(found.err_maj, table.errhalfmaj) and 0.05 < found.err_maj.median() < 0.1
+    assert np.array_equal(found.jdate, table.measurejd) and found.jdate.between(2450500, 2452000).all()
 
 
 NINE_COLUMNS = """

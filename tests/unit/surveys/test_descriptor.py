@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from helpers.places import CHECKOUT
 
 from stellarml.core.errors import ConfigError, InputError
 from stellarml.core.shipped import shipped
@@ -16,17 +18,7 @@ from stellarml.surveys.descriptor import Descriptor, load_descriptor
 from stellarml.surveys.raw_files import find_files
 from stellarml.surveys.raw_reader import FileColumn, Header, SourceFile
 
-SHIPPED = (
-    "gaia_dr3",
-    "gaia_distances",
-    "skymapper_dr2",
-    "skymapper_dr4",
-    "twomass",
-    "sos",
-    "galah_dr3",
-    "apogee_dr17",
-)
-SHIPPED += ("lamost",)
+SHIPPED = tuple(sorted(shipped("survey")))
 
 
 def survey(**changes: Any) -> Descriptor:
@@ -52,6 +44,54 @@ def test_shipped(name: str) -> None:
     assert descriptor.citation
     assert all(cut.reason for cut in descriptor.cuts)
     assert len({c.canonical for c in descriptor.wanted()}) == len(list(descriptor.wanted()))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_rows_of_every_shipped_survey_are_read_by_a_test(name: str) -> None:
+    """A descriptor that no test reads once had a floor of 60 arcsec."""
+    tests = CHECKOUT / "tests" / "spark" / "surveys"
+    assert any(f'"{name}"' in file.read_text() for file in tests.glob("test_shipped_*.py"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_column_of_a_shipped_survey_has_a_type(name: str) -> None:
+    """A type that is guessed depends on which rows come first."""
+    assert [c.canonical for c in load_descriptor(name).wanted() if c.spark_type is None] == []
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_value_with_a_stated_error_is_missing_when_the_error_is_none(name: str) -> None:
+    """An error of -9999 would be the smallest of all, and its row the best of its star."""
+    descriptor = load_descriptor(name)
+    errors = [label.error[0].lower() for label in descriptor.labels.values() if label.error]
+    magnitudes = [band.magnitude[0].lower() for band in descriptor.bands.values() if band.error]
+    assert {*errors, *magnitudes} <= {column.lower() for column in descriptor.columns.null_when}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_shipped_cut_fails_every_row_of_a_file_without_an_optional_column(name: str) -> None:
+    descriptor = load_descriptor(name)
+    optional = "|".join(map(re.escape, descriptor.columns.optional))
+    read = {cut.name for cut in descriptor.cuts if optional and re.search(rf"\b({optional})\b", cut.where)}
+    assert {cut.name for cut in descriptor.cuts if cut.on_null == "drop"} & read == set()
+
+
+def test_an_id_is_never_made_null() -> None:
+    """A row without an id cannot be stored: a sentinel in the id needs a cut."""
+    made_null = {name: load_descriptor(name).columns.null_when for name in SHIPPED}
+    assert [name for name in SHIPPED if load_descriptor(name).id_column in made_null[name]] == []
+
+
+def test_both_releases_of_skymapper_have_the_same_bands_errors_sentinels_and_cuts() -> None:
+    """Bits follow the order of each file, so that they may differ."""
+    dr2, dr4 = load_descriptor("skymapper_dr2"), load_descriptor("skymapper_dr4")
+    assert {cut.name: cut for cut in dr2.cuts} == {cut.name: cut for cut in dr4.cuts}
+    assert list(dr2.columns.null_when.items()) == list(dr4.columns.null_when.items())
+    assert position_errors(dr2) == position_errors(dr4)
+    assert {n: b.extinction for n, b in dr2.bands.items()} == {n: b.extinction for n, b in dr4.bands.items()}
+    types = {column.canonical: column.spark_type for column in dr4.wanted()}
+    own = {column.canonical: column.spark_type for column in dr2.wanted() if column.canonical != "prox"}
+    assert own.items() <= types.items(), "what DR2 reads, DR4 reads; prox is DR4's self_dist1"
 
 
 def test_unknown_survey_suggests_the_near_one() -> None:
