@@ -20,6 +20,7 @@ from stellarml.core.schema import MATCHES
 from stellarml.core.sql_names import columns_of
 from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.labelling.model_registry import chosen_model
+from stellarml.model.bundle import load_bundle
 from stellarml.surveys.column_mapping import resolve
 from stellarml.surveys.cuts import chosen_cuts
 from stellarml.surveys.descriptor import Descriptor, load_descriptor
