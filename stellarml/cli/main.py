@@ -261,7 +261,7 @@ def label(
     from stellarml.run.spark_session import start_session
     from stellarml.standalone.own_table import label_table
 
-    rows = label_table(start_session(settings.spark), settings, table, model, out)
+    rows = label_table(start_session(settings.spark), settings, table, model, out, typer.echo)
     typer.echo(f"{out}: {rows} rows")
 
 

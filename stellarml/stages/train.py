@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stellarml.core.config import Config
 from stellarml.features.feature_file import load_feature_file
+from stellarml.features.plausible_ranges import OutsideRange
 from stellarml.model.bundle import load_bundle
 from stellarml.model.manifest import MANIFEST
 from stellarml.run.code import code_identity
@@ -56,7 +57,6 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
     with stage_run(recipe, out, config, overwrite=overwrite) as output:
         if output.complete:
             return output.record
-        log = get_logger()
         work, checkpoints = out / WORK, out / "_checkpoints"
         shutil.rmtree(work, ignore_errors=True)
         table = load_training_set(lake / "training")
@@ -70,8 +70,9 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
                 "code": output.code["version"],
             },
             target=load_target(lake / "training"),
+            outside_range=[OutsideRange(**one) for one in training["outside_range"]],
             watch=Watch(
-                progress=lambda line: log.info(line, stage="train"),
+                progress=lambda line: get_logger().info(line, stage="train"),
                 checkpoints=checkpoints,
                 logs=out / "logs" if config.train.tensorboard else None,
             ),
@@ -87,6 +88,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             units=0,
             model_id=model_id,
             metrics=bundle.manifest.metrics,
+            outside_range=training["outside_range"],
         )
 
 

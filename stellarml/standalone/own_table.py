@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,11 @@ from stellarml.core.files import storage_errors
 from stellarml.core.names import CUTS_FAILED, EBV, SPLIT
 from stellarml.core.schema import arrow_schema, label_columns
 from stellarml.features.feature_file import FeatureFile, load_feature_file
+from stellarml.features.plausible_ranges import OutsideRange, told
 from stellarml.features.spark_split import split_column
 from stellarml.model.bundle import load_bundle, pack_bundle
 from stellarml.model.bundle_arrays import is_plain
+from stellarml.model.manifest import Manifest
 from stellarml.run.fingerprint import file_fingerprint
 from stellarml.standalone.own_table_reader import check_ids, check_labels, check_units, read_table
 from stellarml.storage.export import write_file
@@ -55,7 +57,7 @@ def train_on_table(
 
     spec = load_feature_file(features)
     _refuse_place(out)
-    rows = _rows_to_learn(spark, config.split, table, spec, progress)
+    rows, outside = _rows_to_learn(spark, config.split, table, spec, progress)
     labels = [pc.is_finite(pc.fill_null(rows[name], float("nan"))) for name in spec.label_names]
     labelled = reduce(pc.or_, labels)
     checkpoints = out.parent / f".{out.name}-checkpoints"
@@ -67,6 +69,7 @@ def train_on_table(
         provenance={"table": file_fingerprint(table) if table.is_file() else str(table)},
         target=rows.filter(pc.invert(labelled)),
         watch=Watch(progress, checkpoints, logs),
+        outside_range=outside,
     )
     shutil.rmtree(checkpoints, ignore_errors=True)
     return bundle
@@ -88,11 +91,12 @@ def _refuse_place(out: Path) -> None:
 
 def _rows_to_learn(
     spark: SparkSession, split: Split, table: Path, spec: FeatureFile, progress: Callable[[str], None]
-) -> pa.Table:
-    """Return id, features, labels and split of every row of a table that can teach."""
+) -> tuple[pa.Table, tuple[OutsideRange, ...]]:
+    """Return id, features, labels and split of every row of a table that can teach, and what ranges took away."""
     from pyspark.sql import functions as sf
 
     from stellarml.features.spark_columns import check_features, feature_columns, spark_label_columns
+    from stellarml.features.spark_ranges import within_ranges
 
     frame = read_table(spark, table, spec.id)
     check_features(frame, spec)
@@ -102,8 +106,15 @@ def _rows_to_learn(
     if SPLIT in frame.columns:
         progress("warning: the table's own column 'split' is not used; stars are split by a hash of their id")
     passed = [sf.col(EBV)] if EBV in frame.columns and EBV not in spec.feature_names else []
-    columns = [*feature_columns(spec, frame.columns), *spark_label_columns(spec, frame.columns), *passed]
-    return frame.select(sf.col(f"`{spec.id}`"), *columns, split_column(spec.id, split).alias(SPLIT)).toArrow()
+    values = [
+        *feature_columns(spec, frame.columns, ranges=False),
+        *spark_label_columns(spec, frame.columns, ranges=False),
+    ]
+    split_by_id = split_column(spec.id, split).alias(SPLIT)
+    rows = frame.select(sf.col(f"`{spec.id}`"), *values, *passed, split_by_id)
+    rows, counts = within_ranges(rows, (*spec.features, *spec.labels))
+    table_rows = rows.toArrow()
+    return table_rows, counts.found()
 
 
 def _failed_cuts(frame: DataFrame) -> list[Column]:
@@ -120,8 +131,17 @@ def _failed_cuts(frame: DataFrame) -> list[Column]:
     return [reduce(lambda a, b: a.bitwiseOR(b), bits).alias(CUTS_FAILED)] if bits else []
 
 
-def label_table(spark: SparkSession, config: Config, table: Path, model: Path, out: Path) -> int:
+def label_table(
+    spark: SparkSession,
+    config: Config,
+    table: Path,
+    model: Path,
+    out: Path,
+    progress: Callable[[str], None] = lambda line: None,
+) -> int:
     """Label every row of `table`, in a file's order; write id, labels, intervals and flags to `out`; return the rows.
+
+    `progress` is told how many values are outside the ranges of the model's features, and so missing.
 
     Raises
     ------
@@ -133,6 +153,7 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     from pyspark.sql import functions as sf
 
     from stellarml.features.spark_columns import check_features, feature_columns
+    from stellarml.features.spark_ranges import within_ranges
     from stellarml.labelling.spark_label import label_frame
 
     kind = SUFFIXES.get(out.suffix.lower())
@@ -154,7 +175,10 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     names = [f.name for f in spec.features]
     passed = [sf.col(EBV).alias(EBV)] if EBV in known - set(names) else []
     passed += _failed_cuts(frame) if CUTS_FAILED not in names else []
-    inputs = frame.select(sf.col(f"`{spec.id}`").alias(_ID), *passed, *feature_columns(spec, frame.columns))
+    values = feature_columns(spec, frame.columns, ranges=False)
+    inputs, counts = within_ranges(
+        frame.select(sf.col(f"`{spec.id}`").alias(_ID), *passed, *values), spec.features
+    )
     labelled = label_frame(
         inputs,
         spark.sparkContext.broadcast(blob),
@@ -164,7 +188,19 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
         level=config.label.level,
         truth=config.label.truth_intervals,
     ).toArrow()
-    labelled = labelled.rename_columns([spec.id, *labelled.column_names[1:]])
+    _tell(counts.found(), progress)
+    labelled = _described(labelled.rename_columns([spec.id, *labelled.column_names[1:]]), manifest, config)
+    return write_file([labelled], labelled.schema, out, kind, config.tiles)
+
+
+def _tell(outside: Sequence[OutsideRange], progress: Callable[[str], None]) -> None:
+    messages, warnings = told(outside)
+    for line in (*messages, *(f"warning: {text}" for text in warnings)):
+        progress(line)
+
+
+def _described(labelled: pa.Table, manifest: Manifest, config: Config) -> pa.Table:
+    """Return labels with the units and descriptions of their columns."""
     units = [(label.name, label.unit) for label in manifest.labels]
     described = arrow_schema(label_columns(units, config.label.truth_intervals))
     schema = pa.schema(
@@ -173,5 +209,4 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
             for f in labelled.schema
         ]
     )
-    labelled = pa.Table.from_arrays(labelled.columns, schema=schema)
-    return write_file([labelled], schema, out, kind, config.tiles)
+    return pa.Table.from_arrays(labelled.columns, schema=schema)
