@@ -70,7 +70,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
                 "code": output.code["version"],
             },
             target=load_target(lake / "training"),
-            outside_range=[OutsideRange(**one) for one in training["outside_range"]],
+            outside_range=[OutsideRange(**one) for one in training.get("outside_range", ())],
             watch=Watch(
                 progress=lambda line: get_logger().info(line, stage="train"),
                 checkpoints=checkpoints,
@@ -88,7 +88,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             units=0,
             model_id=model_id,
             metrics=bundle.manifest.metrics,
-            outside_range=training["outside_range"],
+            outside_range=training.get("outside_range", []),
         )
 
 
