@@ -109,7 +109,7 @@ def test_the_median_tells_the_unit(spark: SparkSession) -> None:
     assert counted.toArrow()["teff"].null_count == 2001
     (found,) = counts.found()
     assert found.median == pytest.approx(5.7, abs=0.05)
-    assert "their median is 5.7: the unit is probably not K" in str(found.warning())
+    assert "their median is 5.699: the unit is probably not K" in str(found.warning())
 
 
 LABELS = Descriptor(
