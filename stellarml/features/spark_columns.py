@@ -19,7 +19,7 @@ from stellarml.core.errors import InputError, did_you_mean, raise_gathered
 from stellarml.core.names import error_name
 from stellarml.core.sql_names import substitute, words_of
 from stellarml.features.feature_file import FeatureFile
-from stellarml.features.spark_ranges import without_odd
+from stellarml.features.spark_ranges import stated_error, without_odd
 from stellarml.run.spark_log import unlogged
 
 
@@ -69,6 +69,8 @@ def spark_label_columns(
 ) -> list[Column]:
     """Return the labels as float32 columns NAME, and e_NAME where `spec` names an error; null means unknown.
 
+    An error that is not above 0 is none.
+
     Parameters
     ----------
     spec
@@ -98,8 +100,12 @@ def spark_label_columns(
                 )
             else:
                 value = _float32(substitute("`" + column.replace("`", "``") + "`", masks))
-                limits = label.range if ranges and name == label.name else False
-                columns.append(without_odd(value, limits).alias(name))
+                kept = (
+                    without_odd(value, label.range if ranges else False)
+                    if name == label.name
+                    else stated_error(value)
+                )
+                columns.append(kept.alias(name))
     raise_gathered(InputError, "labels", problems)
     return columns
 

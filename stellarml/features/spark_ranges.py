@@ -25,6 +25,14 @@ def without_odd(value: Column, limits: tuple[float, float] | Literal[False] | No
     return F.when(_inside(value, limits) if limits else F.abs(value) < float("inf"), value)
 
 
+def stated_error(value: Column) -> Column:
+    """Return the float32 error of a label with null for what is no error: NaN, infinity, zero and below.
+
+    Of a star's rows the one with the smallest error is taken: -9999 must not win.
+    """
+    return F.when((value > 0) & (value < float("inf")), value)
+
+
 def _inside(value: Column, limits: tuple[float, float]) -> Column:
     # Spark takes NaN for larger than any number, so it is above every upper bound.
     low, high = (F.lit(bound).cast("float") for bound in limits)

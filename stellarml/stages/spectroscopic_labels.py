@@ -26,7 +26,7 @@ from stellarml.crossmatch.plan import MatchPlan, plan_match
 from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.source_columns import match_settings
 from stellarml.features.feature_file import FeatureFile
-from stellarml.features.spark_ranges import RangeCounts, within_ranges, without_odd
+from stellarml.features.spark_ranges import RangeCounts, stated_error, within_ranges, without_odd
 from stellarml.run.log import get_logger
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import StageRun
@@ -164,7 +164,10 @@ def label_rows(
         given = table.labels[label.name]
         value = sf.col(given.value[0].lower()).cast("float")
         error = sf.col(given.error[0].lower()).cast("float") if given.error else sf.lit(None).cast("float")
-        columns += [without_odd(value, False).alias(label.name), error.alias(error_name(label.name))]
+        columns += [
+            without_odd(value, False).alias(label.name),
+            stated_error(error).alias(error_name(label.name)),
+        ]
     if pairs is not None:
         if not pairs:
             schema = "source_id long, rank int, " + ", ".join(

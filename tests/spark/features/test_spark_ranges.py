@@ -12,12 +12,13 @@ from helpers.label_leaves import Configured
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
+from stellarml.core.config import Labels
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.spark_columns import feature_columns, packed_features, spark_label_columns
 from stellarml.features.spark_ranges import within_ranges
 from stellarml.run.marks import read_record
 from stellarml.stages.features import run as run_features
-from stellarml.stages.spectroscopic_labels import label_rows
+from stellarml.stages.spectroscopic_labels import label_rows, resolved_labels
 from stellarml.surveys.descriptor import Descriptor
 
 FEATURES = FeatureFile(
@@ -110,6 +111,30 @@ def test_the_median_tells_the_unit(spark: SparkSession) -> None:
     (found,) = counts.found()
     assert found.median == pytest.approx(5.7, abs=0.05)
     assert "their median is 5.699: the unit is probably not K" in str(found.warning())
+
+
+def test_an_error_of_no_size_is_no_error(spark: SparkSession) -> None:
+    """Also that a row with -9999 is not the most precise one of its star."""
+    errors = [50.0, 0.0, -9999.0, float("nan"), float("inf"), float("-inf"), None]
+    frame = spark.createDataFrame([(5000.0 + j, e) for j, e in enumerate(errors)], "t double, e_t double")
+    found = frame.select(*spark_label_columns(FEATURES, frame.columns)).collect()
+    assert [row.e_teff for row in found] == [50.0, *[None] * 6]
+    assert [row.teff for row in found] == [5000.0 + j for j in range(7)]
+
+
+def test_of_two_rows_of_a_star_a_sentinel_for_an_error_does_not_win(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    rows = pd.DataFrame(
+        {"source_id": [1, 1], "t": [5000.0, 5010.0], "e_t": [-9999.0, 50.0], "cuts_failed": 0}
+    )
+    spark.createDataFrame(rows).write.parquet(str(tmp_path / "spectra" / "dataset"))
+    usable, _ = label_rows(spark, tmp_path / "spectra", LABELS, 0, FEATURES, None)
+    limits = Labels(match_radius_arcsec=1, conflict_teff_k=300, conflict_logg_dex=1, conflict_feh_dex=1)
+    labels, _ = resolved_labels([usable], ["teff"], limits)
+    (star,) = labels.collect()
+    assert (star.teff, star.e_teff, star.repeat_teff) == (5010.0, 50.0, 10.0)
+    assert not star.e_repeat_teff < float("inf"), "one stated error says nothing of a difference"
 
 
 LABELS = Descriptor(
