@@ -18,6 +18,12 @@ from stellarml.core.shipped import named_file
 from stellarml.core.sql_names import Sql
 from stellarml.core.toml_layers import Section, problems_of, read_toml
 from stellarml.features.extinction import coefficients, with_coefficients
+from stellarml.features.plausible_ranges import (
+    Range,
+    default_feature_range,
+    default_label_range,
+    range_words,
+)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -29,6 +35,7 @@ class LabelSpec(Section):
     column: str
     unit: str
     error: str | None = None
+    range: Range
 
 
 class FeatureSpec(Section):
@@ -37,6 +44,7 @@ class FeatureSpec(Section):
     name: Name
     expression: Sql
     unit: str
+    range: Range
 
 
 class FeatureFile(Section):
@@ -80,7 +88,8 @@ class FeatureFile(Section):
 def load_feature_file(name_or_path: str | Path) -> FeatureFile:
     """Read a shipped feature file by its name, or any other by its path.
 
-    Extinction coefficients (``{A_u}``) become numbers here.
+    Extinction coefficients (``{A_u}``) become numbers here, and labels and features without a range get the default of
+    their name and unit, so that a bundle tells in full what a model was trained with.
 
     Raises
     ------
@@ -101,10 +110,26 @@ def load_feature_file(name_or_path: str | Path) -> FeatureFile:
             continue  # no table, no expression, or no text: the model below says it better
     raise_gathered(ConfigError, "feature file", problems)
     try:
-        return FeatureFile(**raw)
+        return _with_default_ranges(FeatureFile(**raw))
     except ValidationError as error:
         raise_gathered(ConfigError, "feature file", problems_of(error, FeatureFile, str(path)))
         raise
+
+
+def _with_default_ranges(spec: FeatureFile) -> FeatureFile:
+    labels = tuple(
+        label
+        if label.range is not None
+        else label.model_copy(update={"range": default_label_range(label.name, label.unit)})
+        for label in spec.labels
+    )
+    features = tuple(
+        feature
+        if feature.range is not None
+        else feature.model_copy(update={"range": default_feature_range(feature.expression, feature.unit)})
+        for feature in spec.features
+    )
+    return spec.model_copy(update={"labels": labels, "features": features})
 
 
 def _listed(value: Any, path: Path) -> list[str]:
@@ -115,7 +140,10 @@ def _listed(value: Any, path: Path) -> list[str]:
 
 
 def feature_differences(model: FeatureFile, given: FeatureFile) -> list[str]:
-    """Return in words how `given` differs from what a model was trained on; the order of features is free."""
+    """Return in words how `given` differs from what a model was trained on; the order of features is free.
+
+    Ranges of labels are free, too: they decide what is learnt, not what the model is fed.
+    """
     problems = []
     theirs = {f.name: f for f in given.features}
     ours = {f.name: f for f in model.features}
@@ -130,6 +158,11 @@ def feature_differences(model: FeatureFile, given: FeatureFile) -> list[str]:
             was, now = getattr(spec, key), getattr(theirs[name], key)
             if "".join(was.split()) != "".join(now.split()):
                 problems.append(f"feature '{name}' has {key} '{now}', the model was trained with '{was}'")
+        if spec.range is not None and spec.range != theirs[name].range:
+            problems.append(
+                f"feature '{name}' has the range {range_words(theirs[name].range)}, the model was trained with "
+                f"{range_words(spec.range)}"
+            )
     problems += [f"feature '{name}' is unknown to the model" for name in theirs if name not in ours]
     their_labels = {label.name: label.unit for label in given.labels}
     for label in model.labels:

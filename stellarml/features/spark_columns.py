@@ -1,8 +1,9 @@
 """How a table becomes the network's inputs: Spark column expressions from a feature file.
 
 Expressions stay text: `null_when` is laid into them by replacing each named column with a CASE, so that one projection
-does everything and Spark can fuse it with the stage around it. Results are float32; NaN and infinity become null, which
-is the only way a missing input is written. Mistakes are found by analysing the expressions, before any row is read.
+does everything and Spark can fuse it with the stage around it. Results are float32; NaN, infinity and what is outside
+the range of its feature or label become null, which is the only way a missing input is written. Mistakes are found by
+analysing the expressions, before any row is read.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from stellarml.core.errors import InputError, did_you_mean, nearest_names, raise
 from stellarml.core.names import error_name
 from stellarml.core.sql_names import substitute
 from stellarml.features.feature_file import FeatureFile
+from stellarml.features.spark_ranges import stated_error, without_odd
 from stellarml.run.spark_log import unlogged
 
 
-def feature_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list[Column]:
+def feature_columns(
+    spec: FeatureFile, available_columns: Iterable[str], *, ranges: bool = True
+) -> list[Column]:
     """Return the inputs as float32 columns, named and ordered as in `spec`; null means missing.
 
     Parameters
@@ -30,6 +34,9 @@ def feature_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list
         The feature file.
     available_columns
         Columns of the table, in any case.
+    ranges
+        Whether values outside the range of a feature are missing; else `spark_ranges.within_ranges` does that, and
+        counts them.
 
     Raises
     ------
@@ -37,7 +44,10 @@ def feature_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list
         If `null_when` names a column that the table lacks.
     """
     masks = _masks(spec, available_columns)
-    return [_float32(substitute(f.expression, masks)).alias(f.name) for f in spec.features]
+    return [
+        without_odd(_float32(substitute(f.expression, masks)), f.range if ranges else False).alias(f.name)
+        for f in spec.features
+    ]
 
 
 def packed_features(spec: FeatureFile, available_columns: Iterable[str]) -> Column:
@@ -54,8 +64,22 @@ def packed_features(spec: FeatureFile, available_columns: Iterable[str]) -> Colu
     return F.array(*(F.coalesce(column, nothing) for column in feature_columns(spec, available_columns)))
 
 
-def spark_label_columns(spec: FeatureFile, available_columns: Iterable[str]) -> list[Column]:
+def spark_label_columns(
+    spec: FeatureFile, available_columns: Iterable[str], *, ranges: bool = True
+) -> list[Column]:
     """Return the labels as float32 columns NAME, and e_NAME where `spec` names an error; null means unknown.
+
+    An error that is not above 0 is none.
+
+    Parameters
+    ----------
+    spec
+        The feature file.
+    available_columns
+        Columns of the table, in any case.
+    ranges
+        Whether values outside the range of a label are unknown; else `spark_ranges.within_ranges` does that, and
+        counts them.
 
     Raises
     ------
@@ -75,7 +99,13 @@ def spark_label_columns(spec: FeatureFile, available_columns: Iterable[str]) -> 
                     f"label '{label.name}': no column '{column}' in the table.{did_you_mean(column, known)}"
                 )
             else:
-                columns.append(_float32(substitute("`" + column.replace("`", "``") + "`", masks)).alias(name))
+                value = _float32(substitute("`" + column.replace("`", "``") + "`", masks))
+                kept = (
+                    without_odd(value, label.range if ranges else False)
+                    if name == label.name
+                    else stated_error(value)
+                )
+                columns.append(kept.alias(name))
     raise_gathered(InputError, "labels", problems)
     return columns
 
@@ -133,8 +163,7 @@ def _null_when_problems(spec: FeatureFile, available: Iterable[str]) -> Iterator
 
 
 def _float32(expression: str) -> Column:
-    value = F.expr(expression).cast("float")
-    return F.when(F.abs(value) < float("inf"), value)
+    return F.expr(expression).cast("float")
 
 
 def _analyse_each(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stellarml.features.feature_file import FeatureFile
+from stellarml.features.plausible_ranges import OutsideRange, range_words
 from stellarml.model.manifest import LabelRange, Manifest
 
 CARD = "MODEL_CARD.md"
@@ -44,6 +45,9 @@ def card_text(manifest: Manifest) -> str:
             *_features(manifest.features),
             "",
             "Any of them may be missing; then MISSING_BANDS or MISSING_GSPPHOT is set.",
+            "A value outside its range is missing.",
+            "",
+            *_outside_range(manifest.outside_range),
             "",
             "## Errors on stars that took no part (prediction minus label)",
             "",
@@ -79,9 +83,18 @@ def _provenance(provenance: Mapping[str, Any]) -> list[str]:
 
 def _features(features: FeatureFile) -> list[str]:
     return _table(
-        ("input", "unit", "expression"),
-        [(f.name, f.unit, f"`{f.expression}`".replace("|", "\\|")) for f in features.features],
+        ("input", "unit", "range", "expression"),
+        [
+            (f.name, f.unit, range_words(f.range), f"`{f.expression}`".replace("|", "\\|"))
+            for f in features.features
+        ],
     )
+
+
+def _outside_range(found: Sequence[OutsideRange]) -> list[str]:
+    if not found:
+        return ["No value of the training table was outside the range of its label or feature."]
+    return ["In the training table:", "", *(f"- {one.message()}" for one in found)]
 
 
 def _errors(errors: Mapping[str, Any], coverage: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from stellarml.core.errors import BundleError, InputError, raise_gathered
 from stellarml.core.names import prediction_names
 from stellarml.core.toml_layers import Section, problems_of
 from stellarml.features.feature_file import FeatureFile
+from stellarml.features.plausible_ranges import OutsideRange
 from stellarml.intervals.conformal import Calibration
 from stellarml.intervals.true_parameters import MIN_ROWS, TruthTable
 from stellarml.model.bundle_arrays import is_plain
@@ -22,7 +23,9 @@ from stellarml.model.scaling import Scaler
 FORMAT = "stellarml model bundle"
 
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+READABLE_VERSIONS = (3, 4)
+"""Version 3 knows no ranges of labels and features: a model of it is fed as it was trained, with any value."""
 
 
 MANIFEST, WEIGHTS = "bundle.json", "weights.npz"
@@ -89,6 +92,7 @@ class Manifest(Section):
     split: dict[str, Any]
     settings: dict[str, Any]
     counts: dict[str, int]
+    outside_range: tuple[OutsideRange, ...] = ()
     calibration: Calibration
     truth: tuple[TruthTable, ...] = ()
     novelty: Novelty
@@ -106,6 +110,7 @@ class Manifest(Section):
             "created_utc",
             "settings",
             "counts",
+            "outside_range",
             "metrics",
             "warnings",
             "versions",
@@ -140,9 +145,10 @@ def parse_manifest(raw: bytes, source: str) -> Manifest:
         raise BundleError(f"{source}: is not JSON: {error}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise BundleError(f'{source}: is not a model bundle: expected "format": "{FORMAT}"')
-    if data.get("format_version") != FORMAT_VERSION:
+    if data.get("format_version") not in READABLE_VERSIONS:
         raise BundleError(
-            f"{source}: format version {data.get('format_version')!r}, this stellarml reads {FORMAT_VERSION}: "
+            f"{source}: format version {data.get('format_version')!r}, this stellarml reads "
+            f"{' and '.join(str(version) for version in READABLE_VERSIONS)}: "
             "train again or install the version named under 'versions'"
         )
     if data != signed(data):

@@ -29,7 +29,9 @@ from stellarml.core.names import (
     SPLIT,
 )
 from stellarml.features.feature_file import FeatureFile, load_feature_file
+from stellarml.features.plausible_ranges import OutsideRange, told
 from stellarml.features.spark_split import split_column
+from stellarml.run.log import get_logger
 from stellarml.run.marks import Record, read_record
 from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.stages.spectroscopic_labels import label_rows, match_by_position, resolved_labels
@@ -42,6 +44,8 @@ from stellarml.training.read_lake import TARGET
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
+
+    from stellarml.features.spark_ranges import RangeCounts
 
 PASSED_THROUGH = (G_MAG, BP_MAG, RP_MAG, EBV)
 TARGET_ROWS = 100_000
@@ -80,13 +84,15 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             return output.record
         matched = read_leaves(spark, lake / "matched")
         check_features(matched, features)
-        frames = _label_frames(spark, output, tables, stars, features)
+        frames, outside = _label_frames(spark, output, features, tables, stars)
         progress.step("joining labels with matched stars")
         labels, counts = resolved_labels(frames, features.label_names, config.labels)
-        learnt = _training_frame(matched, labels, features, config.split).toArrow()
+        training, lost = _training_frame(matched, labels, features, config.split)
+        learnt = training.toArrow()
         found = counts.as_dict()
+        odd = _told([*outside, lost] if learnt.num_rows else outside)
         if learnt.num_rows == 0:
-            raise InputError(_nothing_to_learn(found, tables, _severe_cuts(config)))
+            raise InputError(_nothing_to_learn(found, tables, _severe_cuts(config), odd))
         progress.step("writing the training set")
         tiles = write_catalogue(
             out, learnt, config.tiles, name="training", ra=RA, dec=DEC, id_column=SOURCE_ID
@@ -103,27 +109,44 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             split={part["values"]: part["counts"] for part in _counted(learnt[SPLIT])},
             target=wanted.num_rows,
             missing={n: learnt[n].null_count for n in features.feature_names},
+            outside_range=[one.model_dump(mode="json") for one in odd],
         )
 
 
 def _label_frames(
     spark: SparkSession,
     output: StageRun,
+    features: FeatureFile,
     tables: Sequence[Descriptor],
     stars: Descriptor,
-    features: FeatureFile,
-) -> list[DataFrame]:
-    """Return the usable rows of each label table, the most trusted first; those without source_id are matched."""
+) -> tuple[list[DataFrame], list[RangeCounts]]:
+    """Return the usable rows of each label table, the most trusted first, and the counts of odd labels.
+
+    Tables without source_id are matched by position.
+    """
     config, lake = output.config, output.config.lake_folder
     radius = {"radius_arcsec": config.labels.match_radius_arcsec, "frame_offset": "none"}
     by_radius = config.crossmatch.model_copy(update=radius)
-    frames = []
+    frames, outside = [], []
     for rank, table in enumerate(tables):
         pairs = None
         if table.has_positions:
             pairs = match_by_position(spark, output, lake, table, stars, by_radius)
-        frames.append(label_rows(spark, lake / table.name, table, rank, features, pairs))
-    return frames
+        usable, lost = label_rows(spark, lake / table.name, table, rank, features, pairs)
+        frames.append(usable)
+        outside.append(lost)
+    return frames, outside
+
+
+def _told(counts: Sequence[RangeCounts]) -> list[OutsideRange]:
+    """Log which labels and features have values outside their range, and return them."""
+    log, odd = get_logger(), [one for count in counts for one in count.found()]
+    messages, warnings = told(odd)
+    for message in messages:
+        log.info(message, stage="features")
+    for warning in warnings:
+        log.warning(warning, stage="features")
+    return odd
 
 
 def _counted(column: pa.ChunkedArray) -> list[dict[str, Any]]:
@@ -137,7 +160,12 @@ def _severe_cuts(config: Config) -> list[str]:
     return [line for flow in flows for line in severe_cuts(flow)]
 
 
-def _nothing_to_learn(found: dict[str, int], tables: Sequence[Descriptor], severe: Sequence[str]) -> str:
+def _nothing_to_learn(
+    found: dict[str, int],
+    tables: Sequence[Descriptor],
+    severe: Sequence[str],
+    odd: Sequence[OutsideRange],
+) -> str:
     if severe:
         return (
             f"no star can be used for training: of {found['labelled_stars']} labelled stars none passes every cut; "
@@ -147,6 +175,7 @@ def _nothing_to_learn(found: dict[str, int], tables: Sequence[Descriptor], sever
         f"no star can be used for training: of {found['labelled_stars']} labelled stars "
         f"({', '.join(table.name for table in tables)}) none is matched and passes every cut. Check that the label "
         "tables give source_ids of this Gaia release (or positions), and that both cover the same sky."
+        + "".join(f" {one.message().capitalize()}." for one in odd)
     )
 
 
@@ -161,23 +190,29 @@ def passes_all_cuts(frame: DataFrame) -> Column:
     return passes
 
 
-def _training_frame(matched: DataFrame, labels: DataFrame, features: FeatureFile, split: Split) -> DataFrame:
+def _training_frame(
+    matched: DataFrame, labels: DataFrame, features: FeatureFile, split: Split
+) -> tuple[DataFrame, RangeCounts]:
+    """Return the labelled stars that pass every cut, and the counts of features outside their range."""
     from pyspark.sql import functions as sf
 
     from stellarml.features.spark_columns import feature_columns
+    from stellarml.features.spark_ranges import within_ranges
 
     stars = matched.where(passes_all_cuts(matched))
     names = [f.name for f in features.features]
     labelled = list(labels.columns)[1:]
     passed = [sf.col(n) for n in PASSED_THROUGH if n in matched.columns and n not in names]
     inputs = stars.select(
-        *(sf.col(n) for n in _IDENTITY), *passed, *feature_columns(features, matched.columns)
+        *(sf.col(n) for n in _IDENTITY),
+        *passed,
+        *feature_columns(features, matched.columns, ranges=False),
     )
-    joined = inputs.join(labels, "source_id")
+    joined, outside = within_ranges(inputs.join(labels, "source_id"), features.features)
     mask = sf.lit(0).cast("long")
     for bit, name in enumerate(names):
         mask = mask + sf.when(sf.col(name).isNull(), sf.lit(1 << bit)).otherwise(sf.lit(0)).cast("long")
-    return joined.select(
+    training = joined.select(
         *_IDENTITY,
         *(sf.col(n) for n in PASSED_THROUGH if n in inputs.columns and n not in names),
         *names,
@@ -185,6 +220,7 @@ def _training_frame(matched: DataFrame, labels: DataFrame, features: FeatureFile
         *labelled,
         split_column("source_id", split).alias("split"),
     )
+    return training, outside
 
 
 def _to_be_labelled(matched: DataFrame, rows: int, features: FeatureFile, split: Split) -> pa.Table:

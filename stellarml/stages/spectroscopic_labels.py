@@ -26,6 +26,7 @@ from stellarml.crossmatch.plan import MatchPlan, plan_match
 from stellarml.crossmatch.sides import side_of
 from stellarml.crossmatch.source_columns import match_settings
 from stellarml.features.feature_file import FeatureFile
+from stellarml.features.spark_ranges import RangeCounts, stated_error, within_ranges, without_odd
 from stellarml.run.log import get_logger
 from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import StageRun
@@ -130,8 +131,10 @@ def label_rows(
     rank: int,
     features: FeatureFile,
     pairs: Sequence[Path] | None,
-) -> DataFrame:
-    """Return the usable rows of one label table: source_id, rank, labels and their errors.
+) -> tuple[DataFrame, RangeCounts]:
+    """Return the usable rows of one label table, source_id, rank, labels and their errors; and what they lost.
+
+    The counts, of labels outside their range, are known after the job.
 
     Parameters
     ----------
@@ -161,20 +164,25 @@ def label_rows(
         given = table.labels[label.name]
         value = sf.col(given.value[0].lower()).cast("float")
         error = sf.col(given.error[0].lower()).cast("float") if given.error else sf.lit(None).cast("float")
-        columns += [value.alias(label.name), error.alias(error_name(label.name))]
+        columns += [
+            without_odd(value, False).alias(label.name),
+            stated_error(error).alias(error_name(label.name)),
+        ]
     if pairs is not None:
         if not pairs:
             schema = "source_id long, rank int, " + ", ".join(
                 f"{c} float" for c in _columns(features.label_names)
             )
-            return spark.createDataFrame([], schema)
+            return spark.createDataFrame([], schema), RangeCounts((), None)
         found = spark.read.parquet(*(literal(pair) for pair in pairs)).coalesce(_TASKS)
         rows = rows.join(found, rows[table.id_column] == found["label_id"])
         key = sf.col("matched_source_id")
     else:
         key = sf.col(table.id_column)
     rows = rows.select(key.cast("long").alias("source_id"), sf.lit(rank).alias("rank"), *columns)
-    return rows.where(reduce(lambda a, b: a & b, (sf.col(n).isNotNull() for n in features.label_names)))
+    rows, outside = within_ranges(rows, features.labels, table.name)
+    complete = reduce(lambda a, b: a & b, (sf.col(n).isNotNull() for n in features.label_names))
+    return rows.where(complete), outside
 
 
 @dataclass(frozen=True)

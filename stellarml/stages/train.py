@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stellarml.core.config import Config
 from stellarml.features.feature_file import load_feature_file
+from stellarml.features.plausible_ranges import OutsideRange
 from stellarml.model.bundle import load_bundle
 from stellarml.model.manifest import MANIFEST
 from stellarml.run.code import code_identity
@@ -69,6 +70,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
                 "code": output.code["version"],
             },
             target=load_target(lake / "training"),
+            outside_range=[OutsideRange(**one) for one in training.get("outside_range", ())],
             watch=Watch(
                 warn=lambda warning: get_logger().warning(warning, stage="train"),
                 checkpoints=checkpoints,
@@ -86,6 +88,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             units=0,
             model_id=model_id,
             metrics=bundle.manifest.metrics,
+            outside_range=training.get("outside_range", []),
         )
 
 

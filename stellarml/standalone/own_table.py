@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +18,10 @@ from stellarml.core.config import Config, Label, Split
 from stellarml.core.names import CUTS_FAILED, EBV, SPLIT
 from stellarml.core.progress import Count
 from stellarml.core.schema import arrow_schema, label_columns
+from stellarml.features.plausible_ranges import OutsideRange, told
 from stellarml.features.spark_split import split_column
 from stellarml.model.bundle import pack_bundle
+from stellarml.model.manifest import Manifest
 from stellarml.run.fingerprint import file_fingerprint
 from stellarml.run.log import get_logger
 from stellarml.run.row_tally import rows_told
@@ -41,23 +43,26 @@ def train_on_table(
     table: Path,
     features: Path,
     out: Path,
-    told: Callable[[str], None] = lambda line: None,
+    each_epoch: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Train on the labelled rows of `table`; write the bundle to the folder `out` and return it.
 
     Rows without any label are taken for a sample of the stars that are to be labelled. A training that was killed goes
-    on from what a hidden folder beside `out` keeps. Warnings are logged; `told` is called with a line an epoch.
+    on from what a hidden folder beside `out` keeps. Warnings are logged; `each_epoch` is called with a line an epoch.
 
     Raises
     ------
     InputError, TrainingError
         If the table lacks a column, or cannot teach anything.
     """
-    return learn_planned(spark, config, plan_learning(table, features, out), told)
+    return learn_planned(spark, config, plan_learning(table, features, out), each_epoch)
 
 
 def learn_planned(
-    spark: SparkSession, config: Config, plan: LearningPlan, told: Callable[[str], None] = lambda line: None
+    spark: SparkSession,
+    config: Config,
+    plan: LearningPlan,
+    each_epoch: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Train as `plan_learning` has settled; see `train_on_table`."""
     from stellarml.training.fit import Task, train
@@ -65,7 +70,9 @@ def learn_planned(
 
     spec, out, table = plan.features, plan.out, plan.table.path
     progress.step("reading the table")
-    rows = _rows_to_learn(spark, config.split, plan)
+    rows, outside = _rows_to_learn(spark, config.split, plan)
+    for line in told(outside)[0]:
+        get_logger().info(line, stage="train")
     labels = [pc.is_finite(pc.fill_null(rows[name], float("nan"))) for name in spec.label_names]
     labelled = reduce(pc.or_, labels)
     checkpoints = out.parent / f".{out.name}-checkpoints"
@@ -76,7 +83,8 @@ def learn_planned(
         out,
         provenance={"table": file_fingerprint(table) if table.is_file() else str(table)},
         target=rows.filter(pc.invert(labelled)),
-        watch=Watch(told, checkpoints, logs, warn=_warn),
+        watch=Watch(each_epoch, checkpoints, logs, warn=_warn),
+        outside_range=outside,
     )
     shutil.rmtree(checkpoints, ignore_errors=True)
     return bundle
@@ -86,11 +94,14 @@ def _warn(warning: str) -> None:
     get_logger().warning(warning, stage="train")
 
 
-def _rows_to_learn(spark: SparkSession, split: Split, plan: LearningPlan) -> pa.Table:
-    """Return id, features, labels and split of every row of a table that can teach."""
+def _rows_to_learn(
+    spark: SparkSession, split: Split, plan: LearningPlan
+) -> tuple[pa.Table, tuple[OutsideRange, ...]]:
+    """Return id, features, labels and split of every row of a table that can teach, and what ranges took away."""
     from pyspark.sql import functions as sf
 
     from stellarml.features.spark_columns import check_features, feature_columns, spark_label_columns
+    from stellarml.features.spark_ranges import within_ranges
 
     spec = plan.features
     frame = read_table(spark, plan.table, plan.wanted, spec.id)
@@ -100,10 +111,15 @@ def _rows_to_learn(spark: SparkSession, split: Split, plan: LearningPlan) -> pa.
     if SPLIT in frame.columns:
         _warn("the table's own column 'split' is not used; stars are split by a hash of their id")
     passed = [sf.col(EBV)] if EBV in frame.columns and EBV not in spec.feature_names else []
-    columns = [*feature_columns(spec, frame.columns), *spark_label_columns(spec, frame.columns), *passed]
-    return frame.select(
-        sf.col(quoted(spec.id)), *columns, split_column(spec.id, split).alias(SPLIT)
-    ).toArrow()
+    values = [
+        *feature_columns(spec, frame.columns, ranges=False),
+        *spark_label_columns(spec, frame.columns, ranges=False),
+    ]
+    split_by_id = split_column(spec.id, split).alias(SPLIT)
+    rows = frame.select(sf.col(quoted(spec.id)), *values, *passed, split_by_id)
+    rows, counts = within_ranges(rows, (*spec.features, *spec.labels))
+    table_rows = rows.toArrow()
+    return table_rows, counts.found()
 
 
 def _with_unsigned_ids(labelled: pa.Table, id_column: str) -> pa.Table:
@@ -159,6 +175,8 @@ def _labelled(
 def label_table(spark: SparkSession, config: Config, table: Path, model: Path, out: Path) -> int:
     """Label every row of `table`, in a file's order; write id, labels, intervals and flags to `out`; return the rows.
 
+    `progress` is told how many values are outside the ranges of the model's features, and so missing.
+
     Raises
     ------
     InputError, BundleError
@@ -174,6 +192,7 @@ def label_planned(spark: SparkSession, config: Config, plan: LabellingPlan) -> i
     from pyspark.sql import functions as sf
 
     from stellarml.features.spark_columns import check_features, feature_columns
+    from stellarml.features.spark_ranges import within_ranges
 
     spec, manifest = plan.features, plan.manifest
     progress.step("reading the table")
@@ -185,12 +204,27 @@ def label_planned(spark: SparkSession, config: Config, plan: LabellingPlan) -> i
     names = [f.name for f in spec.features]
     passed = [sf.col(EBV).alias(EBV)] if EBV in known - set(names) else []
     passed += _failed_cuts(frame) if CUTS_FAILED not in names else []
-    inputs = frame.select(sf.col(quoted(spec.id)).alias(_ID), *passed, *feature_columns(spec, frame.columns))
-    labelled = _labelled(
-        inputs, spark.sparkContext.broadcast(blob), sha256, config.label, _rows_of(plan.table.path)
-    )
+    values = feature_columns(spec, frame.columns, ranges=False)
+    chosen = frame.select(sf.col(quoted(spec.id)).alias(_ID), *passed, *values)
+    inputs, counts = within_ranges(chosen, spec.features)
+    packed = spark.sparkContext.broadcast(blob)
+    labelled = _labelled(inputs, packed, sha256, config.label, _rows_of(plan.table.path))
+    _say(counts.found(), "label")
     progress.step("writing the labels")
-    labelled = _with_unsigned_ids(labelled, spec.id)
+    labelled = _described(_with_unsigned_ids(labelled, spec.id), manifest, config)
+    return write_file([labelled], labelled.schema, plan.out, plan.kind, config.tiles)
+
+
+def _say(outside: Sequence[OutsideRange], stage: str) -> None:
+    messages, warnings = told(outside)
+    for line in messages:
+        get_logger().info(line, stage=stage)
+    for line in warnings:
+        get_logger().warning(line, stage=stage)
+
+
+def _described(labelled: pa.Table, manifest: Manifest, config: Config) -> pa.Table:
+    """Return labels with the units and descriptions of their columns."""
     units = [(label.name, label.unit) for label in manifest.labels]
     described = arrow_schema(label_columns(units, config.label.truth_intervals))
     schema = pa.schema(
@@ -199,5 +233,4 @@ def label_planned(spark: SparkSession, config: Config, plan: LabellingPlan) -> i
             for f in labelled.schema
         ]
     )
-    labelled = pa.Table.from_arrays(labelled.columns, schema=schema)
-    return write_file([labelled], schema, plan.out, plan.kind, config.tiles)
+    return pa.Table.from_arrays(labelled.columns, schema=schema)

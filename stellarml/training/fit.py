@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from stellarml.core import progress
 from stellarml.core.config import Split, Train
 from stellarml.features.feature_file import FeatureFile
+from stellarml.features.plausible_ranges import OutsideRange, told
 from stellarml.features.split import CALIBRATION, TEST, TRAIN
 from stellarml.model.bundle import Bundle, save_bundle
 from stellarml.model.card import CARD, card_text
@@ -69,6 +70,7 @@ def train(
     provenance: Mapping[str, Any] | None = None,
     target: pa.Table | None = None,
     watch: Watch | None = None,
+    outside_range: Sequence[OutsideRange] = (),
 ) -> Path:
     """Fit, calibrate, measure, and write the bundle `folder`, whose name is the model's id; return it.
 
@@ -84,6 +86,8 @@ def train(
         what they lack is what the networks learn to do without. Without it, stars like the labelled ones.
     watch
         Who is shown the progress, and where it is kept.
+    outside_range
+        The labels and features of which values outside their range are missing in `table`; shown, and kept in the card.
 
     Raises
     ------
@@ -92,6 +96,10 @@ def train(
     """
     watch = watch or Watch()
     features, preset = task.features, task.chosen
+    messages, doubtful = told(outside_range)
+    for message in messages:
+        watch.progress(message)
+    watch.warned(doubtful)
     stars = read_stars(table, features, task.settings.max_rows, task.split.salt)
     unlabelled, warnings = read_target(target, features)
     warnings += watch.warned(warnings_of(stars, features), before=warnings)
@@ -106,7 +114,8 @@ def train(
     warnings += watch.warned(missing_truths(held_out, prepared.stars[CALIBRATION], features.label_names))
     record = {
         **_record(task, folder.name, prepared, trained, held_out),
-        "warnings": warnings,
+        "outside_range": tuple(outside_range),
+        "warnings": [*doubtful, *warnings],
         "provenance": dict(provenance or {}),
     }
     return _save(folder, record, prepared, trained, held_out)

@@ -180,7 +180,7 @@ def test_bad_expressions_are_told_in_words(spark: SparkSession, expression: str,
 
 
 def test_labels_and_their_errors(spark: SparkSession) -> None:
-    raw = matched(50)
+    raw = matched(50).assign(teff=np.linspace(4000, 7000, 50), feh=np.linspace(-3, 0.5, 50))
     raw.loc[0, "teff"] = np.inf
     df = spark.createDataFrame(raw)
     paper = load_feature_file("paper")

@@ -117,20 +117,77 @@ def test_labels_that_are_text_are_refused_with_one_of_them(spark: Any, tmp_path:
         check_labels(read_table(spark, tmp_path / "t.parquet"), SPEC)
 
 
-def test_sentinels_among_the_labels_are_refused(labelled: Configured, spark: Any, tmp_path: Path) -> None:
+def test_a_sentinel_inside_the_range_of_a_label_is_refused(
+    labelled: Configured, spark: Any, tmp_path: Path
+) -> None:
     table = stars()
-    table["teff"][::100] = -9999.0
+    table["teff"][::100] = 99_999.0
     table.write(tmp_path / "stars.ecsv", format="ascii.ecsv")
     (tmp_path / "f.toml").write_text(TOML)
     config = labelled("train.preset=small", "train.max_epochs=1")
-    with pytest.raises(TrainingError, match=r"label 'teff' is -9999 for 9 stars.*null_when"):
+    with pytest.raises(TrainingError, match=r"label 'teff' is 99999 for 9 stars.*null_when"):
         train_on_table(
             spark, config, tmp_path / "stars.ecsv", tmp_path / "f.toml", tmp_path / "model", lambda line: None
         )
-    (tmp_path / "f.toml").write_text(TOML + '\n[null_when]\nteff = "teff < 0"\n')
+    (tmp_path / "f.toml").write_text(TOML + '\n[null_when]\nteff = "teff > 90000"\n')
     train_on_table(
         spark, config, tmp_path / "stars.ecsv", tmp_path / "f.toml", tmp_path / "model", lambda line: None
     )
+
+
+def test_values_that_cannot_be_are_missing_and_counted(
+    labelled: Configured, spark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A temperature of 824 K, sentinels and colours of 10,013: as if they were null, in training and labelling."""
+    odd, null = stars(), stars()
+    for table, teff, g, u in ((odd, [824.0, -9999.0], 99.0, 10_013.0), (null, [np.nan] * 2, np.nan, np.nan)):
+        table["teff"][:2] = teff
+        table["g"][2:5] = g
+        table["u"][5:9] = u
+    for name, table in (("odd", odd), ("null", null)):
+        table.write(tmp_path / f"{name}.fits", format="fits")
+    (tmp_path / "f.toml").write_text(TOML)
+    config = labelled("train.preset=small", "train.max_epochs=2")
+    told: list[str] = []
+    models = [
+        train_on_table(
+            spark, config, tmp_path / f"{name}.fits", tmp_path / "f.toml", tmp_path / name / "m", told.append
+        )
+        for name in ("odd", "null")
+    ]
+    counts = {
+        "feature g": "3 of 900 values outside -30 to 40 mag",
+        "feature colour": "7 of 900 values outside -15 to 30 mag",
+        "label teff": "2 of 900 values outside 2000 to 250000 K",
+    }
+    lines = [f"{what}: {count} are taken as missing" for what, count in counts.items()]
+    assert [line for line in told if "outside" in line] == lines
+    cards = [(model / "MODEL_CARD.md").read_text() for model in models]
+    assert all(f"- {line}" in cards[0] for line in lines)
+    assert "No value of the training table was outside" in cards[1]
+    assert len({(model / "weights.npz").read_bytes() for model in models}) == 1
+    labels, said = {}, {}
+    for name in ("odd", "null"):
+        capsys.readouterr()
+        out = tmp_path / f"{name}.parquet"
+        label_table(spark, config, tmp_path / f"{name}.fits", models[0], out)
+        labels[name], said[name] = pq.read_table(out), capsys.readouterr().out
+    assert labels["odd"].equals(labels["null"])
+    assert all(line in said["odd"] for line in lines[:2]) and "label teff" not in said["odd"]
+    assert "outside" not in said["null"]
+
+
+def test_kilokelvin_are_told_from_kelvin(
+    labelled: Configured, spark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = stars()
+    table["teff"] = np.asarray(table["teff"]) / 1000
+    table.write(tmp_path / "stars.fits", format="fits")
+    (tmp_path / "f.toml").write_text(TOML)
+    with pytest.raises(TrainingError, match="0 labelled stars in all"):
+        train_on_table(spark, labelled(), tmp_path / "stars.fits", tmp_path / "f.toml", tmp_path / "m")
+    said = capsys.readouterr().out
+    assert "label teff: 100 % of the values are outside 2000 to 250000 K, their median is 5." in said
 
 
 def test_a_training_that_was_interrupted_goes_on(labelled: Configured, spark: Any, tmp_path: Path) -> None:

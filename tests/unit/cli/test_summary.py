@@ -107,7 +107,8 @@ def test_train_on_a_table_ends_with_the_accuracy(
             metrics = MODEL
 
     monkeypatch.setattr("stellarml.run.spark_session.start_session", lambda settings: None)
-    monkeypatch.setattr("stellarml.standalone.own_table.train_on_table", lambda *_: tmp_path / "model")
+    monkeypatch.setattr("stellarml.standalone.own_table_plan.plan_learning", lambda *_: None)
+    monkeypatch.setattr("stellarml.standalone.own_table.learn_planned", lambda *_: tmp_path / "model")
     monkeypatch.setattr("stellarml.model.bundle.load_bundle", lambda path: Bundle)
     arguments = ["train", "--table", "t.csv", "--features", "f.toml", "--out", str(tmp_path / "model")]
     monkeypatch.setattr("sys.argv", ["stellarml", *arguments])

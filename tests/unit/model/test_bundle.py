@@ -148,6 +148,53 @@ def test_an_id_that_leaves_the_folder_of_labels_is_refused(bundle: Path, name: s
         load_bundle(bundle)
 
 
+def test_a_bundle_from_before_ranges_behaves_as_it_did(bundle: Path, tmp_path: Path) -> None:
+    """Version 3, whose bundle.json has neither `range` nor `outside_range`: no ranges, the same digest, any file."""
+    assert "range" not in json.loads((bundle / MANIFEST).read_text())["features"]["features"][0]
+
+    def older(manifest: dict[str, Any]) -> None:
+        manifest["format_version"] = 3
+        del manifest["outside_range"]
+
+    edit(bundle, older)
+    manifest = load_bundle(bundle).manifest
+    assert {entry.range for entry in (*manifest.features.features, *manifest.features.labels)} == {None}
+    text = manifest.model_dump_json(include={"features"})
+    assert "range" not in text
+    ranged = {"range": (-30.0, 40.0)}
+    given = FEATURES.model_copy(
+        update={"features": tuple(f.model_copy(update=ranged) for f in FEATURES.features)}
+    )
+    assert load_bundle(bundle, given).manifest == manifest
+
+
+def test_a_bundle_refuses_another_range(bundle: Path) -> None:
+    edit(bundle, lambda m: m["features"]["features"][0].update(range=[-30, 40]))
+    ranged = load_bundle(bundle).manifest.features
+    assert load_bundle(bundle, ranged).manifest.features.features[0].range == (-30.0, 40.0)
+    with pytest.raises(
+        BundleError, match="feature 'g' has the range none, the model was trained with -30 to 40"
+    ):
+        load_bundle(bundle, FEATURES)
+
+
+def test_counts_of_values_outside_are_no_part_of_the_behaviour(bundle: Path) -> None:
+    before = load_bundle(bundle).manifest
+    counts = {
+        "kind": "label",
+        "name": "teff",
+        "unit": "K",
+        "low": 2000,
+        "high": 9000,
+        "outside": 1,
+        "values": 9,
+    }
+    edit(bundle, lambda m: m.update(outside_range=[{**counts, "median": 5000}]))
+    after = load_bundle(bundle).manifest
+    assert after.outside_range[0].outside == 1
+    assert after.behaviour() == before.behaviour()
+
+
 def test_archive_members_that_leave_the_folder_are_refused(bundle: Path) -> None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:

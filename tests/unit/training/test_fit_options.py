@@ -12,7 +12,9 @@ from helpers.model_tables import FEATURES, SPLIT, TINY_SCALES, matrix_of, settin
 
 from stellarml.core.errors import InputError
 from stellarml.core.quality_flags import QualityFlag
+from stellarml.features.plausible_ranges import OutsideRange
 from stellarml.model.bundle import load_bundle
+from stellarml.model.card import CARD
 from stellarml.model.predictor import Predictor
 from stellarml.training.fit import Task, train
 from stellarml.training.labelled_stars import read_stars, read_target
@@ -54,6 +56,34 @@ def test_stars_unlike_the_labelled_ones_are_told_that_nobody_speaks_for_them(tmp
     assert thin[1] > thin[0] + 0.3
     same = [p.label(bright)["teff"] for p in (weighted, plain)]
     assert np.array_equal(*same), "the target changes intervals and flags, not labels"
+
+
+def test_values_outside_their_range_are_told_kept_and_warned_of(tmp_path: Path) -> None:
+    few = OutsideRange(
+        kind="feature", name="g", unit="mag", low=-30, high=40, outside=3, values=1500, median=14.0
+    )
+    most = few.model_copy(
+        update={
+            "kind": "label",
+            "name": "teff",
+            "unit": "K",
+            "outside": 900,
+            "median": 5.7,
+            "table": "apogee",
+        }
+    )
+    told: list[str] = []
+    task = Task(FEATURES, settings(max_epochs=1), SPLIT, TINY_SCALES)
+    watch = Watch(told.append)
+    folder = train(table_of(stars()), task, tmp_path / "m", watch=watch, outside_range=(few, most))
+    manifest = load_bundle(folder).manifest
+    card = (folder / CARD).read_text()
+    assert told[:2] == [few.message(), most.message()]
+    assert told[2] == f"warning: {most.warning()}"
+    assert manifest.outside_range == (few, most)
+    assert manifest.warnings[0] == most.warning()
+    for line in (few.message(), most.message(), most.warning()):
+        assert f"- {line}\n" in card
 
 
 def test_stars_to_be_labelled_come_in_any_order_and_a_handful_is_ignored() -> None:
