@@ -36,7 +36,7 @@ PUBLISHED: Mapping[str, Mapping[str, str]] = {
 """Residuals of the paper's test set, as printed: K, dex, dex."""
 STATISTICS = (("mean", "mean"), ("median", "median"), ("std", "st. dev."), ("mad", "MAD"))
 _SUMMARY_KEYS = (
-    *("id", "preset", "created_utc", "warnings", "counts", "split", "seed", "seeds"),
+    *("id", "preset", "created_utc", "warnings", "counts", "split", "calibrated_on", "seed", "seeds"),
     *("networks", "widths", "losses"),
 )
 
