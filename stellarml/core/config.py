@@ -12,9 +12,9 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.core.resources import package_folder
@@ -90,7 +90,7 @@ class Cuts(Section):
 class Crossmatch(Section):
     """Positional association; `reference` formulas in `stellarml.crossmatch.kernel.match_tile`."""
 
-    scope: Literal["full", "selected"]
+    scope: Literal["full", "left_selected", "selected"]
     gamma: Annotated[float, Field(gt=0, lt=1)]
     density_radius_arcsec: Annotated[float, Field(gt=0)]
     missing_pm_mas_yr: Annotated[float, Field(ge=0)]
@@ -118,12 +118,31 @@ class Labels(Section):
 
 
 class Split(Section):
-    """Fractions of the labelled stars; what remains is the training part."""
+    """Shares of the labelled stars, between 0 and 1; what remains is the training part.
+
+    Without a calibration part, intervals are calibrated on the validation part.
+    """
 
     salt: str
-    validation: Annotated[float, Field(gt=0, lt=1)]
+    validation: Annotated[float, Field(ge=0, lt=1)]
     test: Annotated[float, Field(gt=0, lt=1)]
-    calibration: Annotated[float, Field(gt=0, lt=1)]
+    calibration: Annotated[float, Field(ge=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _leaves_stars_for_everything(self) -> Self:
+        if self.validation == 0:
+            also = "" if self.calibration else ", nor an interval calibrated, as calibration is 0, too"
+            raise ValueError(
+                f"validation is 0: without validation stars no epoch can be chosen{also}. "
+                "Give it a share, for example 0.10"
+            )
+        # A sum of 1 in decimals may come out a little below 1: such a sliver is no training part.
+        if (taken := self.validation + self.test + self.calibration) > 1 - 1e-9:
+            raise ValueError(
+                f"validation {self.validation} + test {self.test} + calibration {self.calibration} = {taken:g} "
+                "leave no star for training: their sum must be below 1"
+            )
+        return self
 
 
 class Train(Section):

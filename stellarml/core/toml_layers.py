@@ -78,6 +78,9 @@ def problems_of(error: ValidationError, model: type[BaseModel], source: str) -> 
             sentences.append(f"{source}: unknown key '{where}'.{did_you_mean(str(item['loc'][-1]), known)}")
         elif item["type"] == "missing":
             sentences.append(f"{source}: key '{where}' is missing")
+        elif item["type"] == "value_error" and isinstance(item["input"], dict):
+            # What is wrong with a table as a whole: our own sentence names the values, the table need not be shown.
+            sentences.append(f"{source}: {f'[{where}] ' if where else ''}{item['ctx']['error']}")
         else:
             sentences.append(f"{source}: key '{where}' = {item['input']!r}: {item['msg']}")
     return sentences

@@ -218,7 +218,7 @@ def no_overlap(plan: MatchPlan) -> str:
     return (
         f"no source of {plan.left.descriptor.name} has a counterpart in {plan.right.descriptor.name}: "
         f"{area(plan.left)} against {area(plan.right)}. Check that both cover the same part of the sky, that positions "
-        "are in degrees, and with crossmatch.scope = 'selected' that rows pass their cuts."
+        "are in degrees, and unless crossmatch.scope is 'full' that rows pass their cuts."
     )
 
 

@@ -179,8 +179,24 @@ class Side:
         return [*self.schema.names, *self.names]
 
 
+def scopes_of(scope: str) -> tuple[str, str]:
+    """Return the scope of the left and of the right side, each ``full`` or ``selected``, for a `crossmatch.scope`.
+
+    Examples
+    --------
+    >>> scopes_of("left_selected")
+    ('selected', 'full')
+    """
+    return ("selected", "full") if scope == "left_selected" else (scope, scope)
+
+
 def side_of(catalogue: Catalogue, descriptor: Descriptor, scope: str, *, with_errors: bool = True) -> Side:
     """Say which columns of `catalogue` a match needs.
+
+    Parameters
+    ----------
+    scope
+        Of this side, from `scopes_of`: ``full`` or ``selected``.
 
     Raises
     ------
@@ -192,8 +208,8 @@ def side_of(catalogue: Catalogue, descriptor: Descriptor, scope: str, *, with_er
     schema = catalogue.schema
     if scope == "selected" and CUTS_FAILED not in schema.names:
         raise InputError(
-            f"{catalogue.root}: has no column '{CUTS_FAILED}', which crossmatch.scope = 'selected' asks for. "
-            "Ingest its raw files with stellarml, or use the scope 'full'."
+            f"{catalogue.root}: has no column '{CUTS_FAILED}', which crossmatch.scope = 'selected' (of both sides) or "
+            "'left_selected' asks for. Ingest its raw files with stellarml, or use the scope 'full'."
         )
     roles = {c.canonical: c for c in descriptor.wanted()}
     needed = match_columns(descriptor, list(roles), with_errors=with_errors)

@@ -33,11 +33,6 @@ def split_column(id_column: str, settings: Split) -> Column:
         An integer or string column.
     settings
         The salt and the fractions of the whole.
-
-    Raises
-    ------
-    ConfigError
-        If the three fractions leave nothing for training.
     """
     salted = F.concat_ws(":", F.lit(settings.salt), F.col(f"`{id_column}`").cast("string"))
     digits = F.substring(F.sha2(salted, 256), 1, DIGITS)

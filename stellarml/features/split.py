@@ -3,7 +3,8 @@
 Each id has a number between 0 and 1 that is its own for ever, on any machine: SHA-256 of ``salt:id``, cut to 52 bits.
 Every choice that must not depend on the order of rows, on partitions or on a random generator's state (the split, the
 subset of `train.max_rows`) is a comparison of these digits with thresholds, as hexadecimal text, so that Spark (`sha2`)
-and hashlib need no arithmetic to agree. The calibration split is taken out of the paper's 80 %.
+and hashlib need no arithmetic to agree. A calibration part is taken out of what else would be trained on; with
+``split.calibration = 0`` there is none, as in the paper's 80/10/10, and the validation part calibrates the intervals.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import hashlib
 from collections.abc import Iterable
 
 from stellarml.core.config import Split
-from stellarml.core.errors import ConfigError
 
 TRAIN, VALIDATION, CALIBRATION, TEST = SPLITS = ("train", "validation", "calibration", "test")
 
@@ -34,24 +34,18 @@ def split_of(ids: Iterable[object], settings: Split) -> list[str]:
 
 
 def split_limits(settings: Split) -> list[tuple[str, str]]:
-    """Return (split, hash digits below which an id belongs to it) in rising order; training is what remains.
-
-    Raises
-    ------
-    ConfigError
-        If the three fractions leave nothing for training.
-    """
+    """Return (split, hash digits below which an id belongs to it) in rising order; training is what remains."""
     shares = ((TEST, settings.test), (VALIDATION, settings.validation), (CALIBRATION, settings.calibration))
-    if sum(share for _, share in shares) >= 1:
-        raise ConfigError(
-            f"[split] validation {settings.validation} + test {settings.test} + calibration {settings.calibration} "
-            "leave no star for training: their sum must be below 1"
-        )
     limits, total = [], 0.0
     for split, share in shares:
         total += share
         limits.append((split, threshold(total)))
     return limits
+
+
+def calibrating_part(settings: Split) -> str:
+    """Return the part that intervals are calibrated on: the calibration part, or validation where there is none."""
+    return CALIBRATION if settings.calibration > 0 else VALIDATION
 
 
 DIGITS = 13  # hexadecimal digits kept: 52 bits

@@ -11,10 +11,12 @@ which stars are to be labelled, cells go by their likeness to the labelled ones 
 width, and calibration stars are weighted with it.
 
 Widths come from the network where it gives them; else both are a linear fit of log |residual| to the inputs, made on
-the validation part.
+the validation part. Where that part calibrates, too, a row's own width is fitted to the other folds of it.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +50,12 @@ class LabelCalibration(Section):
 
 
 class Calibration(Section):
-    """Intervals of all labels; `patterns` are those with a class of their own, `seen` all in the calibration rows."""
+    """Intervals of all labels; `patterns` are those with a class of their own, `seen` all in the calibration rows.
 
+    `part` is the part of the labelled stars that the calibration rows are: a part of their own, or validation.
+    """
+
+    part: Literal["calibration", "validation"] = "calibration"
     method: str
     levels: tuple[int, ...]
     min_rows: int

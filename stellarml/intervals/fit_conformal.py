@@ -1,13 +1,23 @@
-"""How the conformal intervals of every label are learnt from calibration rows; `conformal` says what they promise."""
+"""How the conformal intervals of every label are learnt from calibration rows; `conformal` says what they promise.
+
+Calibration rows are a part of their own, or the validation rows. These have chosen the epoch and teach the widths.
+Widths fitted to the very residuals that they divide make intervals too narrow: on 40 splits of a simulated sky, 95 %
+intervals from 500 validation stars held 94.33 +- 0.11 % of the test stars. So each fold of the rows gets its widths
+from the other folds, and new stars get them from all: 95.10 +- 0.10 %. That the rows have chosen the epoch does not
+show: with 4,750 of them, coverage differs from that of a calibration part as large by 0.06 +- 0.08 points at 68 %, by
+0.03 +- 0.05 at 90 % and by -0.01 +- 0.04 at 95 % (tests/bench/bench_calibrating_part.py).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.features.missing_patterns import patterns_of
+from stellarml.features.split import CALIBRATION, VALIDATION
 from stellarml.intervals.cells import POOLED, CellClass, factors, split_into_cells
 from stellarml.intervals.conformal import LEVELS, Calibration, LabelCalibration, conformal_quantile
 from stellarml.intervals.covariate_shift import fit_covariate_shift, weights_of
@@ -36,6 +46,12 @@ MAX_BINS_SHIFTED = (4, 10)  # of the predicted label, and of the ratio within ea
 RIDGE = 10.0
 
 
+ROWS_A_WEIGHT = 5  # fewer rows than this for each input: one width for all
+
+
+FOLDS = 10
+
+
 WIDE_FACTOR = 3.0
 
 
@@ -43,7 +59,8 @@ WIDE_FACTOR = 3.0
 class Rows:
     """Rows of one part: scaled inputs (n, d), missing features (n, k), predictions and labels (n, n_labels).
 
-    `log_widths`, (n, 2, n_labels), are the network's, down and up; None where it gives none.
+    `log_widths`, (n, 2, n_labels), are the network's, down and up; None where it gives none. `folds`, (n,), are 0 to
+    `FOLDS` - 1 where the same rows teach the widths and are scored; None where other rows teach them.
     """
 
     inputs: NDArray[np.float64]
@@ -51,6 +68,12 @@ class Rows:
     prediction: NDArray[np.float64]
     truth: NDArray[np.float64]
     log_widths: NDArray[np.float64] | None = None
+    folds: NDArray[np.intp] | None = None
+
+
+def folds_of(ids: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the fold of each row, (n,), by the rank of its id: rows of one star are never in two folds."""
+    return np.asarray(np.unique(ids, return_inverse=True)[1].reshape(-1) % FOLDS, dtype=np.intp)
 
 
 def fit_calibration(
@@ -71,7 +94,7 @@ def fit_calibration(
     validation
         Rows for the difficulty; the network has already been chosen on them.
     calibration
-        Rows that nothing else has seen.
+        Rows that nothing else has seen; or the validation rows once more, with `folds`.
     target
         Inputs of a sample of the stars that are to be labelled, (m, d); None if they are like the labelled ones.
     """
@@ -85,8 +108,11 @@ def fit_calibration(
     counts = np.bincount(index, minlength=len(kinds))
     patterns = tuple(sorted(k for k, n in zip(kinds, counts, strict=True) if n >= MIN_ROWS))
     own = _Patterns(patterns, np.array(kinds)[index], log_ratio)
+    crossed = calibration.folds is not None and calibration.log_widths is None
     return Calibration(
-        method="split conformal, |residual| / width, cells of pattern x predicted label x "
+        part=CALIBRATION if calibration.folds is None else VALIDATION,
+        method=f"split conformal, |residual| / width{' (cross-fitted)' if crossed else ''}, "
+        "cells of pattern x predicted label x "
         + ("width" if covariate_shift is None else "density ratio, weighted with it"),
         levels=LEVELS,
         min_rows=MIN_ROWS,
@@ -155,9 +181,32 @@ def _fit_difficulty_of(j: int, validation: Rows, calibration: Rows, known: NDArr
         low, high = _limits(validation.log_widths[:, :, j])
         return _Difficulty(np.empty(0), 0.0, low, high, calibration.log_widths[known, :, j])
     residual = validation.truth[:, j] - validation.prediction[:, j]
-    weights, bias, low, high = _fit_difficulty(validation.inputs, residual)
-    log_widths = np.repeat((calibration.inputs[known] @ weights + bias)[:, None], 2, axis=1)
+    if calibration.folds is None:
+        weights, bias, low, high = _fit_difficulty(validation.inputs, residual)
+        linear = calibration.inputs @ weights + bias
+    else:
+        linear, enough = cross_fitted(calibration, j)
+        weights, bias, low, high = _fit_difficulty(validation.inputs, residual, enough=enough)
+    log_widths = np.repeat(linear[known, None], 2, axis=1)
     return _Difficulty(weights, bias, low, high, log_widths)
+
+
+def cross_fitted(rows: Rows, j: int) -> tuple[NDArray[np.float64], bool]:
+    """Return the logarithm of the width of the `j`-th label for each row, (n,), learnt from the other folds.
+
+    The second value tells whether every fold left enough rows to learn it from; if not, it is the same for all rows.
+    """
+    if rows.folds is None:
+        raise ValueError("rows without folds cannot be cross-fitted")
+    residual = rows.truth[:, j] - rows.prediction[:, j]
+    known = np.isfinite(residual)
+    others = [rows.folds != fold for fold in range(FOLDS)]
+    enough = all((known & rest).sum() >= ROWS_A_WEIGHT * rows.inputs.shape[1] for rest in others)
+    linear = np.empty(len(residual))
+    for rest in others:
+        weights, bias, _, _ = _fit_difficulty(rows.inputs[rest], residual[rest], enough=enough)
+        linear[~rest] = rows.inputs[~rest] @ weights + bias
+    return linear, enough
 
 
 @dataclass(frozen=True)
@@ -265,14 +314,14 @@ def _limits(log_widths: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _fit_difficulty(
-    inputs: NDArray[np.float64], residual: NDArray[np.float64]
+    inputs: NDArray[np.float64], residual: NDArray[np.float64], *, enough: bool = True
 ) -> tuple[NDArray[np.float64], float, float, float]:
     known = np.isfinite(residual)
     x, size = inputs[known], np.abs(residual[known])
     floor = 0.05 * float(np.median(size)) or 1e-12
     y = np.log(np.maximum(size, floor))
     bias = float(y.mean())
-    if len(y) < 5 * x.shape[1]:
+    if not enough or len(y) < ROWS_A_WEIGHT * x.shape[1]:
         return np.zeros(x.shape[1]), bias, bias, bias
     offset = x.mean(axis=0)
     centred = x - offset

@@ -7,6 +7,7 @@ from typing import Any
 
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.plausible_ranges import OutsideRange, range_words
+from stellarml.features.split import VALIDATION
 from stellarml.model.manifest import LabelRange, Manifest
 
 CARD = "MODEL_CARD.md"
@@ -28,6 +29,7 @@ def card_text(manifest: Manifest) -> str:
             "",
             *_table(("part", "stars"), [(part, f"{n:,}") for part, n in manifest.counts.items()]),
             "",
+            *_calibrated(manifest),
             *_provenance(manifest.provenance),
             "",
             "Training range (0.1 to 99.9 percentile of the labels); predictions at its edge carry LABEL_EDGE:",
@@ -75,6 +77,12 @@ def _number_of_networks(manifest: Manifest) -> str:
     layers = f"{len(network.widths)} hidden layers, {min(network.widths)} to {max(network.widths)} wide"
     n = len(manifest.networks)
     return f"{n} network{'s' if n > 1 else ''} of {layers}."
+
+
+def _calibrated(manifest: Manifest) -> list[str]:
+    part = manifest.calibration.part
+    also = ", which has also chosen the epoch of the networks" if part == VALIDATION else ""
+    return [f"- intervals: calibrated on the {part} part{also} ({manifest.calibration.method})"]
 
 
 def _provenance(provenance: Mapping[str, Any]) -> list[str]:
@@ -128,7 +136,7 @@ def _label_errors(manifest: Manifest) -> list[str]:
     for table in manifest.truth:
         pairs = table.noise.pairs
         source = (
-            f"learnt from {pairs:,} stars with two labels and the calibration part's residuals"
+            f"learnt from {pairs:,} stars with two labels and the {manifest.calibration.part} part's residuals"
             if pairs
             else "as stated, for want of stars with two labels"
         )

@@ -5,7 +5,7 @@ may lie in its own range, and all of them where no star is. `colours`: of a star
 of the same labels have, a cubic function of the labels: a white dwarf or a quasar gets labels too, but no star of these
 labels has its colours. Faint stars scatter more, so the logarithm of either is compared with what is usual for a star
 of such inputs (a linear fit, believed up to the largest scatter that training stars have: what is fainter than all of
-them is not excused by it). The limits are percentiles of the calibration part.
+them is not excused by it). The limits are percentiles of the part that calibrates the intervals.
 
 Everything is a linear function of the inputs, which `forward` computes in its one pass, and sums of squares of them.
 """

@@ -43,6 +43,8 @@ from stellarml.report.spark_histograms import bin_table
 COLOUR = "bp_rp"
 DENSITY_BINS = 160
 BAND_BINS = 40
+ERROR_BINS = 100
+ERROR_REACH = 10  # widths of the residuals to either side of zero
 QUARTILE_IN_SIGMA = 0.6745
 _RANK_ACCURACY = 10_000
 
@@ -235,6 +237,12 @@ def _bin_axis(by: str, scales: Mapping[str, Scale], ranges: Mapping[str, tuple[f
     return linear_axis(by, scales[by].lo, scales[by].hi, 6) if by in scales else None
 
 
+def _error_axis(residual: str, width: float) -> Axis:
+    """Return the bins of Figure 2: 100 within ten widths of zero, and one for all that lies below and above."""
+    inner = np.linspace(-ERROR_REACH * width, ERROR_REACH * width, ERROR_BINS + 1)
+    return Axis(residual, np.concatenate([[-np.inf], inner, [np.inf]]))
+
+
 def _histograms(
     label: Label, scales: Mapping[str, Scale], ranges: Mapping[str, tuple[float, float]]
 ) -> list[Histogram]:
@@ -249,7 +257,7 @@ def _histograms(
     reach = 6 * scale.width
     declared = [
         Histogram(f"residual/{name}", (fine,), value=residual),
-        Histogram(f"errors/{name}", (linear_axis(residual, -10 * scale.width, 10 * scale.width, 100),)),
+        Histogram(f"errors/{name}", (_error_axis(residual, scale.width),)),
         Histogram(f"inside/{name}", (everything,), value=inside),
         Histogram(f"half_width/{name}", (log_axis(width, 1e-4 * scale.width, 1e4 * scale.width, 4096),)),
         Histogram(

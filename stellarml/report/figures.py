@@ -31,14 +31,17 @@ def accuracy_figures(metrics: Metrics, published_std: Mapping[str, float]) -> di
             "figure_1_one_to_one",
             plot_accuracy.one_to_one(metrics),
             "Figure 1. Predicted against spectroscopic values of the test stars. Colour: stars per bin, logarithmic; "
-            "dashed: equality; red: running median. MAD is 1.4826 times the median absolute deviation.",
+            "dashed: equality; red: running median. MAD is 1.4826 times the median absolute deviation; the numbers are "
+            f"of all test stars. {_beyond(metrics, 'one_to_one/{0}')}",
             f"Density of predicted against spectroscopic {names}",
         ),
         "errors": _picture(
             "figure_2_errors",
             plot_accuracy.error_histogram(metrics, published_std),
-            "Figure 2. Errors of the test stars on a logarithmic scale. Red: a Gaussian as wide as the MAD, so what "
-            "stands above it is tail; dashed: a Gaussian with the standard deviation of the paper's test set.",
+            "Figure 2. Errors of the test stars, divided by their number and by the width of a bin, so that samples of "
+            "different size compare; logarithmic, so that the tails show. Hatched: all stars beyond the axis, in one "
+            "bin at either end. Red: a Gaussian as wide as the MAD, so what stands above it is tail; dashed: a Gaussian "
+            "with the standard deviation of the paper's test part.",
             f"Histogram of errors in {names}",
         ),
         "residuals": _picture(
@@ -46,7 +49,7 @@ def accuracy_figures(metrics: Metrics, published_std: Mapping[str, float]) -> di
             plot_accuracy.residual_trends(metrics),
             "Residuals (predicted minus spectroscopic) against the spectroscopic value, the colour and the magnitude. "
             "Lines: 16, 50 and 84 % quantiles in bins of at least 12 stars. A slope against the spectroscopic value "
-            "alone is regression to the mean, not a calibration error.",
+            f"alone is regression to the mean, not a calibration error. {_beyond(metrics, 'density/{0}/{0}')}",
             f"Residual trends of {names}",
         ),
         "coverage": _picture(
@@ -57,6 +60,18 @@ def accuracy_figures(metrics: Metrics, published_std: Mapping[str, float]) -> di
             "Coverage of the intervals",
         ),
     }
+
+
+def _beyond(metrics: Metrics, histogram: str) -> str:
+    """Say how many test stars lie outside the panels that draw `histogram`, a pattern of its name, for each label."""
+    missing = {
+        name: metrics.counts[f"residual/{name}"].rows - metrics.counts[histogram.format(name)].rows
+        for name in metrics.scales
+    }
+    if not any(missing.values()):
+        return "No star lies beyond the panels."
+    told = ", ".join(f"{count:,} ({name})" for name, count in missing.items())
+    return f"Beyond the panels, and not drawn: {told} stars."
 
 
 def catalogue_figures(

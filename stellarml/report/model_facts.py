@@ -42,6 +42,7 @@ def card_facts(manifest: Manifest) -> dict[str, Any]:
         ],
         "seed": manifest.seed,
         "split": manifest.split,
+        "calibrated_on": manifest.calibration.part,
         "warnings": list(manifest.warnings),
         "metrics": manifest.metrics,
     }

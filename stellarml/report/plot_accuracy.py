@@ -30,6 +30,8 @@ from stellarml.report.plot_style import (
 
 MIN_ROWS_A_BAND = 12
 MIN_ROWS_A_FRACTION = 20
+_ROOM_FOR_LEGEND = 0.4  # of the height of the histogram, on the logarithmic scale
+_END_BIN = 3  # bins wide, drawn where the axis ends for what lies beyond it
 
 
 @styled
@@ -69,28 +71,30 @@ def one_to_one(metrics: Metrics) -> Figure:
 
 @styled
 def error_histogram(metrics: Metrics, published_std: Mapping[str, float]) -> Figure:
-    """Draw Figure 2: the histogram of errors on a logarithmic scale.
+    """Draw Figure 2: the density of errors, stars per unit of the label over all test stars, on a logarithmic scale.
 
-    Two Gaussians of the same area stand beside it: one as wide as the MAD, one with the paper's standard deviation
-    (`published_std`, in the label's unit) where there is one.
+    Divided by the number of stars and the width of a bin, parts and runs of different size compare. The tails are kept:
+    what lies beyond the axis is drawn as one hatched bin at either end, with its number of stars. Two Gaussians of unit
+    area stand beside it: one as wide as the MAD, one with the paper's standard deviation (`published_std`, in the
+    label's unit) where there is one.
     """
     measured = _measured(metrics)
     figure = new_figure(4.1 * len(measured) + 0.3, 3.9)
     panels = figure.subplots(1, len(measured), squeeze=False)[0]
     for axes, label in zip(panels, measured, strict=True):
         counts = metrics.counts[f"errors/{label.name}"]
-        edges = counts.histogram.axes[0].edges
-        centres = counts.histogram.axes[0].centres
-        axes.stairs(counts.n, edges, fill=True, color=LINE, alpha=0.25)
-        total, step = counts.rows, float(edges[1] - edges[0])
-        beyond = metrics.counts[f"residual/{label.name}"].rows - total
-        name = "test stars" + (f" ({beyond:,} beyond the axis)" if beyond > 0 else "")
-        axes.stairs(counts.n, edges, color=LINE, lw=1.2, label=name)
+        edges = counts.histogram.axes[0].edges[1:-1]
+        centres, step = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
+        one_star = 1 / (counts.rows * step)
+        shares = counts.n * one_star
+        axes.stairs(shares[1:-1], edges, fill=True, color=LINE, alpha=0.25)
+        axes.stairs(shares[1:-1], edges, color=LINE, lw=1.2, label=f"{counts.rows:,} test stars")
+        _draw_beyond(axes, counts, edges, one_star)
         median, mad = metrics.test[label.name]["median"], metrics.test[label.name]["mad"]
         if mad and median is not None:
             axes.plot(
                 centres,
-                _gaussian(centres, median, mad, total * step),
+                _gaussian(centres, median, mad),
                 color=BAND,
                 lw=1.4,
                 label=f"Gaussian, MAD {_short(mad)} {label.unit}",
@@ -99,20 +103,41 @@ def error_histogram(metrics: Metrics, published_std: Mapping[str, float]) -> Fig
             width = published_std[label.name]
             axes.plot(
                 centres,
-                _gaussian(centres, 0.0, width, total * step),
+                _gaussian(centres, 0.0, width),
                 color="black",
                 lw=1.1,
                 ls="--",
                 label=f"Gaussian, paper's $\\sigma$ {_short(width)} {label.unit}",
             )
         axes.set_yscale("log")
-        axes.set_ylim(0.6, max(float(counts.n.max(initial=1)) * 8, 10))
-        axes.set_xlim(float(edges[0]), float(edges[-1]))
+        bottom, peak = 0.6 * one_star, float(shares.max())
+        axes.set_ylim(bottom, peak * max((peak / bottom) ** _ROOM_FOR_LEGEND, 2.0))
+        axes.set_xlim(float(edges[0]) - _END_BIN * step, float(edges[-1]) + _END_BIN * step)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel(f"{symbol(label.name)}: predicted − spectroscopic [{label.unit}]")
-        axes.set_ylabel("stars per bin")
+        axes.set_ylabel(f"share of test stars per {label.unit or 'unit'}")
         axes.legend(loc="upper center", fontsize=8, ncols=1)
     return figure
+
+
+def _draw_beyond(axes: Axes, counts: Counts, edges: FloatArray, one_star: float) -> None:
+    """Draw what lies below and above the axis: a hatched bin at either end, as high as a bin with as many stars."""
+    below, above = int(counts.n[0]), int(counts.n[-1])
+    if not below + above:
+        return
+    step = edges[1] - edges[0]
+    name = f"beyond the axis: {below:,} below, {above:,} above ({100 * (below + above) / counts.rows:.2g} %)"
+    axes.bar(
+        [edges[0] - _END_BIN * step, edges[-1]],
+        [below * one_star, above * one_star],
+        _END_BIN * step,
+        align="edge",
+        facecolor="white",
+        edgecolor=LINE,
+        hatch="////",
+        lw=0.8,
+        label=name,
+    )
 
 
 @styled
@@ -216,8 +241,8 @@ def _trend(counts: Counts) -> tuple[FloatArray, FloatArray]:
     return x.centres.reshape(-1, joined).mean(axis=1), quantiles
 
 
-def _gaussian(x: np.ndarray[Any, Any], centre: float, width: float, area: float) -> np.ndarray[Any, Any]:
-    height = area / (width * np.sqrt(2 * np.pi))
+def _gaussian(x: np.ndarray[Any, Any], centre: float, width: float) -> np.ndarray[Any, Any]:
+    height = 1 / (width * np.sqrt(2 * np.pi))
     return np.asarray(height * np.exp(-0.5 * ((x - centre) / width) ** 2))
 
 

@@ -27,7 +27,7 @@ from stellarml.crossmatch.output_columns import (
     wide_table,
 )
 from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
-from stellarml.crossmatch.sides import side_of
+from stellarml.crossmatch.sides import scopes_of, side_of
 from stellarml.crossmatch.source_columns import match_settings
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
 from stellarml.run.marks import Record
@@ -69,8 +69,8 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             return output.record
         catalogues = open_catalogue(lake / "stars"), open_catalogue(lake / right.name)
         sides = [
-            side_of(c, d, config.crossmatch.scope, with_errors=settings.radius_arcsec is None)
-            for c, d in zip(catalogues, (left, right), strict=True)
+            side_of(c, d, scope, with_errors=settings.radius_arcsec is None)
+            for c, d, scope in zip(catalogues, (left, right), scopes_of(config.crossmatch.scope), strict=True)
         ]
         plan = plan_match(spark, output, sides[0], sides[1], settings)
         return _match_tiles(spark, output, plan, catalogues[0].rows)

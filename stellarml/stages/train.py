@@ -87,6 +87,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             {"in": table.num_rows, "out": table.num_rows, **bundle.manifest.counts},
             units=0,
             model_id=model_id,
+            calibrated_on=bundle.manifest.calibration.part,
             metrics=bundle.manifest.metrics,
             outside_range=training.get("outside_range", []),
         )

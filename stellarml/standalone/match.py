@@ -19,7 +19,7 @@ from stellarml.crossmatch.match_rows import match_rows
 from stellarml.crossmatch.modes import Join, Mode
 from stellarml.crossmatch.output_columns import Layout, chosen_columns, layout, table_of
 from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
-from stellarml.crossmatch.sides import side_of
+from stellarml.crossmatch.sides import scopes_of, side_of
 from stellarml.crossmatch.source_columns import match_settings
 from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
 from stellarml.run.log import get_logger
@@ -162,13 +162,12 @@ def match_catalogues(
         if run.complete:
             return run.record
         sides, rejected = [], {}
-        for given, name in ((left, "left"), (right, "right")):
+        scopes = scopes_of(config.crossmatch.scope)
+        for given, name, scope in zip((left, right), ("left", "right"), scopes, strict=True):
             catalogue = given.catalogue or _ingested(spark, config, given, out / "_inputs" / name, overwrite)
             rejected[f"{name}_rejected"] = 0 if given.catalogue else _keep_rejects(catalogue.root, out, name)
             with_errors = settings.radius_arcsec is None
-            sides.append(
-                side_of(catalogue, given.descriptor, config.crossmatch.scope, with_errors=with_errors)
-            )
+            sides.append(side_of(catalogue, given.descriptor, scope, with_errors=with_errors))
         columns = layout(
             sides[0], sides[1], options.columns, options.join, hats=options.format == Format.hats
         )

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core import progress
-from stellarml.features.split import CALIBRATION, TEST, TRAIN, VALIDATION
-from stellarml.intervals.conformal import Calibration, widths_of
+from stellarml.features.split import TEST, TRAIN, VALIDATION
+from stellarml.intervals.conformal import Calibration, LabelCalibration, widths_of
 from stellarml.intervals.covariate_shift import weights_of
-from stellarml.intervals.fit_conformal import Rows, fit_calibration
+from stellarml.intervals.fit_conformal import Rows, cross_fitted, fit_calibration, folds_of
 from stellarml.intervals.label_noise import plausible_noises
 from stellarml.intervals.true_parameters import MIN_ROWS, TruthTable, fit_truth
 from stellarml.model.forward import Forward
@@ -35,9 +35,10 @@ def learn_from_held_out(
     stars: Mapping[str, Stars],
     inputs: Mapping[str, NDArray[np.float64]],
     names: tuple[str, ...],
+    calibrating: str,
     target: NDArray[np.float64] | None = None,
 ) -> HeldOut:
-    """Fit the intervals to the calibration part; the distances to the training part, their limits to the calibration's.
+    """Fit the intervals to the calibrating part; the distances to the training part, their limits to the calibrating.
 
     Parameters
     ----------
@@ -47,30 +48,33 @@ def learn_from_held_out(
         By part: the stars, and their inputs from `scaling.design`.
     names
         Of the labels.
+    calibrating
+        Which part calibrates: a part of its own, or validation, which is then cross-fitted.
     target
         Inputs of a sample of the stars that are to be labelled, (m, n_inputs), if they are known.
     """
     progress.step("predicting the validation and calibration parts")
-    rows, answers = {}, {}
-    for part in (VALIDATION, CALIBRATION):
-        answer = answers[part] = forward.run(stars[part].features)
+    rows = {}
+    for part in dict.fromkeys((VALIDATION, calibrating)):
+        answer = forward.run(stars[part].features)
         rows[part] = Rows(
             inputs=inputs[part],
             missing=~np.isfinite(stars[part].features),
             prediction=answer.labels.astype(np.float64),
             truth=stars[part].labels,
             log_widths=answer.log_widths,
+            folds=folds_of(stars[part].ids) if part == calibrating == VALIDATION else None,
         )
     progress.step("calibrating the intervals")
     medians = np.nanmedian(stars[TRAIN].labels, axis=0)
-    calibration = fit_calibration(names, medians, rows[VALIDATION], rows[CALIBRATION], target)
+    calibration = fit_calibration(names, medians, rows[VALIDATION], rows[calibrating], target)
     progress.step("distances of unusual stars")
     n_features = stars[TRAIN].features.shape[1]
     labels = forward.run(stars[TRAIN].features).labels.astype(np.float64)
     maps, novelty = fit_novelty(inputs[TRAIN], n_features, labels)
-    scores = novelty_scores(maps, novelty, inputs[CALIBRATION] @ maps.linear, rows[CALIBRATION].prediction)
+    scores = novelty_scores(maps, novelty, inputs[calibrating] @ maps.linear, rows[calibrating].prediction)
     progress.step("intervals of the true parameters")
-    truth = _fit_truth(names, calibration, stars, rows[CALIBRATION])
+    truth = _fit_truth(names, calibration, stars, rows[calibrating])
     return HeldOut(calibration, truth, with_limits(novelty, scores), maps)
 
 
@@ -102,9 +106,8 @@ def _fit_truth(
     tables = []
     for j, name in enumerate(names):
         fitted = calibration.labels[j]
-        linear = rows.inputs @ np.asarray(fitted.difficulty_weights) if rows.log_widths is None else None
-        widths = widths_of(fitted, None if rows.log_widths is None else rows.log_widths[:, :, j], linear)
-        errors = stars[CALIBRATION].label_errors[:, j]
+        widths = _widths_of_rows(fitted, rows, j)
+        errors = stars[calibration.part].label_errors[:, j]
         noises = plausible_noises(name, repeats[:, j], stated[:, j])
         tables.append(
             fit_truth(
@@ -114,7 +117,16 @@ def _fit_truth(
                 errors,
                 widths,
                 weights,
-                quantiles=linear is None,
+                quantiles=rows.log_widths is not None,
             )
         )
     return tuple(table for table in tables if table is not None)
+
+
+def _widths_of_rows(fitted: LabelCalibration, rows: Rows, j: int) -> NDArray[np.float64]:
+    """Return the widths of the `j`-th label that the rows were scored with, (n, 2), in its unit."""
+    if rows.log_widths is not None:
+        return widths_of(fitted, rows.log_widths[:, :, j], None)
+    if rows.folds is not None:
+        return widths_of(fitted, np.repeat(cross_fitted(rows, j)[0][:, None], 2, axis=1), None)
+    return widths_of(fitted, None, rows.inputs @ np.asarray(fitted.difficulty_weights))

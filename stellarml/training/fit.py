@@ -2,7 +2,8 @@
 
 The table is sorted by id first and every random choice is seeded, so the bundle depends on the rows and the seed, not
 on how Spark delivered them. Scaler, rotation and weights see the training part; the epoch is chosen on the validation
-part, which also fits the difficulty; intervals come from the calibration part; the test part is only measured.
+part, which also fits the difficulty; intervals come from the calibration part, or where there is none from the
+validation part, cross-fitted; the test part is only measured.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from stellarml.core import progress
 from stellarml.core.config import Split, Train
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.plausible_ranges import OutsideRange, told
-from stellarml.features.split import CALIBRATION, TEST, TRAIN
+from stellarml.features.split import TEST, TRAIN, VALIDATION, calibrating_part
 from stellarml.model.bundle import Bundle, save_bundle
 from stellarml.model.card import CARD, card_text
 from stellarml.model.manifest import FORMAT, FORMAT_VERSION, Manifest
@@ -60,6 +61,11 @@ class Task:
     def chosen(self) -> Preset:
         """The preset of the networks."""
         return self.preset or preset_named(self.settings.preset)
+
+    @property
+    def calibrating(self) -> str:
+        """The part that intervals are calibrated on."""
+        return calibrating_part(self.split)
 
 
 def train(
@@ -100,7 +106,7 @@ def train(
     for message in messages:
         watch.progress(message)
     watch.warned(doubtful)
-    stars = read_stars(table, features, task.settings.max_rows, task.split.salt)
+    stars = read_stars(table, features, task.settings.max_rows, task.split.salt, task.calibrating)
     unlabelled, warnings = read_target(target, features)
     warnings += watch.warned(warnings_of(stars, features), before=warnings)
     progress.step("preparing the inputs")
@@ -110,8 +116,11 @@ def train(
     progress.steps(STEPS_AFTER_EPOCHS)
     forward = forward_of(trained, prepared, preset, len(features.labels))
     wanted = None if unlabelled is None else design(unlabelled, prepared.scaler, prepared.maps.gaussian)
-    held_out = learn_from_held_out(forward, prepared.stars, prepared.inputs, features.label_names, wanted)
-    warnings += watch.warned(missing_truths(held_out, prepared.stars[CALIBRATION], features.label_names))
+    held_out = learn_from_held_out(
+        forward, prepared.stars, prepared.inputs, features.label_names, task.calibrating, wanted
+    )
+    watch.progress(_calibrated_on(task.calibrating, len(prepared.stars[task.calibrating].ids)))
+    warnings += watch.warned(missing_truths(held_out, prepared.stars[task.calibrating], features.label_names))
     record = {
         **_record(task, folder.name, prepared, trained, held_out),
         "outside_range": tuple(outside_range),
@@ -119,6 +128,11 @@ def train(
         "provenance": dict(provenance or {}),
     }
     return _save(folder, record, prepared, trained, held_out)
+
+
+def _calibrated_on(part: str, stars: int) -> str:
+    also = ", which has also chosen the epoch" if part == VALIDATION else ""
+    return f"intervals are calibrated on the {stars:,} stars of the {part} part{also}"
 
 
 def _record(

@@ -16,7 +16,8 @@ from stellarml.core.names import EBV, error_name
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.split import CALIBRATION, SPLITS, TEST, TRAIN, VALIDATION, hash_digits
 
-MIN_ROWS = {TRAIN: 100, VALIDATION: 10, CALIBRATION: 20}
+MIN_ROWS = {TRAIN: 100, VALIDATION: 10}
+MIN_CALIBRATING = 20
 LEAST_TARGET = 500  # rows without labels: fewer cannot say what the stars to be labelled are like
 SENTINEL_STARS = 5  # share one value
 SENTINEL_RANGES = 3.0  # that is so many times the others' range away from their middle
@@ -58,7 +59,9 @@ class Stars:
         )
 
 
-def read_stars(table: pa.Table, features: FeatureFile, max_rows: int, salt: str) -> Stars:
+def read_stars(
+    table: pa.Table, features: FeatureFile, max_rows: int, salt: str, calibrating: str = CALIBRATION
+) -> Stars:
     """Read, sort and check a training table.
 
     Parameters
@@ -69,6 +72,10 @@ def read_stars(table: pa.Table, features: FeatureFile, max_rows: int, salt: str)
     max_rows
         0, or the most training rows to keep: those with the smallest salted hash, so that a subset is always part of
         a larger one.
+    salt
+        Of that hash.
+    calibrating
+        The part that intervals will be calibrated on: a part of its own, or validation.
 
     Raises
     ------
@@ -97,7 +104,7 @@ def read_stars(table: pa.Table, features: FeatureFile, max_rows: int, salt: str)
     stars = _with_pairs(stars)
     if max_rows:
         stars = _first_by_hash(stars, max_rows, salt)
-    raise_gathered(TrainingError, "training table", _problems(stars, features))
+    raise_gathered(TrainingError, "training table", _problems(stars, features, calibrating))
     return stars
 
 
@@ -203,17 +210,24 @@ def _stable_order(stars: Stars) -> NDArray[np.int64]:
     return np.lexsort(keys)
 
 
-def _problems(stars: Stars, features: FeatureFile) -> list[str]:
+def _problems(stars: Stars, features: FeatureFile, calibrating: str) -> list[str]:
+    needed = MIN_ROWS | {calibrating: MIN_CALIBRATING}
     problems = [
         f"the {part} part has {found} stars, at least {least} are needed ({len(stars.ids)} labelled stars in all)"
-        for part, least in MIN_ROWS.items()
+        for part, least in needed.items()
         if (found := int((stars.part == part).sum())) < least
     ]
+    idle = int((stars.part == CALIBRATION).sum())
+    if calibrating != CALIBRATION and idle:
+        problems.append(
+            f"the calibration part has {idle} stars although split.calibration is 0, so that the {calibrating} part "
+            "calibrates: nobody would use them. Give split.calibration their share, or split the table anew"
+        )
     if problems:
         return problems
     for j, name in enumerate(features.label_names):
         known = np.isfinite(stars.labels[:, j])
-        for part, least in MIN_ROWS.items():
+        for part, least in needed.items():
             found = int((known & (stars.part == part)).sum())
             if found < least:
                 problems.append(

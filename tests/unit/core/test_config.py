@@ -84,6 +84,36 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         assert part in message, part
 
 
+@pytest.mark.parametrize(
+    ("shares", "told"),
+    [
+        ({"validation": 0.4, "test": 0.4, "calibration": 0.2}, "= 1 leave no star for training"),
+        ({"validation": 0.5, "test": 0.5, "calibration": 0}, "= 1 leave no star for training"),
+        ({"validation": 0.6, "test": 0.3, "calibration": 0.1}, "= 1 leave no star for training"),
+        ({"validation": 0.7, "test": 0.2, "calibration": 0.3}, "= 1.2 leave no star for training"),
+        ({"validation": 0}, "no epoch can be chosen. Give it a share"),
+        ({"validation": 0, "calibration": 0}, "no epoch can be chosen, nor an interval calibrated"),
+        ({"calibration": 10}, "'split.calibration' = 10: Input should be less than 1"),
+        ({"calibration": -0.1}, "'split.calibration' = -0.1: Input should be greater than or equal to 0"),
+        ({"test": 0}, "'split.test' = 0: Input should be greater than 0"),
+    ],
+)
+def test_shares_of_the_split_that_cannot_be(shares: dict[str, float], told: str) -> None:
+    """Refused with the configuration, before hours of ingest and match, and without pydantic's own words around it."""
+    with pytest.raises(ConfigError) as error:
+        load_config(overrides=[f"split.{key}={value}" for key, value in shares.items()], environment={})
+    assert (
+        told in str(error.value) and "Value error" not in str(error.value) and "salt" not in str(error.value)
+    )
+
+
+def test_the_paper_profile_does_what_the_paper_did() -> None:
+    config = load_config(profile="paper", environment={})
+    assert (config.split.validation, config.split.test, config.split.calibration) == (0.1, 0.1, 0.0)
+    assert config.crossmatch.scope == "left_selected" and config.train.preset == "paper"
+    assert config.cuts.enable == ("no_sentinel_magnitude",) and not config.cuts.disable
+
+
 def test_unknown_profile_suggests_the_near_one() -> None:
     with pytest.raises(ConfigError, match=r"unknown profile 'papr'. Did you mean 'paper'\?"):
         load_config(profile="papr", environment={})

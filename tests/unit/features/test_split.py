@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stellarml.core.config import Split
-from stellarml.core.errors import ConfigError
-from stellarml.features.split import SPLITS, hash_digits, split_of, threshold
+from stellarml.features.split import SPLITS, calibrating_part, hash_digits, split_of, threshold
 
 SETTINGS = Split(salt="0", validation=0.1, test=0.1, calibration=0.1)
 
@@ -62,9 +61,14 @@ def test_numpy_integers_hash_like_pythons() -> None:
     assert split_of(ids, SETTINGS) == split_of(ids.tolist(), SETTINGS)
 
 
-def test_fractions_must_leave_something() -> None:
-    with pytest.raises(ConfigError, match="leave no star for training"):
-        split_of([1], Split(salt="0", validation=0.4, test=0.4, calibration=0.2))
+def test_without_a_calibration_part_its_stars_are_trained_on() -> None:
+    """80/10/10: test and validation keep their stars, so that models with and without it are compared on the same."""
+    whole = SETTINGS.model_copy(update={"calibration": 0.0})
+    before, after = split_of(range(20_000), SETTINGS), split_of(range(20_000), whole)
+    assert after == ["train" if part == "calibration" else part for part in before]
+    assert [after.count(part) / 20_000 for part in SPLITS] == pytest.approx([0.8, 0.1, 0.0, 0.1], abs=0.01)
+    assert after == [by_hand(star, whole) for star in range(20_000)]
+    assert (calibrating_part(SETTINGS), calibrating_part(whole)) == ("calibration", "validation")
 
 
 def test_thresholds_order_as_numbers_do() -> None:

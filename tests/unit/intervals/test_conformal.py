@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from stellarml.features.missing_patterns import patterns_of
 from stellarml.intervals.cells import POOLED, CellClass, factors
 from stellarml.intervals.conformal import LEVELS, Calibration, LabelCalibration, conformal_quantile, widths_of
-from stellarml.intervals.fit_conformal import MIN_ROWS, Rows, fit_calibration
+from stellarml.intervals.fit_conformal import (
+    FOLDS,
+    MIN_ROWS,
+    Rows,
+    cross_fitted,
+    fit_calibration,
+    folds_of,
+)
 
 
 def survey(n: int, rng: np.random.Generator, rare: float = 0.2) -> Rows:
@@ -62,6 +71,47 @@ def test_coverage_overall_and_in_every_kind_of_star(level: int) -> None:
     bright = new.inputs[:, 0] < -1
     for kind in (bright, new.inputs[:, 0] > 1, new.missing[:, 1], new.prediction[:, 0] < 4800):
         assert inside[kind].mean() == pytest.approx(level / 100, abs=0.035)
+
+
+def thin(n: int, rng: np.random.Generator, inputs: int = 60) -> Rows:
+    """Few rows for many inputs, as a small validation part has: residuals of one spread, whatever the inputs."""
+    label = 5500 + 600 * rng.normal(size=n)
+    truth = label + 40 * rng.standard_t(4, size=n)
+    return Rows(rng.normal(size=(n, inputs)), np.zeros((n, 2), bool), label[:, None], truth[:, None])
+
+
+def test_rows_that_also_teach_the_widths_need_cross_fitting() -> None:
+    """Widths fitted to the residuals that they divide are too narrow for new stars; those of other folds are not."""
+    rng = np.random.default_rng(12)
+    covered: dict[str, list[float]] = {"plain": [], "crossed": []}
+    new = thin(20_000, rng)
+    for _ in range(12):
+        rows = thin(500, rng)
+        for name, scored in (("plain", rows), ("crossed", replace(rows, folds=folds_of(np.arange(500))))):
+            fitted = fit_calibration(("teff",), np.array([5500.0]), rows, scored)
+            half = half_width_of(fitted, new, 90)
+            covered[name].append(float((np.abs(new.truth[:, 0] - new.prediction[:, 0]) <= half).mean()))
+    assert np.mean(covered["crossed"]) == pytest.approx(0.9, abs=0.012)
+    assert np.mean(covered["plain"]) < 0.88
+
+
+@pytest.mark.parametrize("n", [290, 120])
+def test_where_a_fold_leaves_too_few_rows_all_stars_have_one_width(n: int) -> None:
+    """290 rows are enough for 55 inputs, nine tenths of them are not: scored and new stars are treated alike."""
+    rng = np.random.default_rng(5)
+    rows = thin(n, rng, inputs=55)
+    rows = replace(rows, folds=folds_of(np.arange(n)))
+    fitted = fit_calibration(("teff",), np.array([5500.0]), rows, rows)
+    assert set(fitted.labels[0].difficulty_weights) == {0.0}
+    linear, enough = cross_fitted(rows, 0)
+    assert not enough and np.ptp(linear) < 0.3
+
+
+def test_rows_of_one_star_are_in_one_fold() -> None:
+    ids = np.repeat(np.random.default_rng(6).permutation(10_000)[:300] * 10**12, 2)
+    folds = folds_of(ids)
+    assert np.array_equal(folds[::2], folds[1::2])
+    assert np.bincount(folds).tolist() == [60] * FOLDS
 
 
 def test_intervals_are_wide_where_residuals_are() -> None:

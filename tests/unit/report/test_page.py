@@ -199,6 +199,7 @@ def test_table_2_stands_beside_the_papers() -> None:
     ]
     assert [table.rows[1][i] for i in sorted(table.quiet)] == ["–"] * 4
     assert {table.head[i] for i in table.quiet} == {"paper"}
+    assert "its test part, a tenth (about 62,441) of 624,410 stars" in str(table.caption)
 
 
 def test_published_numbers_are_the_papers() -> None:

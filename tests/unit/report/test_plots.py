@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import healpy
@@ -10,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle, StepPatch
 from PIL import Image
 
 from stellarml.core.histograms import Counts, Histogram, fill, linear_axis
@@ -231,6 +233,65 @@ def test_two_loss_phases_have_their_own_panels() -> None:
 def test_cut_flow_bars_are_the_rows() -> None:
     bars = plots_run.cut_flow(CUT_FLOW).axes[0].patches
     assert [bar.get_width() for bar in bars] == [1234, 900, 0, 334]
+
+
+def drawn_errors(metrics: Metrics) -> list[tuple[np.ndarray, float, np.ndarray]]:
+    """Return, for each panel of Figure 2, the heights of its bins, their width, and the heights at both ends."""
+    panels = []
+    for axes in plots_accuracy.error_histogram(metrics, {}).axes:
+        outline = next(p for p in axes.patches if isinstance(p, StepPatch)).get_data()
+        ends = np.array([bar.get_height() for bar in axes.patches if isinstance(bar, Rectangle)])
+        panels.append((outline.values, float(outline.edges[1] - outline.edges[0]), ends))
+    return panels
+
+
+def test_figure_2_shows_every_star_and_its_area_is_one() -> None:
+    metrics = metrics_of(3000)
+    for (heights, step, ends), label in zip(drawn_errors(metrics), LABELS, strict=True):
+        assert (heights.sum() + ends.sum()) * step == pytest.approx(1.0)
+        beyond = np.array([metrics.counts[f"errors/{label.name}"].n[i] for i in (0, -1)])
+        assert beyond.sum() > 0, "the made-up errors have tails"
+        assert ends * step * 3000 == pytest.approx(beyond)
+
+
+def test_figure_2_of_samples_of_different_size_compares() -> None:
+    """The same stars ten times over: the same heights, and the same curves beside them."""
+    once = metrics_of(800)
+    tenfold = {
+        name: replace(counts, n=10 * counts.n, total=10 * counts.total, squares=10 * counts.squares)
+        for name, counts in once.counts.items()
+    }
+    often = _metrics(LABELS, 68, 8000, once.scales, once.ranges, tenfold)
+    for (heights, _, ends), (more, _, more_ends) in zip(drawn_errors(once), drawn_errors(often), strict=True):
+        assert more == pytest.approx(heights) and more_ends == pytest.approx(ends)
+    for few, many in zip(
+        *(plots_accuracy.error_histogram(m, {"teff": 85.0}).axes for m in (once, often)), strict=True
+    ):
+        for line, other in zip(few.lines, many.lines, strict=True):
+            assert other.get_ydata() == pytest.approx(line.get_ydata(), rel=0.02)
+
+
+def test_figure_2_tells_how_many_stars_lie_beyond_its_axis() -> None:
+    counted = metrics_of(3000).counts["errors/teff"].n
+    texts = [
+        text.get_text()
+        for text in plots_accuracy.error_histogram(metrics_of(3000), {}).axes[0].get_legend().get_texts()
+    ]
+    assert "3,000 test stars" in texts
+    assert any(f"{counted[0]} below, {counted[-1]} above" in text for text in texts)
+
+
+def test_captions_tell_how_many_stars_are_not_drawn() -> None:
+    metrics = metrics_of(3000)
+    pictures = accuracy_figures(metrics, {})
+    for name, histogram in (("one_to_one", "one_to_one/teff"), ("residuals", "density/teff/teff")):
+        missing = 3000 - metrics.counts[histogram].rows
+        assert missing > 0
+        assert f"Beyond the panels, and not drawn: {missing} (teff)" in str(pictures[name].caption)
+    assert "divided by their number" in str(pictures["errors"].caption)
+    lone = metrics_of(3, LABELS[:1])
+    inside = lone.counts["one_to_one/teff"].rows == 3
+    assert ("No star lies beyond" in str(accuracy_figures(lone, {})["one_to_one"].caption)) == inside
 
 
 def test_figures_are_left_out_where_there_is_nothing_to_draw() -> None:
