@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -118,6 +119,9 @@ def plan_match(
     match = f"{left.descriptor.name}-{right.descriptor.name}"
     passes = _Passes(spark, run, match, uuid.uuid4().hex)
     limits = _staying_limits(passes, right if settings.moving == "left" else left, settings)
+    if settings.unknown_epochs_yr is not None and not math.isfinite(limits.first_epoch_yr):
+        first, last = settings.unknown_epochs_yr
+        limits = replace(limits, first_epoch_yr=first, last_epoch_yr=last)
     if settings.frame is not None:
         frame = _frame_offsets(passes, left, right, settings, settings.frame, limits)
         right, limits = replace(right, frame=frame), replace(limits, frame_arcsec=frame.largest_arcsec)

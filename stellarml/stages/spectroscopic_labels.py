@@ -9,7 +9,7 @@ out: a wrong label teaches more than a missing one. Rows that fail a cut of thei
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 _TASKS = 16
+EPOCHS_YR = (1990.0, 2026.0)
+"""When the positions of a label table were valid that does not say: from Hipparcos to the latest observations."""
 
 
 @dataclass(frozen=True)
@@ -198,14 +200,16 @@ def match_by_position(
     """Match a label table to the stars of the lake within a fixed radius; return the files of pairs.
 
     A row with several stars within the radius is left out: its spectrum may be of any of them, or of all. Several rows
-    of one star stay: it was observed again.
+    of one star stay: it was observed again. The stars are moved to the epoch of the table's positions; where its
+    descriptor gives none, to wherever their proper motions take them nearest to the row within `EPOCHS_YR`.
     """
     catalogues = open_catalogue(lake / table.name), open_catalogue(lake / "stars")
     left, right = (
         side_of(catalogue, descriptor, "full", with_errors=False)
         for catalogue, descriptor in zip(catalogues, (table, stars), strict=True)
     )
-    plan = plan_match(spark, run, left, right, match_settings(settings, table, stars))
+    matching = replace(match_settings(settings, table, stars), unknown_epochs_yr=EPOCHS_YR)
+    plan = plan_match(spark, run, left, right, matching)
     units = []
     for leaf in left.leaves:
         name = f"{table.name}-{leaf.tile.name}"

@@ -145,8 +145,8 @@ GEOMETRY = (
     Mutant(
         "motion_backwards",
         f"{PACKAGE}/pairs.py",
-        "        interval = zero_if_missing(details[k, 4] - epoch[i])\n        x, y, z = moved(",
-        "        interval = zero_if_missing(epoch[i] - details[k, 4])\n        x, y, z = moved(",
+        "        interval = zero_if_missing(details[k, 4] - epoch[i])\n        if not",
+        "        interval = zero_if_missing(epoch[i] - details[k, 4])\n        if not",
         "the interval has the wrong sign",
     ),
     Mutant(

@@ -85,6 +85,9 @@ def find_pairs(moving: Moving, staying: Staying, zones: Zones, settings: MatchSe
     """All good neighbours among the usable rows of both sides, ordered by moving row."""
     details = _details(staying.variance, staying.epoch_yr, zones.row)
     epochs = epoch_limits(details[:, 4])
+    span = settings.unknown_epochs_yr or (math.nan, math.nan)
+    if not math.isfinite(epochs[0]):
+        epochs = span
     widest_staying = float(details[:, 3].max(initial=0.0))
     radius_deg = search_radius_rad(moving, settings, epochs, widest_staying) / RAD_PER_DEG
     reach = -1.0 if settings.radius_arcsec is not None else math.sqrt(settings.limit) / MAS_PER_RAD
@@ -104,6 +107,7 @@ def find_pairs(moving: Moving, staying: Staying, zones: Zones, settings: MatchSe
         details,
         reach,
         fixed / ARCSEC_PER_RAD,
+        span,
     )
     found = _evaluate(
         rows,
@@ -120,6 +124,7 @@ def find_pairs(moving: Moving, staying: Staying, zones: Zones, settings: MatchSe
         staying.flags,
         settings.limit,
         fixed,
+        span,
     )
     return Pairs(*found)
 
@@ -181,6 +186,7 @@ def _candidates(
     details: Floats,
     reach: float,
     fixed_rad: float,
+    span_yr: tuple[float, float],
 ) -> tuple[Integers, Integers]:
     """Rows and places in the index of all pairs that lie within their own bound of each other's stored positions."""
     rows = np.empty(max(1024, len(ra_deg) + len(ra_deg) // 4), dtype=np.int64)
@@ -209,7 +215,8 @@ def _candidates(
                 chord2 = dx * dx + dy * dy + dz * dz
                 if chord2 > farthest * farthest:
                     continue
-                bound = speed[i] * abs(zero_if_missing(details[k, 4] - epoch[i])) + _TINY_RAD
+                interval = _longest_interval(details[k, 4], epoch[i], span_yr)
+                bound = speed[i] * interval + _TINY_RAD
                 if reach > 0.0:
                     bound += reach * math.sqrt(widest_mas2[i] + details[k, 3])
                 else:
@@ -219,6 +226,25 @@ def _candidates(
                     rows[count], places[count] = i, k
                     count += 1
     return rows[:count], places[:count]
+
+
+@compiled
+def _longest_interval(there_yr: float, epoch_yr: float, span_yr: tuple[float, float]) -> float:
+    """Years between two epochs; to the farther end of the span where the first one is not known."""
+    if math.isfinite(there_yr):
+        return abs(zero_if_missing(there_yr - epoch_yr))
+    return max(abs(zero_if_missing(span_yr[0] - epoch_yr)), abs(zero_if_missing(span_yr[1] - epoch_yr)))
+
+
+@compiled
+def _nearest_interval(
+    dx: float, dy: float, dz: float, mx: float, my: float, mz: float, first: float, last: float
+) -> float:
+    """Years, from `first` to `last`, after which a source with this motion is nearest to a point (dx, dy, dz) away."""
+    speed2 = mx * mx + my * my + mz * mz
+    if speed2 == 0.0:
+        return 0.0
+    return min(max((dx * mx + dy * my + dz * mz) / speed2, first), last)
 
 
 @compiled
@@ -237,6 +263,7 @@ def _evaluate(
     staying_flags: Flags,
     limit: float,
     fixed_arcsec: float,
+    span_yr: tuple[float, float],
 ) -> tuple[Integers, Integers, Floats, Floats, Floats, Flags]:
     """Keep the good neighbours among the candidates, and work out their numbers."""
     distances, d2s, ranks = np.empty(len(rows)), np.empty(len(rows)), np.empty(len(rows))
@@ -246,6 +273,17 @@ def _evaluate(
     for e in range(len(rows)):
         i, k = rows[e], places[e]
         interval = zero_if_missing(details[k, 4] - epoch[i])
+        if not math.isfinite(details[k, 4]) and math.isfinite(span_yr[0]):
+            interval = _nearest_interval(
+                xs[k] - vector[i, 0],
+                ys[k] - vector[i, 1],
+                zs[k] - vector[i, 2],
+                motion[i, 0],
+                motion[i, 1],
+                motion[i, 2],
+                zero_if_missing(span_yr[0] - epoch[i]),
+                zero_if_missing(span_yr[1] - epoch[i]),
+            )
         x, y, z = moved(
             vector[i, 0],
             vector[i, 1],

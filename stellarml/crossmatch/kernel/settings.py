@@ -61,6 +61,10 @@ class MatchSettings:
     density_radius_arcsec
         Sources of the right catalogue within this radius of the left source, at the right catalogue's mean epoch,
         make the local density of the figure of merit.
+    unknown_epochs_yr
+        For a fixed radius where the side that stays has no epochs at all: the span of years that its positions may be
+        of. A pair is then as far apart as the moving source's path of those years and the other's position. None:
+        nothing is moved.
     frame
         How to measure the offset of the right catalogue's frame, which is then taken off its positions; None: not at
         all. Only `plan.plan_match` acts on it: `match_tile` is given positions from which it is off already.
@@ -74,6 +78,7 @@ class MatchSettings:
     left_errors: PositionErrors = field(default_factory=PositionErrors)
     right_errors: PositionErrors = field(default_factory=PositionErrors)
     frame: FrameSettings | None = None
+    unknown_epochs_yr: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         problems = []
@@ -87,6 +92,8 @@ class MatchSettings:
             )
         if not 0.0 <= self.sigma_mu_mas_yr < np.inf:
             problems.append(f"sigma_mu_mas_yr is {self.sigma_mu_mas_yr}; expected a number, 0 or more")
+        if self.unknown_epochs_yr is not None and self.radius_arcsec is None:
+            problems.append("unknown_epochs_yr goes with a fixed radius_arcsec")
         if self.moving not in ("left", "right"):
             problems.append(f"moving is {self.moving!r}; expected 'left' or 'right'")
         raise_gathered(ConfigError, "cross-match settings", problems)
