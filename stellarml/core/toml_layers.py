@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stellarml.core.errors import ConfigError, did_you_mean
 
 ENVIRONMENT_PREFIX = "STELLARML_"
+_SHOWN = 80
 
 
 class Section(BaseModel):
@@ -81,9 +82,16 @@ def problems_of(error: ValidationError, model: type[BaseModel], source: str) -> 
         elif item["type"] == "value_error" and isinstance(item["input"], dict):
             # What is wrong with a table as a whole: our own sentence names the values, the table need not be shown.
             sentences.append(f"{source}: {f'[{where}] ' if where else ''}{item['ctx']['error']}")
+        elif item["type"] == "value_error":
+            sentences.append(f"{source}: key '{where}': {item['ctx']['error']}")
         else:
-            sentences.append(f"{source}: key '{where}' = {item['input']!r}: {item['msg']}")
+            sentences.append(f"{source}: key '{where}' = {_shown(item['input'])}: {item['msg']}")
     return sentences
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -6,8 +6,9 @@ catalogue or collection, its own or others', which is read in place. The match i
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 TABLE = "matches"
+_OFFSET_MAS, _OFFSET_SIGMA, _OFFSET_PAIRS = 50.0, 5.0, 30
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,8 @@ def _match_tiles(
     statistics |= plan.record()
     if statistics["pairs"] == 0:
         get_logger().warning(no_overlap(plan), stage="match")
+    elif (advice := frame_advice(statistics, removed=plan.settings.frame is not None)) is not None:
+        get_logger().warning(advice, stage="match")
     rows = sum(mark["rows"] for mark in done)
     written = [u.task for u, mark in zip(units, done, strict=True) if mark["rows"]]
     _finish_table(run, columns, options, written, rows)
@@ -240,6 +244,29 @@ def _match_tiles(
         units=len(units),
         options=asdict(options),
         match=statistics,
+    )
+
+
+def frame_advice(statistics: Mapping[str, Any], *, removed: bool) -> str | None:
+    """Return what to do about an offset of the frames above 50 mas that the unique pairs show; None without one.
+
+    Parameters
+    ----------
+    statistics
+        Of the match: medians of right minus left (mas), their error and the number of pairs.
+    removed
+        Whether an offset was measured and taken off already.
+    """
+    east, north = statistics["offset_ra_mas"], statistics["offset_dec_mas"]
+    if removed or east is None or statistics["offset_pairs"] < _OFFSET_PAIRS:
+        return None
+    offset = math.hypot(east, north)
+    if offset <= max(_OFFSET_MAS, _OFFSET_SIGMA * statistics["offset_error_mas"]):
+        return None
+    return (
+        f"the right positions lie {offset:.0f} mas from the left ones on the whole (east {east:+.0f}, north "
+        f"{north:+.0f}): their frames, or their epochs, differ. --remove-frame-offset measures it in cells of the sky "
+        "and takes it off."
     )
 
 

@@ -132,7 +132,7 @@ class VotableReader(AstropyReader):
         """
         from astropy.io import votable
 
-        document = votable.parse(str(file.path))
+        document = votable.parse(str(file.path), verify="warn")
         found = []
         for info in document.iter_info():
             if info.name == "QUERY_STATUS" and info.value == "ERROR":

@@ -15,20 +15,13 @@ from pathlib import Path
 from stellarml.run.log import get_logger
 
 HARMLESS = {
-    "W02": "an ID that XML does not allow",
     "W03": "a field's name made into an ID",
     "W06": "a UCD that is none",
     "W10": "an element that the standard does not have",
-    "W17": "an element that stands twice",
     "W22": "DEFINITIONS, which newer versions do not have",
     "W27": "COOSYS, deprecated",
-    "W32": "an ID that stands twice",
-    "W33": "a column name that stands twice",
     "W41": "an unusual XML namespace",
     "W42": "no XML namespace",
-    "W44": "VALUES with content besides its ref",
-    "W48": "an attribute that the standard does not have",
-    "W50": "a unit in an unusual notation",
 }
 """Numbers of astropy's VOTable warnings, and what they are about."""
 _CODE = re.compile(r"\b([WE]\d\d)\b:?\s*(.*)", re.DOTALL)

@@ -212,6 +212,10 @@ class Descriptor(Section):
             for name in self.columns.null_when
             if name.lower() not in known
         ]
+        if self.id_column in {name.lower() for name in self.columns.null_when}:
+            problems.append(
+                f"columns.null_when names the id '{self.id_column}': a row cannot be without one. Use a cut instead"
+            )
         names = [cut.name for cut in self.cuts]
         problems += [
             f"the cut '{n}' is defined twice" for n in sorted({n for n in names if names.count(n) > 1})
