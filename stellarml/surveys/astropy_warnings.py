@@ -22,6 +22,7 @@ HARMLESS = {
     "W27": "COOSYS, deprecated",
     "W41": "an unusual XML namespace",
     "W42": "no XML namespace",
+    "W50": "a unit in an unusual notation, which is kept as text",
 }
 """Numbers of astropy's VOTable warnings, and what they are about."""
 _CODE = re.compile(r"\b([WE]\d\d)\b:?\s*(.*)", re.DOTALL)

@@ -75,12 +75,14 @@ def _header(
         return Header(file, _named(names, declared), delimiter, number)
     delimiter = "\t" if written.format == "tsv" else _delimiter(line)
     names = _split(line, delimiter)
-    if comments and all(
-        _NUMBER.fullmatch(name) for name in names
-    ):  # a row: its names are in the last comment
-        above = _split(comments[-1], delimiter)
+    if all(_NUMBER.fullmatch(name) for name in names):  # a row: its names may be in the last comment
+        above = _split(comments[-1], delimiter) if comments else []
         if len(above) == len(names) and not any(_NUMBER.fullmatch(name) for name in above):
             return Header(file, _named(above, {}), delimiter, number - 1)
+        raise InputError(
+            f"{file.path} line {number}: holds {len(names)} numbers, expected the names of the columns. Write a line of "
+            "names above the rows."
+        )
     below = [stream.readline().decode("utf-8", "replace").rstrip("\r\n") for _ in range(2)]
     ruled = len(names) > 1 and set(below[1]) == {"-", delimiter}
     units = _split(below[0], delimiter) if ruled else []

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from astropy.io.votable.exceptions import W01, W03, W06, W10, W22, W27, W41, W42, W49
+from astropy.io.votable.exceptions import W01, W03, W06, W10, W22, W27, W41, W42, W49, W50
 
 from stellarml.surveys.astropy_warnings import HARMLESS, told
 from stellarml.surveys.descriptor import Files
@@ -61,6 +61,7 @@ def values(path: Path) -> list[tuple[object, ...]]:
         (W27, document(**OLD, before=FRAME)),
         (W41, document(xmlns=' xmlns="http://example.org/other"')),
         (W42, document(xmlns="")),
+        (W50, document(x_field=X.replace("/>", ' unit="log(cm.s**-2)"/>'))),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )

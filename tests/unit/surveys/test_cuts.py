@@ -62,8 +62,8 @@ def test_the_distance_cut_has_the_bit_after_the_surveys_own() -> None:
     assert [c.name for c in off] == [c.name for c in with_distance], "bits never move"
 
 
-def test_the_papers_profile_asks_for_all_bands() -> None:
+def test_the_papers_profile_cuts_sentinels_and_asks_for_no_bands() -> None:
     from stellarml.core.config import load_config
 
     settings = load_config(profile="paper", environment={}).cuts
-    assert "require_all_bands" in settings.enable
+    assert settings.enable == ("no_sentinel_magnitude",)

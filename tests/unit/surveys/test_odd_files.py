@@ -237,6 +237,12 @@ def test_text_as_programs_write_it(tmp_path: Path, content: bytes, ra: str, name
     ]
 
 
+def test_a_file_without_a_line_of_names_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("202.60329,0.0744,-33.41,nan\n202.7,0.05,-33.5,1\n")
+    with pytest.raises(InputError, match=r"a.csv line 1: holds 4 numbers, expected the names of the columns"):
+        read(survey(), tmp_path / "a.csv")
+
+
 def test_vizier_units_are_taken_from_their_line(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text(VIZIER)
     bands = {"g": {"magnitude": ["gmag"]}}
