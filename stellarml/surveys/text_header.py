@@ -80,8 +80,8 @@ def _header(
         if len(above) == len(names) and not any(_NUMBER.fullmatch(name) for name in above):
             return Header(file, _named(above, {}), delimiter, number - 1)
         raise InputError(
-            f"{file.path} line {number}: holds {len(names)} numbers, expected the names of the columns. Write a line of "
-            "names above the rows."
+            f"{file.path} line {number}: holds {len(names)} numbers, expected the names of the columns. Write a line "
+            "of names above the rows."
         )
     below = [stream.readline().decode("utf-8", "replace").rstrip("\r\n") for _ in range(2)]
     ruled = len(names) > 1 and set(below[1]) == {"-", delimiter}
