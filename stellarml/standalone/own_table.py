@@ -50,7 +50,8 @@ def train_on_table(
     """Train on the labelled rows of `table`; write the bundle to the folder `out` and return it.
 
     Rows without any label are taken for a sample of the stars that are to be labelled. A training that was killed goes
-    on from what a hidden folder beside `out` keeps. Warnings are logged; `told` is called with a line an epoch.
+    on from what a hidden folder beside `out` keeps. Warnings are logged, and `told` is called with them and with a line
+    an epoch.
 
     Raises
     ------
@@ -63,7 +64,12 @@ def train_on_table(
     spec = load_feature_file(features)
     _refuse_place(out)
     progress.step("reading the table")
-    rows = _rows_to_learn(spark, config.split, table, spec)
+
+    def warn(warning: str) -> None:
+        get_logger().warning(warning, stage="train")
+        told(f"warning: {warning}")
+
+    rows = _rows_to_learn(spark, config.split, table, spec, warn)
     labels = [pc.is_finite(pc.fill_null(rows[name], float("nan"))) for name in spec.label_names]
     labelled = reduce(pc.or_, labels)
     checkpoints = out.parent / f".{out.name}-checkpoints"
@@ -74,7 +80,7 @@ def train_on_table(
         out,
         provenance={"table": file_fingerprint(table) if table.is_file() else str(table)},
         target=rows.filter(pc.invert(labelled)),
-        watch=Watch(told, checkpoints, logs, warn=_warn),
+        watch=Watch(told, checkpoints, logs, warn=warn),
     )
     shutil.rmtree(checkpoints, ignore_errors=True)
     return bundle
@@ -94,11 +100,9 @@ def _refuse_place(out: Path) -> None:
         raise UserError(f"{out}: exists and is not empty. Choose a new folder for the model.")
 
 
-def _warn(warning: str) -> None:
-    get_logger().warning(warning, stage="train")
-
-
-def _rows_to_learn(spark: SparkSession, split: Split, table: Path, spec: FeatureFile) -> pa.Table:
+def _rows_to_learn(
+    spark: SparkSession, split: Split, table: Path, spec: FeatureFile, warn: Callable[[str], None]
+) -> pa.Table:
     """Return id, features, labels and split of every row of a table that can teach."""
     from pyspark.sql import functions as sf
 
@@ -110,7 +114,7 @@ def _rows_to_learn(spark: SparkSession, split: Split, table: Path, spec: Feature
     check_labels(frame, spec)
     check_ids(frame, spec.id)
     if SPLIT in frame.columns:
-        _warn("the table's own column 'split' is not used; stars are split by a hash of their id")
+        warn("the table's own column 'split' is not used; stars are split by a hash of their id")
     passed = [sf.col(EBV)] if EBV in frame.columns and EBV not in spec.feature_names else []
     columns = [*feature_columns(spec, frame.columns), *spark_label_columns(spec, frame.columns), *passed]
     return frame.select(sf.col(f"`{spec.id}`"), *columns, split_column(spec.id, split).alias(SPLIT)).toArrow()
