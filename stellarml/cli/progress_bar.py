@@ -37,6 +37,8 @@ class Bar:
     """The line at the bottom of a terminal, on standard error; it begins with the first `show`."""
 
     def __init__(self) -> None:
+        # A descriptor of its own, taken before the work begins: standard error is discarded while TensorFlow is loaded.
+        self._screen = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding)
         self._shown: Progress | None = None
         self._bar = BarColumn(_WIDEST_BAR)
         self._task = TaskID(0)
@@ -59,18 +61,15 @@ class Bar:
         """Take the line away."""
         if self._shown is not None:
             self._shown.stop()
-            self._shown.console.file.close()
             self._shown = None
 
     def _line(self) -> Progress:
-        # A descriptor of its own: while TensorFlow is loaded, what native code writes to standard error is discarded.
-        screen = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding)
         # Standard output goes through the same console only where it is the same screen.
         line = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             self._bar,
             TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True)),
-            console=Console(file=screen, force_terminal=True),
+            console=Console(file=self._screen, force_terminal=True),
             auto_refresh=False,
             transient=True,
             redirect_stdout=sys.stdout.isatty(),

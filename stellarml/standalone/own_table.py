@@ -43,26 +43,27 @@ def train_on_table(
     table: Path,
     features: Path,
     out: Path,
-    each_epoch: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Train on the labelled rows of `table`; write the bundle to the folder `out` and return it.
 
     Rows without any label are taken for a sample of the stars that are to be labelled. A training that was killed goes
-    on from what a hidden folder beside `out` keeps. Warnings are logged; `each_epoch` is called with a line an epoch.
+    on from what a hidden folder beside `out` keeps. Warnings are logged, and `tell` is called with them and with a line
+    an epoch.
 
     Raises
     ------
     InputError, TrainingError
         If the table lacks a column, or cannot teach anything.
     """
-    return learn_planned(spark, config, plan_learning(table, features, out), each_epoch)
+    return learn_planned(spark, config, plan_learning(table, features, out), tell)
 
 
 def learn_planned(
     spark: SparkSession,
     config: Config,
     plan: LearningPlan,
-    each_epoch: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Train as `plan_learning` has settled; see `train_on_table`."""
     from stellarml.training.fit import Task, train
@@ -70,7 +71,12 @@ def learn_planned(
 
     spec, out, table = plan.features, plan.out, plan.table.path
     progress.step("reading the table")
-    rows, outside = _rows_to_learn(spark, config.split, plan)
+
+    def warn(warning: str) -> None:
+        get_logger().warning(warning, stage="train")
+        tell(f"warning: {warning}")
+
+    rows, outside = _rows_to_learn(spark, config.split, plan, warn)
     for line in told(outside)[0]:
         get_logger().info(line, stage="train")
     labels = [pc.is_finite(pc.fill_null(rows[name], float("nan"))) for name in spec.label_names]
@@ -83,19 +89,15 @@ def learn_planned(
         out,
         provenance={"table": file_fingerprint(table) if table.is_file() else str(table)},
         target=rows.filter(pc.invert(labelled)),
-        watch=Watch(each_epoch, checkpoints, logs, warn=_warn),
+        watch=Watch(tell, checkpoints, logs, warn=warn),
         outside_range=outside,
     )
     shutil.rmtree(checkpoints, ignore_errors=True)
     return bundle
 
 
-def _warn(warning: str) -> None:
-    get_logger().warning(warning, stage="train")
-
-
 def _rows_to_learn(
-    spark: SparkSession, split: Split, plan: LearningPlan
+    spark: SparkSession, split: Split, plan: LearningPlan, warn: Callable[[str], None]
 ) -> tuple[pa.Table, tuple[OutsideRange, ...]]:
     """Return id, features, labels and split of every row of a table that can teach, and what ranges took away."""
     from pyspark.sql import functions as sf
@@ -109,7 +111,7 @@ def _rows_to_learn(
     check_labels(frame, spec)
     check_ids(frame, spec.id)
     if SPLIT in frame.columns:
-        _warn("the table's own column 'split' is not used; stars are split by a hash of their id")
+        warn("the table's own column 'split' is not used; stars are split by a hash of their id")
     passed = [sf.col(EBV)] if EBV in frame.columns and EBV not in spec.feature_names else []
     values = [
         *feature_columns(spec, frame.columns, ranges=False),

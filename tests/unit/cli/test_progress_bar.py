@@ -104,18 +104,18 @@ def test_a_bar_with_rows_rate_and_time_left_that_leaves_nothing_behind() -> None
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l"), "the cursor is there again"
 
 
-def test_the_bar_is_drawn_while_standard_error_is_discarded() -> None:
+@pytest.mark.parametrize("after_s", ["0.1", "0.5"], ids=["begun before", "begun meanwhile"])
+def test_the_bar_is_drawn_while_standard_error_is_discarded(after_s: str) -> None:
     """As it is for the seconds that TensorFlow takes to load."""
-    work = WORK.replace(
+    work = "from stellarml.training.network import _standard_error_closed" + WORK.replace(
         "        time.sleep(0.9)\n",
-        "        from stellarml.training.network import _standard_error_closed\n"
         "        with _standard_error_closed():\n"
         "            progress.advance(777)\n"
         "            time.sleep(0.9)\n"
         "        progress.advance(1)\n",
     )
-    status, written = on_terminal("-c", work, STELLARML_LOG__PROGRESS_AFTER_S="0.1")
-    assert status == 0 and "5,777 of 20,000 rows" in written
+    status, written = on_terminal("-c", work, STELLARML_LOG__PROGRESS_AFTER_S=after_s)
+    assert status == 0 and "5,777 of 20,000 rows" in written.partition("halo")[0], "drawn at once, not later"
     assert len(screen_of(written)) == 2
 
 
