@@ -40,8 +40,8 @@ def accuracy_figures(metrics: Metrics, published_std: Mapping[str, float]) -> di
             plot_accuracy.error_histogram(metrics, published_std),
             "Figure 2. Errors of the test stars, divided by their number and by the width of a bin, so that samples of "
             "different size compare; logarithmic, so that the tails show. Hatched: all stars beyond the axis, in one "
-            "bin at either end. Red: a Gaussian as wide as the MAD: what stands above it is tail; dashed: a Gaussian "
-            "with the standard deviation of the paper's test part.",
+            "bin at either end. Red: a Gaussian as wide as the MAD, so what stands above it is tail; dashed: a "
+            "Gaussian with the standard deviation of the paper's test part.",
             f"Histogram of errors in {names}",
         ),
         "residuals": _picture(

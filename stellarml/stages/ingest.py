@@ -26,7 +26,7 @@ from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.run.units import RESULT_SCHEMA, Shown, Unit, collect_outcomes, run_units
 from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
 from stellarml.surveys.absent_columns import files_judged
-from stellarml.surveys.column_mapping import ddl
+from stellarml.surveys.column_mapping import ddl, for_spark
 from stellarml.surveys.cuts import (
     chosen_cuts,
     cut_flow,
@@ -41,7 +41,6 @@ from stellarml.surveys.raw_files import find_files
 from stellarml.surveys.shards import (
     FILE,
     ReadTask,
-    for_spark,
     read_file,
     shard_file,
     summary_path,

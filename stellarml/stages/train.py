@@ -21,7 +21,7 @@ from stellarml.run.fingerprint import digest
 from stellarml.run.log import get_logger
 from stellarml.run.marks import Record, read_record
 from stellarml.run.ownership import WORK
-from stellarml.run.stage_run import Recipe, stage_run
+from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.training.read_lake import load_target, load_training_set
 
 if TYPE_CHECKING:
@@ -64,11 +64,7 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             table,
             Task(features, config.train, config.split),
             work / model_id,
-            provenance={
-                "training_set": training["key"],
-                "rows": training["rows"],
-                "code": output.code["version"],
-            },
+            provenance=_provenance(training, output),
             target=load_target(lake / "training"),
             outside_range=[OutsideRange(**one) for one in training.get("outside_range", ())],
             watch=Watch(
@@ -91,6 +87,14 @@ def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Reco
             metrics=bundle.manifest.metrics,
             outside_range=training.get("outside_range", []),
         )
+
+
+def _provenance(training: Record, output: StageRun) -> dict[str, Any]:
+    return {
+        "training_set": training["key"],
+        "rows": training["rows"],
+        "code": output.code["version"],
+    }
 
 
 def _model_id(preset: str, relevant: dict[str, Any], training_key: str) -> str:

@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 
 from stellarml.core.errors import InputError, nearest_names, raise_gathered
 from stellarml.run.log import get_logger
-from stellarml.surveys.descriptor import Descriptor, WantedColumn
+from stellarml.surveys.descriptor import Descriptor
 from stellarml.surveys.raw_reader import FileColumn, Header
 from stellarml.surveys.unit_conversion import Conversion, conversion_of, unit_factor
+from stellarml.surveys.wanted_column import WantedColumn
 
 ARROW_TYPES: dict[str, pa.DataType] = {
     "long": pa.int64(),
@@ -81,6 +82,14 @@ def ddl(schema: pa.Schema) -> str:
 def in_spark(kind: pa.DataType) -> pa.DataType:
     """Return the type that a column has inside Spark, which knows no unsigned integers."""
     return UNSIGNED_IN_SPARK if pa.types.is_uint64(kind) else kind
+
+
+def for_spark(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the rows as Spark takes them: unsigned integers as decimals."""
+    columns = [
+        column.cast(in_spark(field.type)) for column, field in zip(batch.columns, batch.schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def resolve(

@@ -17,6 +17,7 @@ from stellarml.core.shipped import named_file
 from stellarml.core.sql_names import Sql
 from stellarml.core.toml_layers import Section, problems_of, read_toml
 from stellarml.surveys.unit_conversion import PositionUnit
+from stellarml.surveys.wanted_column import WantedColumn
 
 CORRELATED = ("ra", "dec", "parallax", "pmra", "pmdec")
 CORRELATIONS = tuple(f"{a}_{b}" for i, a in enumerate(CORRELATED) for b in CORRELATED[i + 1 :])
@@ -312,32 +313,6 @@ class Descriptor(Section):
             yield from column(label.error, "float", label.unit or None)
         for names in self.columns.keep:
             yield from column(names, None)
-
-
-class WantedColumn:
-    """A column a descriptor names: alternatives, Spark type if known, expected unit, and whether it may be absent.
-
-    `stated_unit` is a unit that the descriptor says the files have, where it is not the expected one; a `fixed_unit`
-    (of an epoch) cannot be converted.
-    """
-
-    __slots__ = ("canonical", "fixed_unit", "names", "optional", "spark_type", "stated_unit", "unit")
-
-    def __init__(
-        self, names: tuple[str, ...], spark_type: str | None, unit: str | None, optional: bool
-    ) -> None:
-        self.names = names
-        self.canonical = names[0].lower()
-        self.spark_type = spark_type
-        self.unit = unit
-        self.optional = optional
-        self.stated_unit: str | None = None
-        self.fixed_unit = False
-
-    @property
-    def sexagesimal(self) -> bool:
-        """Whether the files hold it as text of hours or degrees, minutes and seconds."""
-        return self.stated_unit is not None and self.stated_unit.startswith("sexagesimal")
 
 
 def load_descriptor(name_or_path: str, root: Path = Path()) -> Descriptor:

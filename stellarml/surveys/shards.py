@@ -29,7 +29,7 @@ from stellarml.core.names import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
 from stellarml.run.ownership import WORK
 from stellarml.run.units import failure, guarded, outcome_batch
 from stellarml.storage.parquet import write_parquet
-from stellarml.surveys.column_mapping import Resolved, in_spark
+from stellarml.surveys.column_mapping import Resolved
 from stellarml.surveys.descriptor import Descriptor, position_columns
 from stellarml.surveys.raw_reader import Block, Header
 from stellarml.surveys.raw_readers import reader_of
@@ -88,14 +88,6 @@ def read_file(task: ReadTask, index: int) -> Iterator[pa.RecordBatch]:
     except (StellarmlError, OSError) as error:
         summary = failure(error)
     write_atomically(summary_file, json.dumps(summary))
-
-
-def for_spark(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the rows as Spark takes them: unsigned integers as decimals."""
-    columns = [
-        column.cast(in_spark(field.type)) for column, field in zip(batch.columns, batch.schema, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def summary_path(out: Path, name: str) -> Path:

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from astropy import units
 from astropy.coordinates import SkyCoord, search_around_sky
+from helpers.lake import whole
 
 from stellarml.core.config import Config, load_config
 from stellarml.core.errors import InputError
@@ -28,12 +27,6 @@ from stellarml.surveys.descriptor import load_descriptor
 TILES = ("tiles.max_rows=3000", "tiles.row_group_rows=1000")
 
 
-def whole(root: Path) -> pa.Table:
-    return pa.concat_tables(
-        pq.read_table(leaf.path, partitioning=None) for leaf in open_catalogue(root).leaves
-    )
-
-
 @pytest.fixture
 def own_lake(small_chain: Path, tmp_path: Path) -> Path:
     """A copy of the finished lake that a test may change."""
@@ -47,18 +40,25 @@ def configured(folder: Path, *overrides: str) -> Config:
     return load_config(folder / "config.toml", overrides=(*TILES, *overrides), environment={})
 
 
-@pytest.mark.parametrize("mode", ["full", "selected", "radius"])
+@pytest.mark.parametrize("mode", ["full", "selected", "left_selected", "radius"])
 def test_tiles_together_equal_one_tile_for_all(own_lake: Path, spark: Any, mode: str) -> None:
     overrides = {
         "full": (),
         "selected": ("crossmatch.scope=selected",),
+        "left_selected": ("crossmatch.scope=left_selected",),
         "radius": ("crossmatch.radius_arcsec=1.0",),
     }
     config = configured(own_lake, *overrides[mode])
     crossmatch.run(spark, config)
     left, right = load_descriptor("gaia_dr3"), load_descriptor("skymapper_dr2")
+    scopes = (
+        ("full", "full")
+        if mode == "radius"
+        else {"left_selected": ("selected", "full")}.get(mode, (mode, mode))
+    )
     tables = [
-        taking_part(whole(own_lake / "lake" / n), config.crossmatch.scope) for n in ("stars", "skymapper_dr2")
+        taking_part(whole(own_lake / "lake" / name), scope)
+        for name, scope in zip(("stars", "skymapper_dr2"), scopes, strict=True)
     ]
     result = match_tile(
         to_sources(tables[0], left),

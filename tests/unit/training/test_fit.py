@@ -224,6 +224,7 @@ def test_progress_is_a_line_an_epoch(tmp_path: Path) -> None:
     task = Task(FEATURES, settings(max_epochs=3), SPLIT, TINY)
     train(table_of(stars(400)), task, tmp_path / "m", watch=Watch(lines.append))
     lines = [line for line in lines if not line.startswith("warning")]
+    assert lines.pop().startswith("intervals are calibrated on the ")
     assert len(lines) == 6
     assert lines[0].startswith("teff: epoch 1/3 mae loss ")
     assert lines[0].endswith(" left + 1 more network")
