@@ -61,10 +61,8 @@ def _run(config: Config) -> list[Finding]:
         name = survey if survey in config.raw else Path(survey).stem
         where = config.raw.get(name)
         findings.append(Finding(f"raw.{name}", str(config.path(where)) if where else "not named", True))
-    wrong = [
-        Finding("the run", problem, False, "a run would end here, before it starts") for problem in problems
-    ]
-    return findings + (wrong or [Finding("the run", "nothing is found that would stop it", True)])
+    wrong = [Finding("run", problem, False, "a run would end here, before it starts") for problem in problems]
+    return findings + (wrong or [Finding("run", "nothing is found that would stop it", True)])
 
 
 def _python() -> Finding:
