@@ -13,9 +13,9 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
+from stellarml.core.expressions import Sql
 from stellarml.core.names import QUALITY_FLAGS, SPLIT, error_name, value_and_interval
 from stellarml.core.shipped import named_file
-from stellarml.core.sql_names import Sql
 from stellarml.core.toml_layers import Section, problems_of, read_toml
 from stellarml.features.extinction import coefficients, with_coefficients
 from stellarml.features.plausible_ranges import (

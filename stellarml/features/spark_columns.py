@@ -1,9 +1,9 @@
 """How a table becomes the network's inputs: Spark column expressions from a feature file.
 
-Expressions stay text: `null_when` is laid into them by replacing each named column with a CASE, so that one projection
-does everything and Spark can fuse it with the stage around it. Results are float32; NaN, infinity and what is outside
-the range of its feature or label become null, which is the only way a missing input is written. Mistakes are found by
-analysing the expressions, before any row is read.
+Expressions are written anew from their checked trees (`core.expressions`); `null_when` is laid into them by replacing
+each named column with a CASE, so that one projection does everything and Spark can fuse it with the stage around it.
+Results are float32; NaN, infinity and what is outside the range of its feature or label become null, which is the only
+way a missing input is written. Mistakes are found by analysing the expressions, before any row is read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.types import BooleanType, DataType, NullType, NumericType
 
 from stellarml.core.errors import InputError, did_you_mean, nearest_names, raise_gathered
+from stellarml.core.expressions import quoted, safe_sql
 from stellarml.core.names import error_name
-from stellarml.core.sql_names import substitute
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.spark_ranges import stated_error, without_odd
 from stellarml.run.spark_log import unlogged
@@ -45,7 +45,7 @@ def feature_columns(
     """
     masks = _masks(spec, available_columns)
     return [
-        without_odd(_float32(substitute(f.expression, masks)), f.range if ranges else False).alias(f.name)
+        without_odd(_float32(safe_sql(f.expression, masks)), f.range if ranges else False).alias(f.name)
         for f in spec.features
     ]
 
@@ -99,7 +99,7 @@ def spark_label_columns(
                     f"label '{label.name}': no column '{column}' in the table.{did_you_mean(column, known)}"
                 )
             else:
-                value = _float32(substitute("`" + column.replace("`", "``") + "`", masks))
+                value = _float32(safe_sql(quoted(column), masks))
                 kept = (
                     without_odd(value, label.range if ranges else False)
                     if name == label.name
@@ -127,7 +127,7 @@ def check_features(df: DataFrame, spec: FeatureFile, known: Sequence[str] | None
     lowered = {c.lower() for c in df.columns}
     problems = list(_null_when_problems(spec, df.columns))
     masks = _masks_unchecked({c: w for c, w in spec.null_when.items() if c.lower() in lowered})
-    expressions = {f.name: substitute(f.expression, masks) for f in spec.features}
+    expressions = {f.name: safe_sql(f.expression, masks) for f in spec.features}
     try:
         with unlogged():
             fields = df.select(*(F.expr(sql).alias(name) for name, sql in expressions.items())).schema.fields
@@ -151,7 +151,10 @@ def _masks(spec: FeatureFile, available: Iterable[str]) -> dict[str, str]:
 
 
 def _masks_unchecked(null_when: dict[str, str]) -> dict[str, str]:
-    return {c.lower(): f"(CASE WHEN {where} THEN NULL ELSE `{c}` END)" for c, where in null_when.items()}
+    return {
+        c.lower(): f"(CASE WHEN {safe_sql(where)} THEN NULL ELSE {quoted(c)} END)"
+        for c, where in null_when.items()
+    }
 
 
 def _null_when_problems(spec: FeatureFile, available: Iterable[str]) -> Iterator[str]:

@@ -15,9 +15,9 @@ from typing import TypeVar
 
 from stellarml.core.config import Config
 from stellarml.core.errors import ConfigError, InputError, StellarmlError, nearest_names, raise_gathered
+from stellarml.core.expressions import columns_of
 from stellarml.core.names import CUTS_FAILED, DEC, EXTERNAL_ID, RA, REPAIRS, SOURCE_ID
 from stellarml.core.schema import MATCHES
-from stellarml.core.sql_names import columns_of
 from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.labelling.model_registry import chosen_model
 from stellarml.model.bundle import load_bundle

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from stellarml.core import progress
 from stellarml.core.config import Config, Label, Split
+from stellarml.core.expressions import quoted
 from stellarml.core.names import CUTS_FAILED, EBV, SPLIT
 from stellarml.core.progress import Count
 from stellarml.core.schema import arrow_schema, label_columns
@@ -27,7 +28,7 @@ from stellarml.run.log import get_logger
 from stellarml.run.row_tally import rows_told
 from stellarml.standalone.own_table_checks import check_ids, check_labels
 from stellarml.standalone.own_table_plan import LabellingPlan, LearningPlan, plan_labelling, plan_learning
-from stellarml.standalone.own_table_reader import quoted, read_table
+from stellarml.standalone.own_table_reader import read_table
 from stellarml.storage.export import write_file
 
 if TYPE_CHECKING:

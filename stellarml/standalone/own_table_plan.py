@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stellarml.core.errors import InputError, UserError, nearest_names, raise_gathered
+from stellarml.core.expressions import columns_of
 from stellarml.core.files import storage_errors
 from stellarml.core.names import CUTS_FAILED, EBV, SPLIT
-from stellarml.core.sql_names import columns_of
 from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.model.bundle import load_bundle
 from stellarml.model.bundle_arrays import is_plain

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from stellarml.core.errors import InputError, raise_gathered
+from stellarml.core.expressions import quoted
 from stellarml.storage.hats_layout import is_catalogue
 from stellarml.storage.hats_reader import open_catalogue
 from stellarml.surveys.column_mapping import UNSIGNED_IN_SPARK, wider
@@ -182,11 +183,6 @@ def read_table(
     frame = _frame(spark, table, schema)
     units = {column.name: column.unit or "" for column in table.columns}
     return frame.select(*(sf.col(quoted(n)).alias(n, metadata={"unit": units[n]}) for n in schema.names))
-
-
-def quoted(name: str) -> str:
-    """Return a column's name as Spark takes it whatever it holds."""
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _types(table: OwnTable, names: Sequence[str], id_column: str) -> pa.Schema:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from stellarml.core.sql_names import columns_of
+from stellarml.core.expressions import columns_of
 from stellarml.surveys.column_mapping import Resolved
 from stellarml.surveys.descriptor import Cut, Descriptor, Names, Quantity
 

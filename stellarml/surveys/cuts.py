@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stellarml.core.config import Config
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
+from stellarml.core.expressions import safe_sql
 from stellarml.core.names import CUTS_FAILED, REPAIRS
 from stellarml.surveys.descriptor import Cut, Descriptor, load_descriptor
 
@@ -86,7 +87,10 @@ def repair_and_cut(
     conditions = sentinels(descriptor)
     for name, condition in conditions.items():
         _check(frame, descriptor, f"null_when of '{name}'", condition)
-    missing = {name: sf.coalesce(sf.expr(condition), sf.lit(False)) for name, condition in conditions.items()}
+    missing = {
+        name: sf.coalesce(sf.expr(safe_sql(condition)), sf.lit(False))
+        for name, condition in conditions.items()
+    }
     columns = [sf.when(~missing[n], sf.col(n)).alias(n) if n in missing else sf.col(n) for n in frame.columns]
     bits = [_bit(i, missing[n] & sf.col(n).isNotNull()) for i, n in enumerate(conditions)]
     repaired = frame.select(*columns, _sum(bits).alias(REPAIRS))
@@ -94,7 +98,7 @@ def repair_and_cut(
     for index, cut in enumerate(cuts):
         _check(repaired, descriptor, f"cut '{cut.name}'", cut.where)
         if cut.enabled:
-            fails = ~sf.coalesce(sf.expr(cut.where), sf.lit(cut.on_null == "keep"))
+            fails = ~sf.coalesce(sf.expr(safe_sql(cut.where)), sf.lit(cut.on_null == "keep"))
             failed.append(_bit(index, fails & (judged or {}).get(cut.name, sf.lit(True))))
     return repaired.withColumn(CUTS_FAILED, _sum(failed))
 
@@ -123,7 +127,7 @@ def _check(frame: DataFrame, descriptor: Descriptor, what: str, expression: str)
     where = f"survey '{descriptor.name}', {what}: '{expression}'"
     try:
         with unlogged():
-            kind = frame.select(sf.expr(expression).alias("x")).schema["x"].dataType.simpleString()
+            kind = frame.select(sf.expr(safe_sql(expression)).alias("x")).schema["x"].dataType.simpleString()
     except ParseException as error:
         raise ConfigError(f"{where} is not a Spark SQL expression: {error.getMessage()}") from None
     except AnalysisException as error:

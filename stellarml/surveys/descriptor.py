@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
+from stellarml.core.expressions import Sql
 from stellarml.core.shipped import named_file
-from stellarml.core.sql_names import Sql
 from stellarml.core.toml_layers import Section, problems_of, read_toml
 from stellarml.surveys.unit_conversion import PositionUnit
 from stellarml.surveys.wanted_column import WantedColumn

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stellarml.core.errors import nearest_names
+from stellarml.core.expressions import columns_of
 from stellarml.core.names import REPAIRS
-from stellarml.core.sql_names import columns_of
 from stellarml.surveys.descriptor import Descriptor
 
 

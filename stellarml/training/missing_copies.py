@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.core.sql_names import words_of
+from stellarml.core.expressions import columns_of
 from stellarml.features.feature_file import FeatureFile
 
 OF_OTHER_STARS = 0.9  # of the copies; the others lack columns
@@ -27,7 +27,7 @@ def column_groups(features: FeatureFile) -> NDArray[np.bool_]:
 
     A column in which all features share is left out: without it nothing is left.
     """
-    words = [frozenset(word.lower() for word in words_of(f.expression)) for f in features.features]
+    words = [frozenset(column.lower() for column in columns_of(f.expression)) for f in features.features]
     every = frozenset().union(*words)
     with_errors = {word: {word, *(error.format(word) for error in ERRORS)} & every for word in every}
     errors = frozenset().union(*(both - {word} for word, both in with_errors.items()))
