@@ -8,6 +8,7 @@ source_id.
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,20 +37,26 @@ from stellarml.surveys.cuts import (
     severe_cuts,
 )
 from stellarml.surveys.descriptor import Cut, load_descriptor, position_columns
-from stellarml.surveys.ingest_plan import output_schema, read_plan, tile_of, tile_tasks
+from stellarml.surveys.ingest_plan import IngestPlan, output_schema, read_plan, tile_of, tile_tasks
 from stellarml.surveys.raw_files import find_files
 from stellarml.surveys.shards import (
     FILE,
-    ReadTask,
+    FileTask,
+    SurveyTask,
     read_file,
-    shard_file,
+    shard_files,
     summary_path,
     without_expressions,
-    write_tile,
 )
+from stellarml.surveys.tile_rows import write_names, write_tile
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
+
+
+_TASK_BYTES = 16 << 20
+_TASK_FILES = 200
+"""What one task reads at most: one file, or small ones together."""
 
 
 def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Record:
@@ -99,74 +106,95 @@ def ingest_survey(spark: SparkSession, config: Config, survey: str, *, overwrite
     with stage_run(recipe, out, config, overwrite=overwrite) as output:
         if output.complete:
             return output.record
-        task = read_plan(descriptor, files, out, config.ingest, config.tiles)
-        shards = _read_files(spark, task, cuts, output)
-        _check_rejects(task, config.ingest, shards)
-        return _write_tiles(spark, task, cuts, shards, config.ingest, config.tiles, output)
+        plan = read_plan(descriptor, files, out, config.ingest, config.tiles)
+        shards = _read_files(spark, plan, cuts, output)
+        _check_rejects(plan.task, config.ingest, shards)
+        return _write_tiles(spark, plan, cuts, shards, config.ingest, config.tiles, output)
 
 
 def _read_files(
-    spark: SparkSession, task: ReadTask, cuts: Sequence[Cut], run: StageRun
+    spark: SparkSession, plan: IngestPlan, cuts: Sequence[Cut], run: StageRun
 ) -> list[dict[str, Any]]:
     """Turn every file that is not done into shards; return the marks of all."""
-    pending = [i for i, name in enumerate(task.names) if f"read-{name}" not in run.marks]
-    pending.sort(key=lambda i: (-task.headers[i].file.size, i))
-    job = _sharding(spark, task, cuts, pending)  # checks every expression before any file is read
+    pending = [file for file in plan.files if f"read-{file.name}" not in run.marks]
+    pending.sort(key=lambda file: (-file.header.file.size, file.number))
+    job = _sharding(spark, plan, cuts, pending)  # checks every expression before any file is read
     if pending:
-        (task.out / WORK).mkdir(exist_ok=True)
-        sizes = {f"read-{task.names[i]}": task.headers[i].file.size for i in pending}
-        collect_outcomes(job, run.stage, task.out, Shown("reading files", sizes, "bytes"))
-    marks = []
-    for index in range(len(task.names)):
-        marks.append(_mark_of(task, index))
-    return marks
+        (plan.task.out / WORK).mkdir(exist_ok=True)
+        write_names(plan.task.out, [file.header.file.path for file in plan.files])
+        sizes = {f"read-{file.name}": file.header.file.size for file in pending}
+        collect_outcomes(job, run.stage, plan.task.out, Shown("reading files", sizes, "bytes"))
+    return [_mark_of(plan.task, file) for file in plan.files]
 
 
-def _sharding(spark: SparkSession, task: ReadTask, cuts: Sequence[Cut], pending: Sequence[int]) -> DataFrame:
-    """Return the job: through Spark and back for the descriptor's SQL, or straight to shards where it has none."""
+def _sharding(
+    spark: SparkSession, plan: IngestPlan, cuts: Sequence[Cut], pending: Sequence[FileTask]
+) -> DataFrame:
+    """Return the job: through Spark and back for the descriptor's SQL, or straight to shards where it has none.
+
+    A row of its input is a file, which brings what is to be known of it: what the tasks carry does not grow with the
+    number of files.
+    """
+    task = plan.task
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for number in batch.column(0).to_pylist():
-                yield from map(for_spark, read_file(task, pending[number]))
+        for file in _files_of(batches):
+            yield from map(for_spark, read_file(task, file))
 
     def shard(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield from shard_file(task, batches)
+        yield from shard_files(task, batches)
 
     def read_and_shard(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for number in batch.column(0).to_pylist():
-                yield from shard_file(task, without_expressions(read_file(task, pending[number])))
+        for file in _files_of(batches):
+            yield from shard_files(task, without_expressions(read_file(task, file)))
 
-    numbers = spark.range(0, len(pending), 1, max(len(pending), 1))
+    files = _as_frame(spark, pending)
     if not (sentinels(task.descriptor) or cuts):
-        return numbers.mapInArrow(read_and_shard, RESULT_SCHEMA)
-    rows = numbers.mapInArrow(read, ddl(task.schema))
-    cut = repair_and_cut(rows, task.descriptor, cuts, _judged(task, cuts))
+        return files.mapInArrow(read_and_shard, RESULT_SCHEMA)
+    rows = files.mapInArrow(read, ddl(task.schema))
+    cut = repair_and_cut(rows, task.descriptor, cuts, _judged(plan, cuts))
     return cut.mapInArrow(shard, RESULT_SCHEMA)
 
 
-def _judged(task: ReadTask, cuts: Sequence[Cut]) -> dict[str, Column]:
+def _as_frame(spark: SparkSession, pending: Sequence[FileTask]) -> DataFrame:
+    """Return a row a file, large files alone in a partition, small ones together."""
+    groups: list[list[FileTask]] = []
+    size = 0
+    for file in pending:
+        if not groups or size + file.header.file.size > _TASK_BYTES or len(groups[-1]) >= _TASK_FILES:
+            groups.append([])
+            size = 0
+        groups[-1].append(file)
+        size += file.header.file.size
+    rows = [[(pickle.dumps(file),) for file in group] for group in groups]
+    spread = spark.sparkContext.parallelize(rows, max(len(rows), 1)).flatMap(lambda group: group)
+    return spark.createDataFrame(spread, "file binary")
+
+
+def _files_of(batches: Iterator[pa.RecordBatch]) -> Iterator[FileTask]:
+    for batch in batches:
+        yield from (pickle.loads(row) for row in batch.column(0).to_pylist())
+
+
+def _judged(plan: IngestPlan, cuts: Sequence[Cut]) -> dict[str, Column]:
     """Return for cuts that some file lacks a column of, which rows they can judge: those of the other files."""
     from pyspark.sql import functions as sf
 
-    everywhere = len(task.headers)
-    judged = {cut.name: files_judged(cut, task.resolved) for cut in cuts}
+    everywhere = len(plan.files)
+    judged = {cut.name: files_judged(cut, plan.resolved) for cut in cuts}
     return {name: sf.col(FILE).isin(numbers) for name, numbers in judged.items() if len(numbers) < everywhere}
 
 
-def _mark_of(task: ReadTask, index: int) -> dict[str, Any]:
+def _mark_of(task: SurveyTask, file: FileTask) -> dict[str, Any]:
     """Return the mark of one file; a file without rows has sent none to the writer, so it is marked here."""
-    name = task.names[index]
+    name = file.name
     path = mark_path(task.out, f"read-{name}")
     if not path.exists():
-        summary = json.loads(summary_path(task.out, name).read_text())
+        summary = json.loads(summary_path(task.out, file.number).read_text())
         if "error" in summary:
             raise getattr(errors, summary["kind"] or "StellarmlError")(summary["error"])
         if summary["rows"]:
-            raise StellarmlError(
-                f"{task.headers[index].file.path}: {summary['rows']} rows were read and lost"
-            )
+            raise StellarmlError(f"{file.header.file.path}: {summary['rows']} rows were read and lost")
         write_mark(
             task.out, f"read-{name}", {"files": {}, "rows": 0, "rejected": summary["rejected"], "shards": []}
         )
@@ -175,7 +203,7 @@ def _mark_of(task: ReadTask, index: int) -> dict[str, Any]:
 
 
 def _check_rejects(
-    task: ReadTask, settings: Ingest, marks: Sequence[dict[str, Any]], duplicates: int = 0
+    task: SurveyTask, settings: Ingest, marks: Sequence[dict[str, Any]], duplicates: int = 0
 ) -> None:
     rows = sum(m["rows"] for m in marks) - duplicates
     rejected = sum(m["rejected"] for m in marks) + duplicates
@@ -212,13 +240,14 @@ def _first_rejects(out: Path) -> str:
 
 def _write_tiles(
     spark: SparkSession,
-    task: ReadTask,
+    plan: IngestPlan,
     cuts: Sequence[Cut],
     marks: Sequence[dict[str, Any]],
     settings: Ingest,
     tiling: Tiles,
     run: StageRun,
 ) -> Record:
+    task = plan.task
     shards = [shard for mark in marks for shard in mark["shards"]]
     tiles = tile_tasks(task, shards, tiling)
     done = run_units(
@@ -236,7 +265,7 @@ def _write_tiles(
             rows,
             output_schema(task),
         )
-    _forget_shards(task)
+    _forget_shards(plan)
     flow = cut_flow(task.descriptor.name, cuts, merge_counts([m["cuts"] for m in done]))
     for line in severe_cuts(flow):
         get_logger().warning(line, stage=run.stage)
@@ -246,14 +275,14 @@ def _write_tiles(
         survey=task.descriptor.name,
         id=task.id,
         schema=ddl(output_schema(task)),
-        absent=list(task.resolved.absent),
+        absent=list(plan.resolved.absent),
         cuts=[cut.name for cut in cuts],
         cut_flow=flow,
     )
 
 
-def _forget_shards(task: ReadTask) -> None:
+def _forget_shards(plan: IngestPlan) -> None:
     """Remove the shards and their marks once all tiles are whole."""
-    for name in task.names:
-        mark_path(task.out, f"read-{name}").unlink(missing_ok=True)
-    shutil.rmtree(task.out / WORK, ignore_errors=True)
+    for file in plan.files:
+        mark_path(plan.task.out, f"read-{file.name}").unlink(missing_ok=True)
+    shutil.rmtree(plan.task.out / WORK, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,25 @@ from stellarml.surveys.column_mapping import Resolved, resolve
 from stellarml.surveys.descriptor import Descriptor
 from stellarml.surveys.raw_reader import Header, SourceFile
 from stellarml.surveys.raw_readers import reader_of
-from stellarml.surveys.shards import FILE, LINE, ReadTask, TileTask, overlapping, read_histograms
+from stellarml.surveys.shards import FILE, LINE, FileTask, SurveyTask
 from stellarml.surveys.text_types import Guess, scan_texts
+from stellarml.surveys.tile_rows import TileTask, overlapping, read_histograms
 
 _Plan = tuple[str, tuple[tuple[int, int], ...], tuple[Path, ...], int]
 
 
+@dataclass(frozen=True)
+class IngestPlan:
+    """What is settled before any row is read: what all tasks know, and what each file's own task knows."""
+
+    task: SurveyTask
+    resolved: Resolved
+    files: tuple[FileTask, ...]
+
+
 def read_plan(
     descriptor: Descriptor, files: Sequence[SourceFile], out: Path, settings: Ingest, tiles: Tiles
-) -> ReadTask:
+) -> IngestPlan:
     """Read every header and settle the columns; columns of text without a stated type cost one pass over the rows.
 
     Raises
@@ -37,7 +48,6 @@ def read_plan(
         If a file is damaged or a column is missing, in any of the files.
     """
     resolved = settled_columns(descriptor, files)
-    headers = resolved.headers
     for line in consequences_of_absence(descriptor, resolved):
         get_logger().warning(line, survey=descriptor.name)
     if not descriptor.has_positions and resolved.schema.field(descriptor.id_column).type != pa.int64():
@@ -46,8 +56,20 @@ def read_plan(
             f"positions is keyed by source_id; found {resolved.schema.field(descriptor.id_column).type}."
         )
     shift = 2 * (INDEX_ORDER - tiles.max_order) if descriptor.has_positions else SOURCE_ID_PIXEL_SHIFT
-    names = tuple(f"{i:05d}-{_stem(file.path)}" for i, file in enumerate(files))
-    return ReadTask(out, descriptor, headers, resolved, names, settings.block_bytes, shift)
+    task = SurveyTask(out, descriptor, resolved.schema, settings.block_bytes, shift)
+    return IngestPlan(task, resolved, tuple(_file_task(resolved, number) for number in range(len(files))))
+
+
+def _file_task(resolved: Resolved, number: int) -> FileTask:
+    header = resolved.headers[number]
+    return FileTask(
+        number,
+        f"{number:05d}-{_stem(header.file.path)}",
+        header,
+        resolved.sources[number],
+        resolved.read_schema(number),
+        resolved.conversions[number],
+    )
 
 
 def settled_columns(descriptor: Descriptor, files: Sequence[SourceFile]) -> Resolved:
@@ -107,7 +129,7 @@ def _stem(path: Path) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in path.name.split(".")[0])[:60]
 
 
-def output_schema(task: ReadTask) -> pa.Schema:
+def output_schema(task: SurveyTask) -> pa.Schema:
     """Return the columns of the ingested table: those of the survey, `repairs`, `cuts_failed`, and the index."""
     fields = [f for f in task.schema if f.name not in (FILE, LINE)]
     fields += [pa.field(REPAIRS, pa.int64()), pa.field(CUTS_FAILED, pa.int64())]
@@ -116,7 +138,9 @@ def output_schema(task: ReadTask) -> pa.Schema:
     return pa.schema(fields)
 
 
-def tile_tasks(task: ReadTask, shards: Sequence[dict[str, Any]], tiling: Tiles) -> list[tuple[TileTask, int]]:
+def tile_tasks(
+    task: SurveyTask, shards: Sequence[dict[str, Any]], tiling: Tiles
+) -> list[tuple[TileTask, int]]:
     """Return what each tile gathers from which row groups of the shards, and its rows."""
     cells, counts = read_histograms(task.out, [s["name"] for s in shards])
     if task.descriptor.has_positions:
@@ -132,10 +156,7 @@ def tile_tasks(task: ReadTask, shards: Sequence[dict[str, Any]], tiling: Tiles) 
         low, high = ranges[0][0], ranges[-1][1]
         groups = tuple((s["name"], overlapping(s["groups"], low, high)) for s in shards)
         groups = tuple((shard, numbers) for shard, numbers in groups if numbers)
-        files = tuple(str(header.file.path) for header in task.headers)
-        tasks.append(
-            (TileTask(task.out, name, ranges, paths, groups, key, task.id, unique, files, tiling), rows)
-        )
+        tasks.append((TileTask(task.out, name, ranges, paths, groups, key, task.id, unique, tiling), rows))
     return tasks
 
 
