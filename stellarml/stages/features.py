@@ -156,7 +156,8 @@ def _counted(column: pa.ChunkedArray) -> list[dict[str, Any]]:
 
 def _severe_cuts(config: Config) -> list[str]:
     """Return what the cuts of all surveys of a run say that remove nearly all rows."""
-    flows = [read_record(config.lake_folder / name).get("cut_flow", []) for name in config.surveys.names]
+    names = [load_descriptor(name, config.root).name for name in config.surveys.names]
+    flows = [read_record(config.lake_folder / name).get("cut_flow", []) for name in names]
     return [line for flow in flows for line in severe_cuts(flow)]
 
 

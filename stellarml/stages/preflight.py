@@ -31,6 +31,8 @@ from stellarml.surveys.raw_readers import reader_of
 T = TypeVar("T")
 _LAKE_OVER_RAW = 2.0
 """Bytes that ingest writes at most for a byte of raw files: shards and the table."""
+_SMALL_BYTES = 100 << 20
+"""Raw files below this are not worth a guess; a disk that fills is told when it does."""
 
 
 def preflight(config: Config, stages: Iterable[str], surveys: Sequence[str] | None = None) -> None:
@@ -161,7 +163,7 @@ def _lack_of_disk(config: Config, surveys: Sequence[Descriptor]) -> list[str]:
                 continue  # said above
     there = _existing(config.lake_folder)
     free = shutil.disk_usage(there).free
-    if free >= _LAKE_OVER_RAW * size:
+    if size < _SMALL_BYTES or free >= _LAKE_OVER_RAW * size:
         return []
     return [
         f"{there}: {free / 2**30:.1f} GiB are free, the raw files of {size / 2**30:.1f} GiB may take "

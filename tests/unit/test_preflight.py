@@ -127,6 +127,8 @@ def test_too_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     config = run(tmp_path)
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    assert problems_of_run(config, ["ingest"]) == [], "of a few rows nothing is guessed"
+    monkeypatch.setattr("stellarml.stages.preflight._SMALL_BYTES", 0)
     (problem,) = problems_of_run(config, ["ingest"])
     assert "0.0 GiB are free" in problem and "paths.lake" in problem
     assert problems_of_run(config, ["train"]) == []

@@ -171,7 +171,7 @@ def test_values_that_cannot_be_are_missing_and_counted(
         capsys.readouterr()
         out = tmp_path / f"{name}.parquet"
         label_table(spark, config, tmp_path / f"{name}.fits", models[0], out)
-        labels[name], said[name] = pq.read_table(out), capsys.readouterr().out
+        labels[name], said[name] = pq.read_table(out), "".join(capsys.readouterr())
     assert labels["odd"].equals(labels["null"])
     assert all(line in said["odd"] for line in lines[:2]) and "label teff" not in said["odd"]
     assert "outside" not in said["null"]
@@ -186,7 +186,7 @@ def test_kilokelvin_are_told_from_kelvin(
     (tmp_path / "f.toml").write_text(TOML)
     with pytest.raises(TrainingError, match="0 labelled stars in all"):
         train_on_table(spark, labelled(), tmp_path / "stars.fits", tmp_path / "f.toml", tmp_path / "m")
-    said = capsys.readouterr().out
+    said = "".join(capsys.readouterr())
     assert "label teff: 100 % of the values are outside 2000 to 250000 K, their median is 5." in said
 
 
