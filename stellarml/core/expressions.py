@@ -249,13 +249,6 @@ class _Writer:
     def _rawstring(self, node: Any) -> str:
         return _text(node.this)
 
-    def _concat(self, node: Any) -> str:
-        """Two texts side by side, which are one: 'it''s'."""
-        parts = node.expressions
-        if not all(type(p).__name__ == "Literal" and p.is_string for p in parts):
-            raise self._refuse("texts side by side")
-        return _text("".join(p.this for p in parts))
-
     def _column(self, node: Any) -> str:
         names = [part.name for part in node.parts]
         if not all(type(part).__name__ == "Identifier" for part in node.parts):
@@ -276,7 +269,8 @@ class _Writer:
         names = [part.name for part in node.expressions]
         self._bound += names
         try:
-            return f"({', '.join(map(quoted, names))}) -> {self._sql(node.this)}"
+            bound = quoted(names[0]) if len(names) == 1 else f"({', '.join(map(quoted, names))})"
+            return f"{bound} -> {self._sql(node.this)}"
         finally:
             del self._bound[len(self._bound) - len(names) :]
 
@@ -332,7 +326,7 @@ class _Writer:
 
 
 _WRITTEN = _words(
-    "Paren Is Null Boolean Literal RawString Concat Column Identifier Lambda Anonymous Case Between In Bracket Cast",
+    "Paren Is Null Boolean Literal RawString Column Identifier Lambda Anonymous Case Between In Bracket Cast",
     "TryCast",
 )
 """Kinds of nodes that are written; the operators are in `_BINARY` and `_UNARY`."""
@@ -342,6 +336,7 @@ _WORDS = {
     "Exists": "a query",
     "Star": "a star",
     "Window": "a window",
+    "Concat": "two texts side by side: write \\' for a quote in a text",
     "DPipe": "'||': write concat",
     "Array": "an array with brackets right behind it: write element_at",
 }

@@ -102,7 +102,7 @@ i not in (1, 2)
 s in ('x', 'y')
 s = 'x'
 s = "x"
-s = 'it''s'
+s = 'it\\'s'
 s = 'a\\'b'
 s = r'a\\d'
 s like 'VAR%'
