@@ -414,14 +414,14 @@ class TestWords:
     @pytest.mark.parametrize(
         ("where", "told"),
         [
-            ("g < < 18", "is not a Spark SQL expression"),
+            ("g < = > 18", "is not Spark SQL"),
             ("g + 1", "gives float, expected a condition"),
-            ("nosuch(g) > 1", "cannot be evaluated"),
+            ("nosuch(g) > 1", "holds the function 'nosuch', which is not among those allowed"),
         ],
     )
     def test_a_cut_that_is_no_condition(self, here: Path, command: Run, where: str, told: str) -> None:
         edit(here / "left_survey.toml", 'where = "g < 18"', f'where = "{where}"')
-        ingest_fails(command, here, "survey 'left_survey', cut 'bright'", f"'{where}'", told)
+        ingest_fails(command, here, f"'{where}'", told)
 
     def test_a_sentinel_with_a_misspelt_column(self, here: Path, command: Run) -> None:
         edit(

@@ -18,7 +18,6 @@ from stellarml.features.spark_columns import (
     check_features,
     feature_columns,
     spark_label_columns,
-    substitute,
 )
 from stellarml.features.spark_split import split_column
 from stellarml.features.split import split_of
@@ -132,13 +131,6 @@ def test_null_rules_see_the_original_columns(spark: SparkSession) -> None:
     )
     found = df.select("source_id", *feature_columns(spec, df.columns)).collect()
     assert [row.f for row in sorted(found)] == [3.0, None, None]
-
-
-def test_substitution_leaves_text_functions_and_fields_alone() -> None:
-    masks = {"u": "(U0)", "log": "(L0)"}
-    assert substitute("log(u) + `U` + t.u + 'u' + uu + u1", masks) == "log((U0)) + (U0) + t.u + 'u' + uu + u1"
-    assert substitute("CASE WHEN s = 'it''s u' THEN u END", masks) == "CASE WHEN s = 'it''s u' THEN (U0) END"
-    assert substitute("1e5u + log", masks) == "1e5u + (L0)"
 
 
 def test_missing_columns_are_told_once_each_with_their_features(spark: SparkSession) -> None:
