@@ -160,9 +160,9 @@ def test_a_missing_column_prints_no_stack_trace(
 @pytest.mark.parametrize(
     ("expression", "words"),
     [
-        ("u_psf +", "is not Spark SQL"),
         ("cast(u_psf as string)", "is of type string, expected a number"),
-        ("frobnicate(u_psf)", "does not fit the table"),
+        ("abs(u_psf, 2)", "does not fit the table"),
+        ("element_at(u_psf, 1)", "does not fit the table"),
     ],
 )
 def test_bad_expressions_are_told_in_words(spark: SparkSession, expression: str, words: str) -> None:
