@@ -11,7 +11,7 @@ from pathlib import Path
 from pages.columns import columns_page, flags_page
 from pages.command_line import command_line_page
 from pages.configuration import configuration_page
-from pages.file_keys import feature_files_page, survey_files_page
+from pages.file_keys import feature_files_page, functions_page, survey_files_page
 from pages.modules import api_index_page, api_pages, stages_page
 
 import stellarml
@@ -40,6 +40,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "columns": columns_page,
     "flags": flags_page,
     "survey-files": survey_files_page,
+    "functions": functions_page,
     "feature-files": feature_files_page,
     "stages": stages_page,
 }

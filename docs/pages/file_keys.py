@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from pages.markdown import as_code, as_table, markdown
 from pages.models import default_words, type_words
+from stellarml.core.expressions import FUNCTIONS
 from stellarml.core.shipped import shipped
 from stellarml.features.feature_file import FeatureFile, FeatureSpec, LabelSpec
 from stellarml.surveys.descriptor import (
@@ -70,6 +71,11 @@ def survey_files_page() -> str:
 def feature_files_page() -> str:
     """Return the keys of a feature file, table by table."""
     return _key_tables(FEATURE_TABLES)
+
+
+def functions_page() -> str:
+    """Return what an expression may call."""
+    return ", ".join(as_code(name) for name in sorted(FUNCTIONS)) + ".\n"
 
 
 def _key_tables(tables: Iterable[tuple[str, type[BaseModel]]]) -> str:
