@@ -72,7 +72,11 @@ def parse_override(text: str) -> dict[str, Any]:
 def problems_of(error: ValidationError, model: type[BaseModel], source: str) -> list[str]:
     """Turn pydantic's errors into sentences, with the nearest known key for an unknown one."""
     sentences = []
-    for item in error.errors():
+    found = error.errors()
+    for item in found:
+        inside = any(e["loc"][: len(item["loc"])] == item["loc"] and e["loc"] != item["loc"] for e in found)
+        if item["type"] == "too_short" and inside:
+            continue  # a list whose entries are all wrong is not also too short
         where = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             known = _known_keys(model, item["loc"][:-1])

@@ -34,6 +34,7 @@ from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_reader import Leaf, open_catalogue
 from stellarml.storage.parquet import write_parquet
 from stellarml.surveys.descriptor import Descriptor
+from stellarml.surveys.shards import ROW_NUMBER
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -177,7 +178,7 @@ def label_rows(
             )
             return spark.createDataFrame([], schema), RangeCounts((), None)
         found = spark.read.parquet(*(literal(pair) for pair in pairs)).coalesce(_TASKS)
-        rows = rows.join(found, rows[table.id_column] == found["label_id"])
+        rows = rows.join(found, rows[ROW_NUMBER] == found["label_row"])
         key = sf.col("matched_source_id")
     else:
         key = sf.col(table.id_column)
@@ -204,9 +205,13 @@ def match_by_position(
     descriptor gives none, to wherever their proper motions take them nearest to the row within `EPOCHS_YR`.
     """
     catalogues = open_catalogue(lake / table.name), open_catalogue(lake / "stars")
+    position = table.position.model_copy(
+        update={"id": None}
+    )  # rows go by their number: ids of labels may repeat
+    numbered = table.model_copy(update={"position": position})
     left, right = (
         side_of(catalogue, descriptor, "full", with_errors=False)
-        for catalogue, descriptor in zip(catalogues, (table, stars), strict=True)
+        for catalogue, descriptor in zip(catalogues, (numbered, stars), strict=True)
     )
     matching = replace(match_settings(settings, table, stars), unknown_epochs_yr=EPOCHS_YR)
     plan = plan_match(spark, run, left, right, matching)
@@ -236,7 +241,7 @@ def _match_labels(task: _PositionTask) -> dict[str, Any]:
     ambiguous = int((result.best & several).sum())
     pairs = pa.table(
         {
-            "label_id": found.left.ids(result.left_row[alone]),
+            "label_row": found.left.ids(result.left_row[alone]),
             "matched_source_id": found.right.ids(result.right_row[alone]),
         }
     )

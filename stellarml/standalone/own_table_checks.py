@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 def check_units(columns: Sequence[FileColumn], spec: FeatureFile, *, labels: bool = False) -> None:
     """Compare the units that a file states with those of the feature file, where that names the column alone.
 
-    Units that astropy does not know, and those of another kind (mag beside dex), are left to the user.
+    Units that are not known, and mag beside dex, are left to the user.
 
     Raises
     ------
     InputError
-        Naming every column in another unit of the same kind: kK for K, mmag for mag.
+        Naming every column in another unit: kK for K, mmag or Jy for mag.
     """
     stated = {column.name.lower(): column.unit or "" for column in columns}
     wanted = [(f.expression.strip().strip("`"), f.unit) for f in spec.features]
@@ -33,9 +33,7 @@ def check_units(columns: Sequence[FileColumn], spec: FeatureFile, *, labels: boo
         f"column '{column}' is in '{stated[column.lower()]}', the feature file says '{unit}'. Convert the column, or "
         "write the conversion into the feature file."
         for column, unit in wanted
-        if unit
-        and stated.get(column.lower())
-        and unit_factor(stated[column.lower()], unit) not in (1.0, None)
+        if unit and stated.get(column.lower()) and unit_factor(stated[column.lower()], unit) != 1.0
     ]
     raise_gathered(InputError, "units", problems)
 

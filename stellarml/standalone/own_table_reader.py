@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from stellarml.core.errors import InputError, raise_gathered
 from stellarml.core.expressions import quoted
+from stellarml.run.log import get_logger
 from stellarml.storage.hats_layout import is_catalogue
 from stellarml.storage.hats_reader import open_catalogue
 from stellarml.surveys.column_mapping import UNSIGNED_IN_SPARK, wider
@@ -20,6 +21,7 @@ from stellarml.surveys.raw_files import describe
 from stellarml.surveys.raw_reader import FileColumn, Header, Part
 from stellarml.surveys.raw_readers import reader_of
 from stellarml.surveys.text_types import scan_texts
+from stellarml.surveys.unit_conversion import unit_factor
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -54,6 +56,8 @@ _WRITTEN = Files(
         "<NA>",
     ),
 )
+_ROWS = _WRITTEN.model_copy(update={"comment": ""})
+"""Comments stand above the names: a row that begins with their mark is a row."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +125,15 @@ def open_table(path: Path, wanted: Iterable[str] = ()) -> OwnTable:
     words = {word.lower() for word in wanted}
     headers = tuple(_chosen_header(reader_of(file).headers(file, _WRITTEN), words) for file in files)
     columns: dict[str, FileColumn] = {}
+    problems = []
     for header in headers:
         for column in header.columns:
-            columns.setdefault(column.name, column)
+            known = columns.setdefault(column.name, column)
+            if known.unit and column.unit and unit_factor(column.unit, known.unit) != 1.0:
+                problems.append(
+                    f"{header.place}: column '{column.name}' is in '{column.unit}', in other files in '{known.unit}'"
+                )
+    raise_gathered(InputError, str(path), problems)
     return OwnTable(path, headers, tuple(columns.values()))
 
 
@@ -190,7 +200,7 @@ def _types(table: OwnTable, names: Sequence[str], id_column: str) -> pa.Schema:
     kinds: dict[str, pa.DataType] = dict.fromkeys(names, pa.null())
     texts = [header for header in table.headers if header.file.family == "text"]
     untyped = [[c.name for c in h.columns if c.type is None and c.name in kinds] for h in texts]
-    for header, scan in zip(texts, scan_texts(texts, untyped, _WRITTEN), strict=True):
+    for header, scan in zip(texts, scan_texts(texts, untyped, _ROWS), strict=True):
         if scan.rejects:
             line, reason = scan.rejects[0]
             more = f", and {scan.rejected - 1} more lines" if scan.rejected > 1 else ""
@@ -198,7 +208,13 @@ def _types(table: OwnTable, names: Sequence[str], id_column: str) -> pa.Schema:
                 f"{header.file.path} line {line}: {reason}{more}. Correct the file: no row is left out."
             )
         for name, guess in scan.guesses.items():
-            kinds[name] = wider(kinds[name], guess.type(exact=name.lower() == id_column.lower()))
+            is_id = name.lower() == id_column.lower()
+            kinds[name] = wider(kinds[name], guess.type(exact=is_id))
+            if guess.odd and not is_id and not guess.truth:
+                line, value = guess.odd
+                get_logger().info(
+                    f"{header.place}: column '{name}' is text, since line {line} holds '{value[:40]}'"
+                )
     problems = []
     for header in table.headers:
         for column in header.columns:
@@ -289,7 +305,7 @@ def _parts(table: OwnTable, cores: int) -> list[tuple[Header, Part | None]]:
 def _rows(header: Header, part: Part | None, schema: pa.Schema) -> Iterator[pa.Table]:
     known = {column.name for column in header.columns}
     names = [name if name in known else None for name in schema.names]
-    for block in reader_of(header.file).blocks(header, names, schema, _WRITTEN, _BLOCK_BYTES, part):
+    for block in reader_of(header.file).blocks(header, names, schema, _ROWS, _BLOCK_BYTES, part):
         if block.rejects:
             line, reason = block.rejects[0]
             raise InputError(f"{header.place} row {line}: {reason}.")

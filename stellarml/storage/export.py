@@ -135,6 +135,8 @@ def _column(values: pa.Array, field: pa.Field, kind: Format) -> Any:
         values = values.dictionary_decode()
     if not _is_numeric(values.type) or _is_text_there(values, kind):
         text = np.array(["" if v is None else str(v) for v in values.to_pylist()], dtype=np.str_)
+        if kind == Format.fits:
+            _refuse_beyond_ascii(text, field.name)
         return MaskedColumn(text, mask=missing, **meta) if missing.any() else Column(text, **meta)
     dtype = np.dtype(values.type.to_pandas_dtype())
     filled = values.fill_null(pa.scalar(_FILL[dtype.kind], values.type)) if missing.any() else values
@@ -145,6 +147,15 @@ def _column(values: pa.Array, field: pa.Field, kind: Format) -> Any:
         return MaskedColumn(numbers, mask=missing, **meta)
     numbers, null = _with_null(numbers, missing)
     return MaskedColumn(numbers, mask=missing, fill_value=null, **meta)
+
+
+def _refuse_beyond_ascii(text: np.ndarray, name: str) -> None:
+    odd = next((value for value in text.tolist() if not value.isascii()), None)
+    if odd is not None:
+        raise UserError(
+            f"column '{name}' holds '{odd[:40]}', which FITS cannot: its texts are ASCII. Use the format votable or "
+            "parquet, or leave the column out (--columns)."
+        )
 
 
 def _is_numeric(kind: pa.DataType) -> bool:

@@ -9,6 +9,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from stellarml.core.errors import InputError
 from stellarml.surveys.astropy_warnings import told
+from stellarml.surveys.column_mapping import wider
 from stellarml.surveys.descriptor import Files
 from stellarml.surveys.raw_reader import FileColumn, Header, Part, SourceFile
 from stellarml.surveys.table_reader import BLOCK_ROWS, TableReader
@@ -42,9 +44,10 @@ class AstropyReader(TableReader):
 
     def headers(self, file: SourceFile, written: Files) -> tuple[Header, ...]:
         """Read names, types and units of each set of columns; see `RawReader.headers`."""
-        groups: dict[tuple[str, ...], list[FileTable]] = {}
+        groups: dict[tuple[tuple[str, str], ...], list[FileTable]] = {}
         for table in self._tables(file, say=True):
-            groups.setdefault(tuple(table.rows.colnames), []).append(table)
+            columns = tuple((name, str(table.rows[name].unit or "")) for name in table.rows.colnames)
+            groups.setdefault(columns, []).append(table)
         several = sum(map(len, groups.values())) > 1
         return tuple(_header(file, group, several) for group in groups.values())
 
@@ -68,9 +71,10 @@ class AstropyReader(TableReader):
             raise InputError(f"{file.path}: holds no table.")
         if file.table is None:
             return found
-        chosen = [t for t in found if file.table in (t.title, str(t.number))]
+        wanted = file.table.lower()
+        chosen = [t for t in found if wanted in (t.title.lower(), str(t.number))]
         if not chosen:
-            there = ", ".join(f"'{t.title or t.number}'" for t in found)
+            there = ", ".join(f"'{t.title}' ({t.number})" if t.title else f"{t.number}" for t in found)
             raise InputError(f"{file.path}: has no table '{file.table}'; it has {there}.")
         return chosen
 
@@ -79,7 +83,8 @@ def _header(file: SourceFile, group: list[FileTable], named: bool) -> Header:
     rows, columns = group[0].rows, []
     for name in rows.colnames:
         unit = str(rows[name].unit) if rows[name].unit is not None else None
-        columns.append(FileColumn(str(name), _arrow_type(rows[name]), unit, group[0].aliases.get(name)))
+        kind = reduce(_joined, (_arrow_type(table.rows[name]) for table in group))
+        columns.append(FileColumn(str(name), kind, unit, group[0].aliases.get(name)))
     numbers = tuple(table.number for table in group)
     titles = tuple(table.title or str(table.number) for table in group) if named else ()
     return Header(file, tuple(columns), tables=numbers, titles=titles)
@@ -98,7 +103,7 @@ class FitsReader(AstropyReader):
     def tables(self, file: SourceFile) -> list[FileTable]:
         """Return every table extension; units that astropy does not know are kept as text."""
         from astropy.io import fits
-        from astropy.table import Table
+        from astropy.table import MaskedColumn, Table
 
         found = []
         with fits.open(file.path, memmap=not file.gzipped) as extensions:
@@ -106,8 +111,11 @@ class FitsReader(AstropyReader):
                 if isinstance(extension, fits.BinTableHDU | fits.TableHDU) and not isinstance(
                     extension, fits.CompImageHDU
                 ):
+                    nulls = _stored_nulls(extension)
                     rows = _plain(Table.read(extension, unit_parse_strict="silent"))
-                    _restore_null_logicals(extension, rows)
+                    for name, null in nulls.items():
+                        if name in rows.colnames and null.any():
+                            rows[name] = MaskedColumn(rows[name], mask=null | _mask_of(rows[name]))
                     found.append(FileTable(number, extension.name, rows, _mixin_aliases(rows.colnames)))
         return found
 
@@ -172,22 +180,49 @@ def _mixin_aliases(names: list[str]) -> dict[str, str]:
     }
 
 
-def _restore_null_logicals(extension: Any, rows: Any) -> None:
-    """Mask the nulls of FITS' logical columns: a byte 0 beside T and F, which astropy takes for False."""
-    from astropy.table import MaskedColumn
+def _stored_nulls(extension: Any) -> dict[str, np.ndarray]:
+    """Return which rows of a FITS table hold a null, by the stored bytes, and take the columns' null values away.
 
+    astropy compares a null with the scaled values, cannot write one into an unsigned column, and takes the null of a
+    logical column (a byte 0 beside T and F) for False.
+    """
+    stored, nulls = extension.data.view(np.ndarray), {}
     for column in extension.columns:
-        if str(column.format).lstrip("0123456789") != "L" or column.name not in rows.colnames:
+        values = np.asarray(stored[column.name])
+        if values.ndim > 1:
             continue
-        stored = np.asarray(extension.data.view(np.ndarray)[column.name])
-        null = ~np.isin(stored.view(np.uint8), [ord("T"), ord("F")])
-        if null.ndim == 1 and null.any():
-            rows[column.name] = MaskedColumn(rows[column.name], mask=null)
+        if values.dtype.kind == "S" and column.null is not None:  # an ASCII table's number
+            nulls[column.name] = np.char.strip(values) == str(column.null).strip().encode()
+        elif str(column.format).lstrip("0123456789") == "L":
+            nulls[column.name] = ~np.isin(values.view(np.uint8), [ord("T"), ord("F")])
+        elif isinstance(column.null, int | np.integer) and values.dtype.kind in "iu":
+            nulls[column.name] = values == column.null
+        else:
+            continue
+        column.null = None
+    return nulls
+
+
+def _mask_of(column: Any) -> np.ndarray:
+    return np.asarray(column.mask) if hasattr(column, "mask") else np.zeros(len(column), dtype=bool)
+
+
+def _joined(a: pa.DataType, b: pa.DataType) -> pa.DataType:
+    """Return a type that holds the values of a column of two tables."""
+    if a == b:
+        return a
+    if pa.types.is_integer(a) and pa.types.is_integer(b):
+        return pa.int64()
+    return wider(a, b)
 
 
 def _from_astropy(column: Any) -> pa.Array:
     mask = np.asarray(column.mask) if hasattr(column, "mask") else None
     values = np.asarray(column.filled() if mask is not None and column.dtype.kind != "O" else column)
+    if values.dtype.kind == "c":
+        values = np.stack([values.real, values.imag], axis=-1)
+    if values.ndim > 1 and values.shape[1:] == (1,):  # one value a row, written as an array
+        values, mask = values[:, 0], None if mask is None else mask.reshape(len(values))
     if values.ndim > 1:
         inner = pa.array(values.reshape(len(values), -1).ravel().astype(values.dtype.newbyteorder("=")))
         offsets = np.arange(len(values) + 1, dtype=np.int32) * int(np.prod(values.shape[1:]))
@@ -210,10 +245,12 @@ def _holds_arrays(values: np.ndarray) -> bool:
 
 def _arrow_type(column: Any) -> pa.DataType:
     kind = column.dtype
+    if kind.kind == "c":
+        return pa.list_(pa.float64())
     if kind.kind == "O" and _holds_arrays(np.asarray(column)):
         return pa.list_(pa.float64())
     if kind.kind in "SUO":
         return pa.string()
     plain = pa.from_numpy_dtype(kind.newbyteorder("="))
     plain = pa.float32() if pa.types.is_float16(plain) else plain
-    return pa.list_(plain) if column.ndim > 1 else plain
+    return pa.list_(plain) if column.ndim > 1 and column.shape[1:] != (1,) else plain

@@ -17,7 +17,7 @@ from stellarml.core.errors import InputError, nearest_names, raise_gathered
 from stellarml.run.log import get_logger
 from stellarml.surveys.descriptor import Descriptor
 from stellarml.surveys.raw_reader import FileColumn, Header
-from stellarml.surveys.unit_conversion import Conversion, conversion_of, unit_factor
+from stellarml.surveys.unit_conversion import Conversion, conversion_of, is_known, unit_factor
 from stellarml.surveys.wanted_column import WantedColumn
 
 ARROW_TYPES: dict[str, pa.DataType] = {
@@ -31,6 +31,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
 }
 EXACT_IN_FLOAT64 = 1 << 53
+_INTEGERS = ("long", "int", "short", "byte")
 UNSIGNED_IN_SPARK = pa.decimal128(20, 0)
 
 
@@ -135,7 +136,12 @@ def resolve(
         for header in headers:
             get_logger().info(f"{header.place}: columns {', '.join(c.name for c in header.columns)}")
     raise_gathered(InputError, f"survey '{descriptor.name}'", list(dict.fromkeys(problems))[:20])
-    fields = [pa.field(c.canonical, _type_of(c, found.get(c.canonical, ()), guess)) for c in wanted]
+    kinds = {c.canonical: _type_of(c, found.get(c.canonical, ()), guess) for c in wanted}
+    if pa.types.is_floating(kinds.get(descriptor.id_column, pa.null())):
+        kinds[descriptor.id_column] = (
+            pa.int64()
+        )  # a float that is no whole number, or too large for one, is no id
+    fields = [pa.field(name, kind) for name, kind in kinds.items()]
     absent = tuple(c.canonical for c in wanted if c.canonical not in found)
     return Resolved(pa.schema(fields), headers, tuple(sources), tuple(conversions), absent)
 
@@ -213,22 +219,34 @@ def _conversion(
     column: WantedColumn, match: FileColumn, header: Header, problems: list[str]
 ) -> Conversion | None:
     """Return how the column becomes the survey's unit; None where it is in that unit."""
+    where = f"{header.place}: column '{match.name}'"
     if column.stated_unit is not None:
+        if match.unit and not column.sexagesimal and unit_factor(match.unit, column.stated_unit) != 1.0:
+            problems.append(
+                f"{where} is in '{match.unit}' by the file, in '{column.stated_unit}' by the descriptor. Correct one."
+            )
         return conversion_of(column.stated_unit)
     if not (match.unit and column.unit):
         return None
     factor = unit_factor(match.unit, column.unit)
     if factor is None or (column.fixed_unit and factor != 1.0):
         problems.append(
-            f"{header.place}: column '{match.name}' is in '{match.unit}', expected '{column.unit}'. "
-            "Convert the column, or correct the descriptor."
+            f"{where} is in '{match.unit}', expected '{column.unit}'. Convert the column, or correct the descriptor."
         )
         return None
+    if not is_known(match.unit):
+        get_logger().warning(
+            f"{where} is in '{match.unit}', a unit that is not known; taken as {column.unit}"
+        )
     if factor == 1.0:
         return None
-    get_logger().info(
-        f"{header.place}: column '{match.name}' is in '{match.unit}', taken as {column.unit} ({factor:g} times)"
-    )
+    if column.spark_type in _INTEGERS:
+        problems.append(
+            f"{where} is in '{match.unit}' and would lose its fractions as {column.spark_type}. Let columns.types say "
+            "float."
+        )
+        return None
+    get_logger().info(f"{where} is in '{match.unit}', taken as {column.unit} ({factor:g} times)")
     return Conversion(factor)
 
 
@@ -288,6 +306,7 @@ def convert(array: pa.Array, target: pa.DataType) -> pa.Array:
             raise pa.ArrowInvalid(f"{largest:.0f} has lost its last digits as a floating-point number")
     if pa.types.is_string(array.type) and pa.types.is_boolean(target):
         array = pc.utf8_lower(pc.utf8_trim_whitespace(array))
+        array = pc.if_else(pc.equal(array, "t"), "true", pc.if_else(pc.equal(array, "f"), "false", array))
     if pa.types.is_boolean(array.type) and pa.types.is_floating(target):
         array = array.cast(pa.int8())
     if pa.types.is_decimal(array.type) and pa.types.is_floating(target):

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stellarml.core.errors import InputError
+from stellarml.run.log import get_logger
 from stellarml.surveys.descriptor import Files
 from stellarml.surveys.raw_reader import FileColumn, Header, Part, SourceFile
 from stellarml.surveys.table_reader import BLOCK_ROWS, TableReader
@@ -37,7 +38,10 @@ class ParquetReader(TableReader):
         """Read the schema from the footer; see `RawReader.headers`."""
         with _reading(file):
             schema = pq.read_schema(file.path)
-        columns = (FileColumn(f.name, _plain(f.type), _unit(f)) for f in schema)
+        twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+        if twice:
+            get_logger().warning(f"{file.path}: columns that stand twice cannot be read: {', '.join(twice)}")
+        columns = (FileColumn(f.name, _plain(f.type), _unit(f)) for f in schema if f.name not in twice)
         return (Header(file, tuple(columns)),)
 
     def parts(self, header: Header, part_bytes: int) -> list[Part | None]:

@@ -60,10 +60,16 @@ class SurveyTask:
         return self.descriptor.id_column
 
     @property
+    def numbered(self) -> bool:
+        """Whether rows get a number: those without an id, and those of labels, whose ids may repeat."""
+        labels = self.descriptor.kind == "labels" and self.descriptor.has_positions
+        return self.id == ROW_NUMBER or labels
+
+    @property
     def schema(self) -> pa.Schema:
         """Schema of the rows on their way to Spark."""
         fields = list(self.columns)
-        if self.id == ROW_NUMBER:
+        if self.numbered:
             fields.insert(0, pa.field(ROW_NUMBER, pa.int64()))
         return pa.schema([*fields, pa.field(FILE, pa.int32()), pa.field(LINE, pa.int64())])
 
@@ -121,7 +127,7 @@ def _checked(task: SurveyTask, file: FileTask, block: Block, rejects: list[tuple
     """Reject rows without a usable id or position; add row number, file and line."""
     rejects.extend(block.rejects)
     table, lines = block.table, block.lines
-    if task.id == ROW_NUMBER:
+    if task.numbered:
         numbers = (file.number << 40) + lines - file.header.lines - 1
         table = table.add_column(0, ROW_NUMBER, pa.array(numbers, pa.int64()))
     table = table.append_column(FILE, pa.array(np.full(table.num_rows, file.number), pa.int32()))

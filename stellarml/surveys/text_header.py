@@ -25,7 +25,7 @@ _ECSV_TYPES = {
     "float32": pa.float32(), "float64": pa.float64(), "float128": pa.float64(), "bool": pa.bool_(),
     "string": pa.string(),
 }  # fmt: skip
-_DELIMITERS = (",", "\t", ";", "|")
+_DELIMITERS = ("\t", ",", ";", "|")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|inf", re.IGNORECASE)
 
 
@@ -75,10 +75,12 @@ def _header(
         return Header(file, _named(names, declared), delimiter, number)
     delimiter = "\t" if written.format == "tsv" else _delimiter(line)
     names = _split(line, delimiter)
-    if all(_NUMBER.fullmatch(name) for name in names):  # a row: its names may be in the last comment
+    numbers = [bool(_NUMBER.fullmatch(name)) for name in names]
+    if any(numbers):  # a row, perhaps: its names may be in the last comment
         above = _split(comments[-1], delimiter) if comments else []
         if len(above) == len(names) and not any(_NUMBER.fullmatch(name) for name in above):
             return Header(file, _named(above, {}), delimiter, number - 1)
+    if all(numbers):
         raise InputError(
             f"{file.path} line {number}: holds {len(names)} numbers, expected the names of the columns. Write a line "
             "of names above the rows."
@@ -102,7 +104,8 @@ def _split(line: str, delimiter: str) -> list[str]:
         parse_options=pacsv.ParseOptions(delimiter=delimiter, ignore_empty_lines=False),
         convert_options=pacsv.ConvertOptions(strings_can_be_null=False, null_values=[]),
     )
-    return [str(column[0].as_py()).strip() for column in table.columns]
+    values = [str(column[0].as_py()).strip() for column in table.columns]
+    return [v[1:-1] if len(v) > 1 and v[0] == v[-1] == '"' else v for v in values]
 
 
 def _named(names: list[str], declared: dict[str, FileColumn]) -> tuple[FileColumn, ...]:

@@ -160,8 +160,9 @@ class BlockParser:
             return pa.nulls(table.num_rows, kind)
         column = table.column(name)
         array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-        if pa.types.is_string(array.type) and not pa.types.is_string(kind):
-            return _cast(trimmed(array, self._null), kind)
+        if pa.types.is_string(array.type):
+            array = trimmed(array, self._null)
+            return array if pa.types.is_string(kind) else _cast(array, kind)
         return convert(array, kind) if pa.types.is_floating(kind) or array.type != kind else array
 
     def _salvage(self, text: pa.Table) -> tuple[list[pa.Array], dict[int, str]]:
@@ -214,9 +215,9 @@ def _from_strings(
     strings: pa.Array, kind: pa.DataType, null_words: Sequence[str]
 ) -> tuple[pa.Array, list[int]]:
     """Cast strings to `kind`; return the array (null where it fails) and the rows that failed."""
+    strings = trimmed(strings, null_words)
     if pa.types.is_string(kind):
         return strings, []
-    strings = trimmed(strings, null_words)
     try:
         return _cast(strings, kind), []
     except pa.ArrowInvalid:

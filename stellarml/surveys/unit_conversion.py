@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 PositionUnit = Literal["deg", "rad", "hourangle", "sexagesimal"]
-_NAMES = {"mas/yr": "mas / yr", "arcsec/yr": "arcsec / yr"}
+_NAMES = {
+    "mas/yr": "mas / yr",
+    "arcsec/yr": "arcsec / yr",
+    '"/yr': "arcsec / yr",
+    '"': "arcsec",
+    "arcsecs": "arcsec",
+    "arcsecond": "arcsec",
+    "arcseconds": "arcsec",
+    "arcsec/century": "0.01 arcsec / yr",
+    "mas/century": "0.01 mas / yr",
+    "degrees": "deg",
+    "degs": "deg",
+    "radian": "rad",
+    "radians": "rad",
+    "hours": "hourangle",
+    "hourangles": "hourangle",
+    "millimag": "mmag",
+    "magnitude": "mag",
+    "magnitudes": "mag",
+    "kelvin": "K",
+}
+"""Names of units that astropy does not know, and those it does."""
 _SEXAGESIMAL = (
     r"^\s*(?P<sign>[+-]?)(?P<first>\d{1,3})\s*[:hd°\s]\s*(?P<minutes>\d{1,2})\s*[:m'′\s]\s*"
     r"(?P<seconds>\d{1,2}(?:\.\d*)?)\s*(?:s|\"|″)?\s*$"
 )
-_LOGARITHMIC = ("mag", "dex", "dB")
+_LOGARITHMIC = ("mag", "dex")
 
 
 @dataclass(frozen=True)
@@ -59,26 +80,45 @@ def conversion_of(unit: str) -> Conversion | None:
 def unit_factor(stated: str, expected: str) -> float | None:
     """Return by what values in the `stated` unit are multiplied to be in the `expected` one.
 
-    1 where astropy knows one of them not, or both are logarithmic (mag beside dex is left to the user); None where
-    they are of different kinds.
+    1 where one of them is not known (`is_known` tells), or both are logarithmic (mag beside dex is left to the user);
+    None where they are of different kinds. Hours beside degrees are hours of right ascension.
     """
     from astropy import units
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an unknown unit is answered below
-        try:
-            found, wanted = (units.Unit(_NAMES.get(text, text)) for text in (stated.strip("'"), expected))
-        except (ValueError, TypeError):
-            return 1.0
-        found, wanted = (getattr(unit, "function_unit", unit) for unit in (found, wanted))
-        both = [str(unit).removeprefix("m") in _LOGARITHMIC for unit in (found, wanted)]
-        if all(both) and str(found)[-3:] != str(wanted)[-3:]:
-            return 1.0
-        try:
-            factor = float(found.to(wanted))
-        except (ValueError, TypeError):
-            return None
+    found, wanted = _parsed(stated), _parsed(expected)
+    if found is None or wanted is None:
+        return 1.0
+    if wanted == units.deg and found.physical_type == "time":
+        found = units.hourangle if found == units.hour else found
+    kinds = [str(unit)[-3:] for unit in (found, wanted)]  # of mmag: mag
+    if all(kind in _LOGARITHMIC for kind in kinds) and kinds[0] != kinds[1]:
+        return 1.0
+    try:
+        factor = float(found.to(wanted))
+    except (ValueError, TypeError):
+        return None
     return 1.0 if abs(factor - 1.0) < 1e-9 else factor
+
+
+def is_known(unit: str) -> bool:
+    """Whether a unit is one that `unit_factor` understands."""
+    return _parsed(unit) is not None
+
+
+def _parsed(text: str) -> Any:
+    """Return a unit as astropy has it, also of some names that archives write; None for one that is not known."""
+    from astropy import units
+
+    plain = text.strip().strip("'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a deprecated spelling is a spelling
+        for name in (_NAMES.get(plain.lower(), plain), plain.lower()):
+            try:
+                unit = units.Unit(name)
+            except (ValueError, TypeError):
+                continue
+            return getattr(unit, "function_unit", unit)
+    return None
 
 
 def wrapped_ra(ra_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -100,6 +140,7 @@ def _from_sexagesimal(values: pa.Array, unit: str) -> pa.Array:
     size = pc.add(pc.add(first, pc.divide(minutes, 60.0)), pc.divide(seconds, 3600.0))
     degrees = pc.multiply(size, 15.0 if unit == "hourangle" else 1.0)
     negative = pc.equal(pc.struct_field(parts, "sign"), "-")
-    good = pc.and_(pc.less(minutes, 60.0), pc.less_equal(seconds, 60.0))
+    most = 24.0 if unit == "hourangle" else 360.0
+    good = pc.and_(pc.less(minutes, 60.0), pc.and_(pc.less_equal(seconds, 60.0), pc.less(first, most)))
     signed = pc.if_else(pc.fill_null(negative, False), pc.negate(degrees), degrees)
     return pc.if_else(pc.fill_null(good, False), signed, pa.scalar(None, pa.float64()))

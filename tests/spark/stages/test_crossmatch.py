@@ -191,6 +191,19 @@ def test_a_label_row_with_several_stars_is_no_label(own_lake: Path, spark: Any) 
     assert set(found.source_id) == set(training.source_id[alone])
 
 
+def test_ids_of_a_label_table_may_repeat(own_lake: Path, spark: Any) -> None:
+    """A number of a fibre, say: each row still teaches the star at its own position."""
+    training = whole(own_lake / "lake" / "training").to_pandas()
+    table = pd.DataFrame({"spectrum": np.arange(len(training)) % 7, "ra": training.ra, "dec": training.dec})
+    config = by_position(own_lake, table.assign(t=training.teff, g=training.logg, m=training.feh))
+    ingest_survey(spark, config, "by_position.toml")
+    run_stage("features", spark, config, overwrite=True)
+    found = whole(own_lake / "lake" / "training").to_pandas().set_index("source_id")
+    assert len(found) > 0.98 * len(training)
+    wanted = training.set_index("source_id").teff.reindex(found.index)
+    assert (wanted.to_numpy() == found.teff.to_numpy()).all()
+
+
 def test_labels_elsewhere_on_the_sky_are_an_error(own_lake: Path, spark: Any) -> None:
     table = pd.DataFrame(
         {"spectrum": [1, 2], "ra": [10.0, 11.0], "dec": [60.0, 61.0], "t": 5000, "g": 4.0, "m": 0.0}

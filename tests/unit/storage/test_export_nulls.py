@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stellarml.core.config import load_config
+from stellarml.core.errors import UserError
 from stellarml.storage.export import write_file
 from stellarml.storage.formats import Format
 from stellarml.surveys.descriptor import Files
@@ -87,3 +88,11 @@ def test_parquet_keeps_metadata(tmp_path: Path) -> None:
     assert pq.read_schema(tmp_path / "a.parquet").field("teff").metadata[b"unit"] == b"K"
     file = describe(tmp_path / "a.parquet", WRITTEN, "test")
     assert reader_of(file).headers(file, WRITTEN)[0].columns[0].unit == "K"
+
+
+def test_text_that_fits_cannot_hold_is_refused_in_words(tmp_path: Path) -> None:
+    table = pa.table({"name": ["Sol", "Pröxima"]})
+    with pytest.raises(UserError, match="column 'name' holds 'Pröxima', which FITS cannot"):
+        write_file([table], table.schema, tmp_path / "a.fits", Format.fits, load_config().tiles)
+    assert not list(tmp_path.iterdir())
+    assert write_file([table], table.schema, tmp_path / "a.vot", Format.votable, load_config().tiles) == 2

@@ -173,8 +173,8 @@ def test_columns_match_without_regard_to_case_an_exact_match_first() -> None:
     assert resolved.sources == (("OBJECTID", "ra", "Dec", "Flags", None),)
     assert resolved.absent == ("note",)
     assert ddl(resolved.schema) == (
-        "`object_id` double, `ra` double, `dec` double, `flags` int, `note` double"
-    ), "a column without any type is a double"
+        "`object_id` long, `ra` double, `dec` double, `flags` int, `note` double"
+    ), "a column without any type is a double, an id is whole"
 
 
 def test_types_from_descriptor_file_or_guess() -> None:

@@ -22,6 +22,7 @@ from stellarml.surveys.descriptor import Descriptor, load_descriptor
 from stellarml.surveys.ingest_plan import settled_columns
 from stellarml.surveys.raw_files import find_files
 from stellarml.surveys.raw_readers import reader_of
+from stellarml.surveys.unit_conversion import is_known, unit_factor
 
 CASES = CHECKOUT / "tests" / "cases"
 
@@ -180,7 +181,7 @@ def test_tables_of_different_columns_are_told_apart_by_name(tmp_path: Path) -> N
     assert rows["id"].to_pylist() == [5, 6, 7, 8, 9]
     rows, _, _ = read(survey("g"), path)
     assert rows["id"].to_pylist() == [0, 1, 2, 3, 4], "only one has g"
-    with pytest.raises(InputError, match="has no table 'QUASARS'; it has 'STARS', 'GALAXIES'"):
+    with pytest.raises(InputError, match=r"has no table 'QUASARS'; it has 'STARS' \(1\), 'GALAXIES' \(2\)"):
         read(survey(), Path(f"{path}#QUASARS"))
     with pytest.raises(InputError, match=r"no table has all the columns"):
         read(survey("r"), path)
@@ -365,3 +366,165 @@ def test_types_are_those_of_all_files(tmp_path: Path) -> None:
     rows, rejects, _ = read(survey("g"), tmp_path)
     assert rows["id"].to_pylist() == ["1", "x2", "3"] and rows["g"].to_pylist() == [5.0, 5.5, 7.0]
     assert not rejects
+
+
+def test_tables_of_the_same_names_in_other_units_are_not_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits"
+    extensions = [fits.PrimaryHDU()]
+    for name, unit in (("A", "mag"), ("B", "mmag")):
+        table = Table({"id": [1, 2], "ra": [1.0, 2.0], "dec": [1.0, 2.0], "g": [15.0, 16.0]})
+        table["g"].unit = unit
+        extension = fits.table_to_hdu(table)
+        extension.name = name
+        extensions.append(extension)
+    fits.HDUList(extensions).writeto(path)
+    bands = {"g": {"magnitude": ["g"]}}
+    with pytest.raises(InputError, match="could be meant: A, B"):
+        read(survey(bands=bands), path)
+    rows, _, _ = read(survey(bands=bands), Path(f"{path}#b"))
+    assert rows["g"].to_pylist() == pytest.approx([0.015, 0.016])
+
+
+def test_tables_of_the_same_names_in_other_types_are_joined(tmp_path: Path) -> None:
+    extensions = [fits.PrimaryHDU()]
+    for ids, values in (([1, 2], np.array([1, 2], np.int16)), ([3, 4], np.array([1.5, 2.5]))):
+        table = Table({"id": ids, "ra": [1.0, 2.0], "dec": [1.0, 2.0], "x": values})
+        extensions.append(fits.table_to_hdu(table))
+    fits.HDUList(extensions).writeto(tmp_path / "a.fits")
+    rows, rejects, _ = read(survey("x"), tmp_path / "a.fits")
+    assert rows["x"].to_pylist() == [1, 2, 1.5, 2.5] and not rejects
+
+
+@pytest.mark.parametrize("zero", [0.0, 5.0])
+def test_a_null_of_a_scaled_column_is_the_stored_number(tmp_path: Path, zero: float) -> None:
+    columns = [
+        fits.Column("id", "K", array=np.arange(3)),
+        fits.Column("ra", "D", array=np.arange(3.0)),
+        fits.Column("dec", "D", array=np.arange(3.0)),
+        fits.Column("g", "I", array=np.array([-32768, 1500, 2500], np.int16)),
+    ]
+    extension = fits.BinTableHDU.from_columns(columns)
+    extension.header.update({"TSCAL4": 0.001, "TZERO4": zero, "TNULL4": -32768})
+    extension.writeto(tmp_path / "a.fits")
+    rows, _, _ = read(survey("g"), tmp_path / "a.fits")
+    assert rows["g"].to_pylist() == [None, pytest.approx(1.5 + zero), pytest.approx(2.5 + zero)]
+
+
+@pytest.mark.parametrize(("form", "zero", "dtype"), [("I", 2**15, np.int16), ("J", 2**31, np.int32)])
+def test_nulls_of_unsigned_columns(tmp_path: Path, form: str, zero: int, dtype: type) -> None:
+    columns = [
+        fits.Column("id", "K", array=np.arange(3)),
+        fits.Column("ra", "D", array=np.arange(3.0)),
+        fits.Column("dec", "D", array=np.arange(3.0)),
+        fits.Column("n", form, array=np.array([5, 6, 7], dtype)),
+    ]
+    extension = fits.BinTableHDU.from_columns(columns)
+    extension.header.update({"TZERO4": zero, "TNULL4": 5})
+    extension.writeto(tmp_path / "a.fits")
+    assert read(survey("n"), tmp_path / "a.fits")[0]["n"].to_pylist() == [None, 6 + zero, 7 + zero]
+
+
+def test_columns_of_complex_numbers_are_passed_over(tmp_path: Path) -> None:
+    table = Table({"id": [1, 2], "ra": [1.0, 2.0], "dec": [1.0, 2.0], "c": np.array([1j, 2.0])})
+    for name, kind in (("a.fits", "fits"), ("a.vot", "votable")):
+        table.write(tmp_path / name, format=kind)
+        assert read(survey(), tmp_path / name)[0].num_rows == 2
+        with pytest.raises(InputError, match="column 'c' is of type list"):
+            read(survey("c"), tmp_path / name)
+
+
+def test_arrays_of_one_are_values(tmp_path: Path) -> None:
+    text = (CASES / "01-votable-name-or-id" / "irsa.vot").read_text()
+    odd = text.replace('name="j_m" datatype="double"', 'name="j_m" datatype="double" arraysize="1"')
+    assert odd != text
+    (tmp_path / "a.vot").write_text(odd)
+    rows, _, _ = read(load_descriptor(str(CASES / "01-votable-name-or-id" / "irsa.toml")), tmp_path / "a.vot")
+    assert rows["j_m"].to_pylist()[:2] == [10.0, 10.1]
+
+
+def test_parquet_columns_that_stand_twice_harm_no_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = [pa.array([1]), pa.array([1.0]), pa.array([2.0]), pa.array([3]), pa.array([4])]
+    pq.write_table(pa.Table.from_arrays(columns, ["id", "ra", "dec", "x", "x"]), tmp_path / "a.parquet")
+    assert read(survey(), tmp_path / "a.parquet")[0].num_rows == 1
+    assert "columns that stand twice cannot be read: x" in "".join(capsys.readouterr())
+    with pytest.raises(InputError, match="column 'x' is missing"):
+        read(survey("x"), tmp_path / "a.parquet")
+
+
+def test_blanks_about_texts_and_quoted_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('"id" , "ra", dec ,s\n A1 ,10,20, x \nB2,11,21, null \n')
+    rows, _, _ = read(survey("s"), tmp_path / "a.csv")
+    assert rows["id"].to_pylist() == ["A1", "B2"] and rows["s"].to_pylist() == ["x", None]
+
+
+def test_names_in_the_last_comment_above_rows_with_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("# id,ra,dec,x\nS1,10,10,5\nS2,11,11,null\n")
+    rows, _, _ = read(survey("x"), tmp_path / "a.csv")
+    assert rows["id"].to_pylist() == ["S1", "S2"] and rows["x"].to_pylist() == [5, None]
+
+
+def test_a_comma_in_a_name_of_a_tab_separated_file(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("id\tra\tdec\tB,V\n1\t10\t20\t0.5\n")
+    assert read(survey("B,V"), tmp_path / "a.tsv")[0]["b,v"].to_pylist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected", "factor"),
+    [
+        ("RAD", "deg", 57.29577951308232), ("radians", "deg", 57.29577951308232), ("hours", "deg", 15.0),
+        ("h", "deg", 15.0), ("ARCSEC/YR", "mas/yr", 1000.0), ('"/yr', "mas/yr", 1000.0), ("MAS", "mas", 1.0),
+        ("arcsec/century", "mas/yr", 10.0), ("arcsecs", "mas", 1000.0), ("MMAG", "mag", 1e-3),
+        ("millimag", "mag", 1e-3), ("mag(AB)", "mag", 1.0), ("mag", "dex", 1.0), ("dex", "mag", 1.0),
+        ("kK", "K", 1000.0), ("Kelvin", "K", 1.0), ("Jy", "mag", None), ("pc", "mas", None), ("parrots", "mag", 1.0),
+    ],
+)  # fmt: skip
+def test_units_as_files_state_them(stated: str, expected: str, factor: float | None) -> None:
+    assert unit_factor(stated, expected) == (None if factor is None else pytest.approx(factor))
+    assert is_known(stated) == (stated != "parrots")
+
+
+def test_an_unknown_unit_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.tsv").write_text(VIZIER.replace("mmag", "parrots"))
+    descriptor = survey(bands={"g": {"magnitude": ["gmag"]}}, position={"ra": "RAJ2000", "dec": "DEJ2000"})
+    assert read(descriptor, tmp_path / "a.tsv")[0]["gmag"].to_pylist() == [15000.0, None]
+    assert "'parrots', a unit that is not known; taken as mag" in "".join(capsys.readouterr())
+
+
+def test_a_unit_that_file_and_descriptor_state_differently_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text(VIZIER)
+    position = {"ra": {"column": "RAJ2000", "unit": "rad"}, "dec": "DEJ2000"}
+    with pytest.raises(InputError, match="'deg' by the file, in 'rad' by the descriptor"):
+        read(survey(position=position), tmp_path / "a.tsv")
+
+
+def test_a_converted_magnitude_is_not_cut_to_a_whole_number(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text(VIZIER)
+    descriptor = survey(bands={"g": {"magnitude": ["gmag"]}}, position={"ra": "RAJ2000", "dec": "DEJ2000"})
+    whole = descriptor.model_copy(
+        update={"columns": descriptor.columns.model_copy(update={"types": {"gmag": "long"}})}
+    )
+    with pytest.raises(InputError, match="would lose its fractions as long"):
+        read(whole, tmp_path / "a.tsv")
+
+
+@pytest.mark.parametrize("ending", ["parquet", "fits"])
+def test_ids_that_lost_digits_as_floats_are_rejected(tmp_path: Path, ending: str) -> None:
+    table = Table({"id": [4e18, 7.0, 7.5], "ra": [1.0, 2.0, 3.0], "dec": [1.0, 2.0, 3.0]})
+    if ending == "fits":
+        table.write(tmp_path / "a.fits", format="fits")
+    else:
+        pq.write_table(
+            pa.table({name: table[name].tolist() for name in table.colnames}), tmp_path / "a.parquet"
+        )
+    rows, rejects, _ = read(survey(), tmp_path / f"a.{ending}")
+    assert rows["id"].to_pylist() == [7] and len(rejects) == 2
+    assert rows.schema.field("id").type == pa.int64()
+
+
+def test_hours_beyond_a_day_are_no_position(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,a,d\n1,25:00:00,-00:30:00\n2,23:59:60,+90:00:00\n")
+    position = {"ra": {"column": "a", "unit": "sexagesimal"}, "dec": {"column": "d", "unit": "sexagesimal"}}
+    rows, _, _ = read(survey(position=position), tmp_path / "a.csv")
+    assert rows["a"].to_pylist() == [None, 360.0] and rows["d"].to_pylist() == [-0.5, 90.0]
