@@ -103,6 +103,23 @@ def test_ids_of_text_files_keep_their_zeros(spark: Any, tmp_path: Path) -> None:
     ]
 
 
+def test_rows_that_begin_with_a_comments_mark_are_rows(spark: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("# made by hand\nid,g\nA0,1\n#1,2\nA2,3\n")
+    found = [tuple(row) for row in read_table(spark, tmp_path / "a.csv", id_column="id").collect()]
+    assert found == [("A0", 1), ("#1", 2), ("A2", 3)]
+    (tmp_path / "a.csv").write_text("id,g\nA0,1\n# half way\nA2,3\n")
+    with pytest.raises(InputError, match=r"a.csv line 3: 1 columns, expected 2"):
+        read_table(spark, tmp_path / "a.csv", id_column="id")
+
+
+def test_units_of_several_files_must_be_one(tmp_path: Path) -> None:
+    for name, unit in (("a", "mag"), ("b", "mmag")):
+        schema = pa.schema([pa.field("g", pa.float64(), metadata={"unit": unit})])
+        pq.write_table(pa.table({"g": [1.0]}, schema=schema), tmp_path / f"{name}.parquet")
+    with pytest.raises(InputError, match="column 'g' is in 'mmag', in other files in 'mag'"):
+        open_table(tmp_path)
+
+
 def test_ids_that_a_float_cannot_hold_are_refused(spark: Any, tmp_path: Path) -> None:
     for name, values in (("small", [1.0, 2.0**53 - 1]), ("large", [float("nan"), 4.4e18])):
         pq.write_table(pa.table({"gaia.id": values}), tmp_path / f"{name}.parquet")
