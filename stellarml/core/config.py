@@ -300,7 +300,10 @@ def load_config(
     layers = [read_toml(conf / "base.toml")]
     if chosen:
         layers.append(read_toml(_profile_path(chosen, conf)))
-    layers += [user, environment_layer(os.environ if environment is None else environment)]
+    layers += [
+        user,
+        environment_layer(os.environ if environment is None else environment, Config.model_fields),
+    ]
     layers += [parse_override(text) for text in overrides]
     merged: dict[str, Any] = {}
     for layer in layers:

@@ -53,6 +53,10 @@ class OutputBusyError(StellarmlError):
     exit_status = 75
 
 
+class ChangedInputError(StellarmlError):
+    """An input was replaced or vanished while a run read it."""
+
+
 class StorageError(StellarmlError):
     """The file system refused: a full disk, a lost mount."""
 

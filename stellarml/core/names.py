@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 HEALPIX_COLUMN = "_healpix_29"
 SOURCE_ID = "source_id"
+ROW_NUMBER = "row_number"
 EXTERNAL_ID = "original_ext_source_id"
 RA, DEC = "ra", "dec"
 REPAIRS = "repairs"

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stellarml.core.errors import ConfigError, did_you_mean
+from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
 
 ENVIRONMENT_PREFIX = "STELLARML_"
+DEPLOYMENT_VARIABLES = frozenset(
+    f"{ENVIRONMENT_PREFIX}{name}"
+    for name in ("AIRFLOW", "BENCH_DATA", "CONFIG", "DATA", "DIST", "FAULTS", "HOME")
+)
+"""Variables with the prefix that files of docker/, the Makefile and the tests read; they configure no run."""
 _SHOWN = 80
 
 
@@ -123,11 +128,30 @@ def _model_inside(annotation: Any) -> Any:
     return None
 
 
-def environment_layer(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return what variables such as ``STELLARML_CROSSMATCH__SCOPE=full`` say, as a nested table."""
+def environment_layer(environment: Mapping[str, str], sections: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what variables such as ``STELLARML_CROSSMATCH__SCOPE=full`` say, as a nested table.
+
+    Parameters
+    ----------
+    sections
+        Names of the configuration's tables, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If a variable has the prefix and is neither of that form nor one that the deployment files read.
+    """
     layer: dict[str, Any] = {}
+    problems = []
     for name, value in sorted(environment.items()):
-        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
-            dotted = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
-            layer = merge(layer, parse_override(f"{dotted}={value}"))
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in DEPLOYMENT_VARIABLES:
+            continue
+        rest = name.removeprefix(ENVIRONMENT_PREFIX)
+        if "__" not in rest:
+            section = next((s for s in sections if rest.lower().startswith(f"{s}_")), None)
+            key = f"{section.upper()}__{rest[len(section) + 1 :]}" if section else "SECTION__KEY"
+            problems.append(f"{name}: two underscores stand between table and key: {ENVIRONMENT_PREFIX}{key}")
+            continue
+        layer = merge(layer, parse_override(f"{rest.lower().replace('__', '.')}={value}"))
+    raise_gathered(ConfigError, "environment", problems)
     return layer

@@ -17,8 +17,7 @@ from stellarml.core.files import storage_errors, write_atomically
 from stellarml.labelling.model_registry import plain_id
 from stellarml.run.log import get_logger
 from stellarml.run.marks import read_record
-from stellarml.run.ownership import LOCK, RECORD, STATE, clear, names_of_others
-from stellarml.run.stage_run import held
+from stellarml.run.ownership import LOCK, RECORD, STATE, clear, held, names_of_others
 
 CURRENT = "current.json"
 

@@ -6,12 +6,16 @@ it made (``made`` in ``run.json``). What is cleared later is `made`, or everythi
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stellarml.core.errors import UserError
+from stellarml.core.errors import OutputBusyError, UserError
 
 STATE, RECORD, LOCK = "_state.json", "run.json", ".lock"
 DONE, WORK = "_done", "_work"
@@ -105,3 +109,31 @@ def clear(folder: Path, others: Iterable[str]) -> None:
     for child in folder.iterdir() if folder.is_dir() else ():
         if child.name not in kept:
             shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold the lock of an output folder, as a run does.
+
+    Raises
+    ------
+    OutputBusyError
+        If a living run holds it.
+    """
+    with (out / LOCK).open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            raise OutputBusyError(
+                f"{out}: is being written by another run (process {stream.read().strip() or 'unknown'}). "
+                "Wait for it to end, or give another output folder."
+            ) from None
+        stream.truncate(0)
+        stream.write(_process())
+        stream.flush()
+        yield
+
+
+def _process() -> str:
+    return f"{os.getpid()} on {socket.gethostname()}"

@@ -9,11 +9,8 @@ refuses.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +20,7 @@ from typing import Any
 
 from stellarml.core import progress
 from stellarml.core.config import Config
-from stellarml.core.errors import OutputBusyError, StaleOutputError
+from stellarml.core.errors import ChangedInputError, StaleOutputError, StellarmlError
 from stellarml.core.files import storage_errors, write_atomically
 from stellarml.run.code import code_identity
 from stellarml.run.fingerprint import digest, file_fingerprint, origin_of, package_versions
@@ -37,6 +34,7 @@ from stellarml.run.ownership import (
     STATE,
     WORK,
     clear,
+    held,
     names_made,
     names_of_others,
     refuse_foreign_folder,
@@ -78,6 +76,7 @@ class StageRun:
     key: str
     origin: str
     inputs: list[dict[str, Any]]
+    recipe: Recipe
     others: dict[str, list[str]] = field(default_factory=dict)
     complete: bool = False
     record: Record = field(default_factory=dict)
@@ -99,7 +98,14 @@ class StageRun:
         write_mark(self.out, "output", {"files": sizes_of(self.out, files)})
 
     def finish(self, rows: Mapping[str, Any], **extra: Any) -> Record:
-        """Write run.json in the output folder and its siblings: the output is whole."""
+        """Write run.json in the output folder and its siblings: the output is whole.
+
+        Raises
+        ------
+        InputError
+            If an input is not what it was when the run began; nothing of the output is then trusted.
+        """
+        self._refuse_changed_inputs()
         record: Record = {
             "stage": self.stage,
             "config": self.config.as_record(),
@@ -121,6 +127,22 @@ class StageRun:
         self.record = record
         self.complete = True
         return record
+
+    def _refuse_changed_inputs(self) -> None:
+        try:
+            now, _ = describe_inputs(self.recipe.raw, self.recipe.derived)
+        except StellarmlError as error:
+            self.forget()
+            raise ChangedInputError(
+                f"{self.stage}: an input has vanished while it was read. {error}"
+            ) from None
+        if now != self.inputs:
+            self.forget()
+            changed = _difference({"inputs": self.inputs}, now)
+            raise ChangedInputError(
+                f"{self.stage}: inputs were replaced while they were read ({changed}). Nothing of the output is kept; "
+                "run again when they stay as they are."
+            )
 
 
 def describe_inputs(raw: Sequence[Path], derived: Sequence[Path]) -> tuple[list[dict[str, Any]], str]:
@@ -211,7 +233,7 @@ def _described(recipe: Recipe, out: Path, siblings: tuple[Path, ...], config: Co
     settings = json.dumps(recipe.settings, sort_keys=True, default=str)
     contents = (f"{entry['bytes']}:{entry['fingerprint']}" for entry in inputs)
     key = digest([recipe.stage, settings, code["digest"], *contents])
-    return StageRun(recipe.stage, out, siblings, config, code, key, origin, inputs)
+    return StageRun(recipe.stage, out, siblings, config, code, key, origin, inputs, recipe)
 
 
 def _drop_what_is_stale(
@@ -299,31 +321,3 @@ def _clear(run: StageRun) -> None:
     for folder in (*run.siblings, run.out):
         clear(folder, run.others[folder.name])
     (run.out / STATE).unlink(missing_ok=True)
-
-
-@contextmanager
-def held(out: Path) -> Iterator[None]:
-    """Hold the lock of an output folder, as a run does.
-
-    Raises
-    ------
-    OutputBusyError
-        If a living run holds it.
-    """
-    with (out / LOCK).open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            raise OutputBusyError(
-                f"{out}: is being written by another run (process {stream.read().strip() or 'unknown'}). "
-                "Wait for it to end, or give another output folder."
-            ) from None
-        stream.truncate(0)
-        stream.write(_process())
-        stream.flush()
-        yield
-
-
-def _process() -> str:
-    return f"{os.getpid()} on {socket.gethostname()}"

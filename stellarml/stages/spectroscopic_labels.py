@@ -20,7 +20,7 @@ import pyarrow as pa
 from stellarml.core.config import Crossmatch, Labels
 from stellarml.core.errors import ConfigError, did_you_mean
 from stellarml.core.files import literal
-from stellarml.core.names import CUTS_FAILED, error_name
+from stellarml.core.names import CUTS_FAILED, ROW_NUMBER, error_name
 from stellarml.crossmatch.match_rows import match_rows
 from stellarml.crossmatch.plan import MatchPlan, plan_match
 from stellarml.crossmatch.sides import side_of
@@ -34,7 +34,6 @@ from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_reader import Leaf, open_catalogue
 from stellarml.storage.parquet import write_parquet
 from stellarml.surveys.descriptor import Descriptor
-from stellarml.surveys.shards import ROW_NUMBER
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

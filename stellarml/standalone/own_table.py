@@ -28,7 +28,7 @@ from stellarml.run.log import get_logger
 from stellarml.run.row_tally import rows_told
 from stellarml.standalone.own_table_checks import check_ids, check_labels
 from stellarml.standalone.own_table_plan import LabellingPlan, LearningPlan, plan_labelling, plan_learning
-from stellarml.standalone.own_table_reader import read_table
+from stellarml.standalone.own_table_reader import read_table, refuse_changed
 from stellarml.storage.export import write_file
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def learn_planned(
         get_logger().warning(warning, stage="train")
         tell(f"warning: {warning}")
 
+    before = plan.table.fingerprints()
     rows, outside = _rows_to_learn(spark, config.split, plan, warn)
+    refuse_changed(plan.table, before)
     for line in told(outside)[0]:
         get_logger().info(line, stage="train")
     labels = [pc.is_finite(pc.fill_null(rows[name], float("nan"))) for name in spec.label_names]
@@ -199,6 +201,7 @@ def label_planned(spark: SparkSession, config: Config, plan: LabellingPlan) -> i
 
     spec, manifest = plan.features, plan.manifest
     progress.step("reading the table")
+    before = plan.table.fingerprints()
     frame = read_table(spark, plan.table, plan.wanted, spec.id)
     check_features(frame, spec, known=plan.table.names)
     known = {name.lower() for name in frame.columns}
@@ -212,6 +215,7 @@ def label_planned(spark: SparkSession, config: Config, plan: LabellingPlan) -> i
     inputs, counts = within_ranges(chosen, spec.features)
     packed = spark.sparkContext.broadcast(blob)
     labelled = _labelled(inputs, packed, sha256, config.label, _rows_of(plan.table.path))
+    refuse_changed(plan.table, before)
     _say(counts.found(), "label")
     progress.step("writing the labels")
     labelled = _described(_with_unsigned_ids(labelled, spec.id), manifest, config)

@@ -6,12 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from stellarml.core.errors import InputError, raise_gathered
+from stellarml.core.errors import ChangedInputError, InputError, raise_gathered
 from stellarml.core.expressions import quoted
+from stellarml.run.fingerprint import file_fingerprint
 from stellarml.run.log import get_logger
 from stellarml.storage.hats_layout import is_catalogue
 from stellarml.storage.hats_reader import open_catalogue
@@ -72,6 +73,10 @@ class OwnTable:
     headers: tuple[Header, ...]
     columns: tuple[FileColumn, ...]
 
+    def fingerprints(self) -> list[dict[str, Any]]:
+        """Return what the files are now: taken before and after they are read, they must be the same."""
+        return [file_fingerprint(header.file.path) for header in self.headers]
+
     @property
     def names(self) -> list[str]:
         """Names of all its columns."""
@@ -103,6 +108,21 @@ class OwnTable:
                 )
         raise_gathered(InputError, str(self.path), problems)
         return [name for name in self.names if name in set(chosen.values())]
+
+
+def refuse_changed(table: OwnTable, before: Sequence[dict[str, Any]]) -> None:
+    """Refuse what was read of files that were replaced meanwhile.
+
+    Raises
+    ------
+    ChangedInputError
+        Naming them.
+    """
+    changed = [old["path"] for old, new in zip(before, table.fingerprints(), strict=True) if old != new]
+    if changed:
+        raise ChangedInputError(
+            f"{', '.join(changed[:3])}: replaced while it was read. Nothing is written; run again."
+        )
 
 
 def open_table(path: Path, wanted: Iterable[str] = ()) -> OwnTable:

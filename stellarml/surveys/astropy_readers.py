@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
+from xml.parsers import expat
 
 import numpy as np
 import pyarrow as pa
@@ -140,6 +141,7 @@ class VotableReader(AstropyReader):
         """
         from astropy.io import votable
 
+        _refuse_links(file)
         document = votable.parse(str(file.path), verify="warn")
         found = []
         for info in document.iter_info():
@@ -161,6 +163,31 @@ class VotableReader(AstropyReader):
                 )
             )
         return found
+
+
+def _refuse_links(file: SourceFile) -> None:
+    """Refuse a VOTable whose rows lie elsewhere: a link would be followed, to any file and any host.
+
+    Raises
+    ------
+    InputError
+        Naming the line of the link.
+    """
+    parser = expat.ParserCreate()
+
+    def begin(name: str, attributes: dict[str, str]) -> None:
+        if name.rpartition(":")[2] == "STREAM" and "href" in attributes:
+            raise InputError(
+                f"{file.path} line {parser.CurrentLineNumber}: its rows lie elsewhere ({attributes['href'][:80]}), and "
+                "links are not followed. Fetch them, and name the file that holds them."
+            )
+
+    parser.StartElementHandler = begin
+    with file.open() as stream:
+        try:
+            parser.ParseFile(stream)
+        except expat.ExpatError:
+            return  # damaged: astropy says it better
 
 
 def _plain(table: Any) -> Any:

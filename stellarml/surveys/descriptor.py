@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.core.expressions import Sql
+from stellarml.core.names import ROW_NUMBER
 from stellarml.core.shipped import named_file
 from stellarml.core.toml_layers import Section, problems_of, read_toml
 from stellarml.surveys.unit_conversion import PositionUnit
@@ -237,7 +238,7 @@ class Descriptor(Section):
     @property
     def id_column(self) -> str:
         """Name of the id in the ingested table."""
-        return self.position.id[0].lower() if self.position.id else "row_number"
+        return self.position.id[0].lower() if self.position.id else ROW_NUMBER
 
     def active_cuts(self, enable: tuple[str, ...], disable: tuple[str, ...]) -> tuple[Cut, ...]:
         """Return all cuts, `enabled` as the configuration asks; order (and so bits) never changes."""

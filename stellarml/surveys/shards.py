@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from stellarml.core import errors, sky
 from stellarml.core.errors import StellarmlError
 from stellarml.core.files import storage_errors, write_atomically
-from stellarml.core.names import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS
+from stellarml.core.names import CUTS_FAILED, HEALPIX_COLUMN, REPAIRS, ROW_NUMBER
 from stellarml.run.ownership import WORK
 from stellarml.run.units import failure, guarded, outcome_batch
 from stellarml.surveys.descriptor import Descriptor, position_columns
@@ -35,7 +35,6 @@ from stellarml.surveys.raw_readers import reader_of
 from stellarml.surveys.unit_conversion import Conversion, wrapped_ra
 
 FILE, LINE = "_file", "_line"
-ROW_NUMBER = "row_number"
 _SHARD_ROWS = 1_000_000
 _GROUP_ROWS = 32_768
 REJECT_SCHEMA = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string())])

@@ -18,7 +18,7 @@ from stellarml.core.config import Config
 from stellarml.core.errors import InputError, OutputBusyError, UserError
 from stellarml.labelling.compare import compare
 from stellarml.labelling.versions import current_model, prune, version_named, versions_of
-from stellarml.run.stage_run import held
+from stellarml.run.ownership import held
 from stellarml.stages import label, train
 
 Configured = Callable[..., Config]

@@ -13,11 +13,11 @@ from astropy import units
 from astropy.table import Table
 from helpers.label_leaves import Configured
 
-from stellarml.core.errors import InputError, TrainingError
+from stellarml.core.errors import ChangedInputError, InputError, TrainingError
 from stellarml.features.feature_file import FeatureFile
 from stellarml.standalone.own_table import label_table, train_on_table
 from stellarml.standalone.own_table_checks import check_ids, check_labels, check_units
-from stellarml.standalone.own_table_reader import open_table, read_table
+from stellarml.standalone.own_table_reader import open_table, read_table, refuse_changed
 
 SPEC = FeatureFile(
     id="gaia.id",
@@ -118,6 +118,16 @@ def test_units_of_several_files_must_be_one(tmp_path: Path) -> None:
         pq.write_table(pa.table({"g": [1.0]}, schema=schema), tmp_path / f"{name}.parquet")
     with pytest.raises(InputError, match="column 'g' is in 'mmag', in other files in 'mag'"):
         open_table(tmp_path)
+
+
+def test_a_table_that_is_swapped_while_it_is_read_is_not_labelled(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,g\n1,2\n")
+    table = open_table(tmp_path / "a.csv")
+    before = table.fingerprints()
+    refuse_changed(table, before)
+    (tmp_path / "a.csv").write_text("id,g\n1,3\n")
+    with pytest.raises(ChangedInputError, match=r"a.csv: replaced while it was read"):
+        refuse_changed(table, before)
 
 
 def test_ids_that_a_float_cannot_hold_are_refused(spark: Any, tmp_path: Path) -> None:

@@ -205,3 +205,16 @@ def test_merge_lays_one_table_on_another(base: dict[str, object], over: dict[str
     for key, value in over.items():
         if not isinstance(value, dict):
             assert merged[key] == value
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("STELLARML_CROSSMATCH_SCOPE", "STELLARML_CROSSMATCH__SCOPE"),
+        ("STELLARML_FOO", "STELLARML_SECTION__KEY"),
+    ],
+)
+def test_variables_that_would_be_ignored_are_refused(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: two underscores.*{meant}"):
+        load_config(environment={name: "full"})
+    assert load_config(environment={"STELLARML_HOME": "/opt", "STELLARML_CROSSMATCH__SCOPE": "selected"})

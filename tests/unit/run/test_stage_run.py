@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stellarml.core.config import load_config
-from stellarml.core.errors import InputError, OutputBusyError, StaleOutputError, UserError
+from stellarml.core.errors import ChangedInputError, InputError, OutputBusyError, StaleOutputError, UserError
 from stellarml.run.fingerprint import digest, file_fingerprint, origin_of
 from stellarml.run.log import UNCHANGED
 from stellarml.run.marks import read_marks, read_record, write_mark
@@ -395,3 +395,20 @@ def test_what_a_user_put_into_the_output_stays(raw: Path, out: Path, killed: boo
     assert made(out, raw, overwrite=True, relevant={"scope": "selected"}) == "ab"
     assert not (out / "c.txt").exists(), "what a killed run left is its own"
     assert (out / "plots" / "figure.png").read_text() == (out / "paper.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize("swap", ["replaced", "gone"])
+def test_an_input_that_is_swapped_while_it_is_read_makes_nothing(raw: Path, out: Path, swap: str) -> None:
+    """The record would name the old file and the rows would be the new one's: nothing of it is trusted later."""
+    with (
+        pytest.raises(ChangedInputError, match=r"replaced while|vanished while"),
+        stage_run(recipe("copy", raw, scope="full"), out, CONFIG) as run,
+    ):
+        raw.write_text("two") if swap == "replaced" else raw.unlink()
+        (out / "a.txt").write_text("two a")
+        write_mark(out, "a", {"files": {"a.txt": 5}})
+        run.finish({"in": 1, "out": 1})
+    assert not (out / "run.json").exists() and not read_marks(out)
+    raw.write_text("one")
+    assert made(out, raw) == "ab", "neither is the unit that was made of another file"
+    assert (out / "a.txt").read_text() == "onea"

@@ -528,3 +528,19 @@ def test_hours_beyond_a_day_are_no_position(tmp_path: Path) -> None:
     position = {"ra": {"column": "a", "unit": "sexagesimal"}, "dec": {"column": "d", "unit": "sexagesimal"}}
     rows, _, _ = read(survey(position=position), tmp_path / "a.csv")
     assert rows["a"].to_pylist() == [None, 360.0] and rows["d"].to_pylist() == [-0.5, 90.0]
+
+
+@pytest.mark.parametrize("space", [" ", " " * 9000, "\n"])
+@pytest.mark.parametrize("prefix", ["", "v:"])
+def test_links_of_a_votable_are_not_followed(tmp_path: Path, space: str, prefix: str) -> None:
+    (tmp_path / "secret").write_text("1 2 3")
+    text = (CASES / "01-votable-name-or-id" / "irsa.vot").read_text()
+    start, end = text.index("<TABLEDATA>"), text.index("</TABLEDATA>") + len("</TABLEDATA>")
+    link = f'<{prefix}STREAM{space}href="file://{tmp_path}/secret" encoding="base64"/>'
+    namespace = ' xmlns:v="http://www.ivoa.net/xml/VOTable/v1.3"' if prefix else ""
+    odd = (text[:start] + f"<BINARY>{link}</BINARY>" + text[end:]).replace(
+        "<VOTABLE", f"<VOTABLE{namespace}", 1
+    )
+    (tmp_path / "a.vot").write_text(odd)
+    with pytest.raises(InputError, match=r"a.vot line \d+: its rows lie elsewhere .*links are not followed"):
+        read(load_descriptor(str(CASES / "01-votable-name-or-id" / "irsa.toml")), tmp_path / "a.vot")
