@@ -83,7 +83,7 @@ def save_bundle(
             np.savez(file, allow_pickle=False, **arrays_of(bundle.inputs, bundle.networks, bundle.novelty))
         for name, model in models.items():
             model.save(fresh / name)
-            _settle_times(fresh / name)
+            _settle_archive(fresh / name)
         for name, text in texts.items():
             (fresh / name).write_text(text, encoding="utf-8")
         files = {p.name: sha256_of(p.read_bytes()) for p in sorted(fresh.iterdir())}
@@ -192,13 +192,29 @@ def bundle_from(manifest: Manifest, weights: bytes, source: str) -> Bundle:
     return Bundle(manifest, inputs, tuple(networks), novelty_from(arrays, n_inputs, source))
 
 
-def _settle_times(path: Path) -> None:
-    """Rewrite a .keras archive without the moment of saving."""
+def _settle_archive(path: Path) -> None:
+    """Rewrite a .keras archive without what differs between equal trainings: the moment, and addresses in memory."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     metadata = json.loads(members["metadata.json"])
     metadata.pop("date_saved", None)
     members["metadata.json"] = json.dumps(metadata, sort_keys=True).encode()
+    config = json.loads(members["config.json"])
+    _number_shared_objects(config, {})
+    members["config.json"] = json.dumps(config).encode()
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in members.items():
             archive.writestr(zipfile.ZipInfo(name, EPOCH), data)
+
+
+def _number_shared_objects(config: Any, numbers: dict[int, int]) -> None:
+    """Give objects that a network shares, known by their addresses, numbers in the order in which they appear."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            if key == "shared_object_id":
+                config[key] = numbers.setdefault(value, len(numbers) + 1)
+            else:
+                _number_shared_objects(value, numbers)
+    elif isinstance(config, list):
+        for value in config:
+            _number_shared_objects(value, numbers)

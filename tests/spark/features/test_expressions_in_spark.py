@@ -50,9 +50,9 @@ def plan(frame: DataFrame, text: str) -> Any:
     return chosen._jdf.queryExecution().optimizedPlan().canonicalized()
 
 
-@pytest.mark.parametrize("expression", LEGITIMATE)
-def test_the_written_text_means_what_was_given(frame: DataFrame, expression: str) -> None:
-    assert plan(frame, expression).equals(plan(frame, safe_sql(expression))), safe_sql(expression)
+def test_the_written_text_means_what_was_given(frame: DataFrame) -> None:
+    for expression in LEGITIMATE:
+        assert plan(frame, expression).equals(plan(frame, safe_sql(expression))), safe_sql(expression)
 
 
 def test_every_shipped_expression_means_what_was_given(spark: Any) -> None:

@@ -28,11 +28,11 @@ def test_there_are_enough_of_both() -> None:
     assert len(set(HOSTILE)) >= 500 and len(set(LEGITIMATE)) >= 130
 
 
-@pytest.mark.parametrize("expression", LEGITIMATE)
-def test_what_people_write_is_allowed(expression: str) -> None:
-    assert check_expression(expression) == expression
-    assert calls(safe_sql(expression)) <= FUNCTIONS
-    assert safe_sql(safe_sql(expression)).replace(" ", "") != "", "what is written is itself allowed"
+def test_what_people_write_is_allowed() -> None:
+    for expression in LEGITIMATE:
+        assert check_expression(expression) == expression
+        assert calls(safe_sql(expression)) <= FUNCTIONS
+        assert safe_sql(safe_sql(expression)), "what is written is itself allowed"
 
 
 def test_every_shipped_expression_is_allowed() -> None:
@@ -45,10 +45,10 @@ def test_every_shipped_expression_is_allowed() -> None:
         assert calls(safe_sql(text)) <= FUNCTIONS and columns_of(text)
 
 
-@pytest.mark.parametrize("expression", HOSTILE)
-def test_what_is_hostile_is_refused(expression: str) -> None:
-    with pytest.raises(ValueError, match=r"holds|is not"):
-        check_expression(expression)
+def test_what_is_hostile_is_refused() -> None:
+    for expression in HOSTILE:
+        with pytest.raises(ValueError, match=r"holds|is not"):
+            check_expression(expression)
 
 
 @pytest.mark.parametrize(

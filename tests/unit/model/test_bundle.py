@@ -281,3 +281,28 @@ def test_the_card_tells_what_the_manifest_says(bundle: Path) -> None:
     bins = [b for b in manifest.metrics["by_bin"] if b["by"] == "predicted" and b["label"] == "feh"]
     assert sum(b["n"] for b in bins) == manifest.metrics["test"]["feh"]["n"]
     assert card.count("| feh [dex] |") == len(bins) == 8
+
+
+@pytest.mark.tensorflow
+def test_a_network_file_does_not_tell_where_it_lay_in_memory(tmp_path: Path) -> None:
+    """The same training, the same bytes: Keras writes addresses of shared objects and the moment of saving."""
+    from stellarml.model.bundle import _settle_archive
+    from stellarml.training.network import keras
+
+    (network,) = sorted(tiny_bundle().glob("*.keras"))[:1]
+    settled = network.read_bytes()
+    with zipfile.ZipFile(network) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    assert '"shared_object_id": 1' in members["config.json"].decode()
+    moved = members["config.json"].decode().replace('"shared_object_id": ', '"shared_object_id": 1397795219')
+    later = json.dumps(json.loads(members["metadata.json"]) | {"date_saved": "2030-01-01@00:00:00"})
+    path = tmp_path / "a.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (
+            members | {"config.json": moved.encode(), "metadata.json": later.encode()}
+        ).items():
+            archive.writestr(name, data)
+    _settle_archive(path)
+    assert path.read_bytes() == settled and config
+    assert keras().models.load_model(path, compile=False).count_params() > 0
