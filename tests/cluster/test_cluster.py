@@ -100,7 +100,7 @@ class Run:
     """One spark-submit of the job label; its log is read while it runs."""
 
     def __init__(self, cluster: Cluster, root: Path, shipment: Shipment) -> None:
-        options = [part for value in TILES for part in ("--set", value)]
+        options = [part for value in (*TILES, "log.format=json") for part in ("--set", value)]
         command = cluster.submit_command(
             "label", "--config", str(root / "config.toml"), *options, shipment=shipment
         )

@@ -77,7 +77,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         tmp_path,
         raw='stars = "stars.csv"\nbands = "gone/*.csv"\nspektra = "spectra.csv"\n',
         stars='[[cuts]]\nname = "bright"\nwhere = "gg < 15"\nreason = "x"\n[[cuts]]\nname = "odd"\n'
-        'where = "g <"\nreason = "x"\n',
+        'where = "ga < 3"\nreason = "x"\n',
         features=FEATURES.replace('expression = "g"', 'expression = "gmag"'),
     )
     (tmp_path / "lake").write_text("in the way")
@@ -86,7 +86,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     message = str(told.value)
     for words in (
         "cut 'bright': 'gg < 15' names the column 'gg', which the survey does not carry; the nearest are 'g'",
-        "cut 'odd': 'g <' is not Spark SQL",
+        "cut 'odd': 'ga < 3' names the column 'ga'",
         "gone/*.csv: no such file or folder (survey 'bands')",
         "[raw] does not say where the files of survey 'spectra' lie",
         "no survey of the run carries the column 'gmag', needed by feature g; the nearest are 'g'",
@@ -106,7 +106,14 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ({"bands_rows": ""}, "bands.csv: has no line of column names"),
         ({"spectra": 'labels = { feh = { value = "teff" } }\n'}, "label table 'spectra' has no label teff"),
         ({"features": "id = 3"}, "feature file"),
-        ({"features": FEATURES.replace('"g", unit', '"g +", unit')}, "feature 'g': 'g +' is not Spark SQL"),
+        (
+            {"features": FEATURES.replace('"g", unit', '"g +", unit')},
+            "key 'features.0.expression': 'g +' is not Spark SQL",
+        ),
+        (
+            {"stars": '[[cuts]]\nname = "odd"\nwhere = "g <"\nreason = "x"\n'},
+            "'cuts.0.where': 'g <' is not Spark SQL",
+        ),
         ({"surveys": 'label = { model = "gone" }\n'}, "models/gone: no such model"),
         ({"surveys": 'cuts = { enable = ["brigt"] }\n'}, "cuts.enable names 'brigt'"),
     ],
