@@ -56,7 +56,8 @@ if TYPE_CHECKING:
 
 _TASK_BYTES = 16 << 20
 _TASK_FILES = 200
-"""What one task reads at most: one file, or small ones together."""
+_TASKS_A_CORE = 4
+"""What one task reads at most: one file, or small ones together, but no core is to wait for the last."""
 
 
 def run(spark: SparkSession, config: Config, *, overwrite: bool = False) -> Record:
@@ -159,9 +160,10 @@ def _sharding(
 def _as_frame(spark: SparkSession, pending: Sequence[FileTask]) -> DataFrame:
     """Return a row a file, large files alone in a partition, small ones together."""
     groups: list[list[FileTask]] = []
-    size = 0
+    size, total = 0, sum(file.header.file.size for file in pending)
+    most = min(_TASK_BYTES, total // (_TASKS_A_CORE * spark.sparkContext.defaultParallelism))
     for file in pending:
-        if not groups or size + file.header.file.size > _TASK_BYTES or len(groups[-1]) >= _TASK_FILES:
+        if not groups or size + file.header.file.size > most or len(groups[-1]) >= _TASK_FILES:
             groups.append([])
             size = 0
         groups[-1].append(file)
