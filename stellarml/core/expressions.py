@@ -255,19 +255,19 @@ class _Writer:
             raise self._refuse("a star or a part of a name that is none")
         if len(names) == 1 and names[0].lower() in _CONSTANTS:
             raise self._refuse(f"the name '{names[0]}', which Spark may take for a function")
-        if len(names) == 1 and names[0].lower() in self._replacements and names[0] not in self._bound:
+        if len(names) == 1 and names[0].lower() in self._replacements and names[0].lower() not in self._bound:
             return self._replacements[names[0].lower()]
         return ".".join(map(quoted, names))
 
     def _identifier(self, node: Any) -> str:
-        if node.this not in self._bound:
+        if node.this.lower() not in self._bound:
             raise self._refuse(f"the name '{node.this}' where no column is expected")
         return quoted(node.this)
 
     def _lambda(self, node: Any) -> str:
         self._only(node, "this", "expressions")
         names = [part.name for part in node.expressions]
-        self._bound += names
+        self._bound += [name.lower() for name in names]  # in any case, as Spark has it
         try:
             bound = quoted(names[0]) if len(names) == 1 else f"({', '.join(map(quoted, names))})"
             return f"{bound} -> {self._sql(node.this)}"

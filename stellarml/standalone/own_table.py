@@ -28,7 +28,7 @@ from stellarml.run.log import get_logger
 from stellarml.run.row_tally import rows_told
 from stellarml.standalone.own_table_checks import check_ids, check_labels
 from stellarml.standalone.own_table_plan import LabellingPlan, LearningPlan, plan_labelling, plan_learning
-from stellarml.standalone.own_table_reader import read_table, refuse_changed
+from stellarml.standalone.own_table_reader import OwnTable, read_table, refuse_changed
 from stellarml.storage.export import write_file
 
 if TYPE_CHECKING:
@@ -146,14 +146,14 @@ def _failed_cuts(frame: DataFrame) -> list[Column]:
         for name, kind in frame.dtypes
         if kind in integers and (name.lower() == CUTS_FAILED or name.lower().startswith(f"{CUTS_FAILED}_"))
     ]
-    bits = [sf.coalesce(sf.col(f"`{name}`").cast("long"), sf.lit(0).cast("long")) for name in names]
+    bits = [sf.coalesce(sf.col(quoted(name)).cast("long"), sf.lit(0).cast("long")) for name in names]
     return [reduce(lambda a, b: a.bitwiseOR(b), bits).alias(CUTS_FAILED)] if bits else []
 
 
-def _rows_of(table: Path) -> int:
-    """Return the rows that a Parquet file or folder states, for the progress; 0 for other formats."""
-    files = [table] if table.is_file() else table.rglob("*.parquet")
-    return sum(pq.read_metadata(file).num_rows for file in files if file.suffix.lower() == ".parquet")
+def _rows_of(table: OwnTable) -> int:
+    """Return the rows that Parquet files state, for the progress; 0 for other formats."""
+    files = [header.file.path for header in table.headers if header.file.family == "parquet"]
+    return sum(pq.read_metadata(file).num_rows for file in files)
 
 
 def _labelled(
@@ -180,7 +180,7 @@ def _labelled(
 def label_table(spark: SparkSession, config: Config, table: Path, model: Path, out: Path) -> int:
     """Label every row of `table`, in a file's order; write id, labels, intervals and flags to `out`; return the rows.
 
-    `progress` is told how many values are outside the ranges of the model's features, and so missing.
+    How many values are outside the ranges of the model's features, and so missing, is logged.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def label_planned(spark: SparkSession, config: Config, plan: LabellingPlan) -> i
     chosen = frame.select(sf.col(quoted(spec.id)).alias(_ID), *passed, *values)
     inputs, counts = within_ranges(chosen, spec.features)
     packed = spark.sparkContext.broadcast(blob)
-    labelled = _labelled(inputs, packed, sha256, config.label, _rows_of(plan.table.path))
+    labelled = _labelled(inputs, packed, sha256, config.label, _rows_of(plan.table))
     refuse_changed(plan.table, before)
     _say(counts.found(), "label")
     progress.step("writing the labels")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stellarml.core.errors import InputError, raise_gathered
+from stellarml.core.expressions import quoted
 from stellarml.features.feature_file import FeatureFile
 from stellarml.surveys.column_mapping import EXACT_IN_FLOAT64
 from stellarml.surveys.raw_reader import FileColumn
@@ -55,7 +56,7 @@ def check_labels(frame: DataFrame, spec: FeatureFile) -> None:
             kind = kinds.get((column or "").lower())
             if column is None or kind not in ("string", "boolean", "binary", "date", "timestamp"):
                 continue
-            text = sf.col(f"`{column}`").cast("string")
+            text = sf.col(quoted(column)).cast("string")
             odd = frame.select(text.alias("odd")).filter(
                 "odd IS NOT NULL AND try_cast(odd AS double) IS NULL"
             )
@@ -81,7 +82,7 @@ def check_ids(frame: DataFrame, id_column: str) -> None:
     if kind not in ("double", "float"):
         return
     limit = EXACT_IN_FLOAT64 if kind == "double" else 1 << 24
-    row = frame.agg(sf.max(sf.nanvl(sf.abs(sf.col(f"`{id_column}`")), sf.lit(0.0)))).first()
+    row = frame.agg(sf.max(sf.nanvl(sf.abs(sf.col(quoted(id_column))), sf.lit(0.0)))).first()
     if row is not None and row[0] is not None and row[0] >= limit:
         raise InputError(
             f"column '{id_column}' holds ids as floating-point numbers ({kind}) up to {row[0]:.6g}, which stands for "

@@ -18,7 +18,7 @@ from stellarml.storage.hats_layout import is_catalogue
 from stellarml.storage.hats_reader import open_catalogue
 from stellarml.surveys.column_mapping import UNSIGNED_IN_SPARK, wider
 from stellarml.surveys.descriptor import Files
-from stellarml.surveys.raw_files import describe
+from stellarml.surveys.raw_files import describe, named_table
 from stellarml.surveys.raw_reader import FileColumn, Header, Part
 from stellarml.surveys.raw_readers import reader_of
 from stellarml.surveys.text_types import scan_texts
@@ -165,12 +165,10 @@ def _files_of(path: Path) -> list[tuple[Path, str | None]]:
         if not found:
             raise InputError(f"{path}: holds no Parquet file and is no HATS catalogue; name a file.")
         return [(file, None) for file in found]
-    name, _, table = path.name.rpartition("#")
-    if not path.exists() and name and path.with_name(name).is_file():
-        return [(path.with_name(name), table)]
-    if not path.exists():
+    file, table = named_table(path)
+    if not file.exists():
         raise InputError(f"{path}: no such file")
-    return [(path, None)]
+    return [(file, table)]
 
 
 def _chosen_header(headers: Sequence[Header], words: set[str]) -> Header:
@@ -246,18 +244,10 @@ def _types(table: OwnTable, names: Sequence[str], id_column: str) -> pa.Schema:
                         "does not know; convert it"
                     )
                     continue
-                kinds[column.name] = _joined(kinds[column.name], kind)
+                kinds[column.name] = wider(kinds[column.name], kind)
     raise_gathered(InputError, "columns", problems)
     fields = [pa.field(n, pa.float64() if pa.types.is_null(kind) else kind) for n, kind in kinds.items()]
     return pa.schema(fields)
-
-
-def _joined(known: pa.DataType, kind: pa.DataType) -> pa.DataType:
-    if known == kind or pa.types.is_null(known):
-        return kind
-    if pa.types.is_integer(known) and pa.types.is_integer(kind):
-        return pa.int64()
-    return wider(known, kind)
 
 
 def _known_to_spark(kind: pa.DataType) -> pa.DataType | None:
@@ -265,14 +255,8 @@ def _known_to_spark(kind: pa.DataType) -> pa.DataType | None:
     from pyspark.errors import PySparkException
     from pyspark.sql.pandas.types import from_arrow_type
 
-    unsigned = {
-        pa.uint8(): pa.int16(),
-        pa.uint16(): pa.int32(),
-        pa.uint32(): pa.int64(),
-        pa.uint64(): UNSIGNED_IN_SPARK,
-    }
-    if kind in unsigned:
-        return unsigned[kind]
+    if kind in _SIGNED:
+        return _SIGNED[kind]
     if pa.types.is_time(kind) or pa.types.is_duration(kind):
         return pa.string()
     if pa.types.is_timestamp(kind):

@@ -84,7 +84,7 @@ def _header(file: SourceFile, group: list[FileTable], named: bool) -> Header:
     rows, columns = group[0].rows, []
     for name in rows.colnames:
         unit = str(rows[name].unit) if rows[name].unit is not None else None
-        kind = reduce(_joined, (_arrow_type(table.rows[name]) for table in group))
+        kind = reduce(wider, (_arrow_type(table.rows[name]) for table in group))
         columns.append(FileColumn(str(name), kind, unit, group[0].aliases.get(name)))
     numbers = tuple(table.number for table in group)
     titles = tuple(table.title or str(table.number) for table in group) if named else ()
@@ -232,15 +232,6 @@ def _stored_nulls(extension: Any) -> dict[str, np.ndarray]:
 
 def _mask_of(column: Any) -> np.ndarray:
     return np.asarray(column.mask) if hasattr(column, "mask") else np.zeros(len(column), dtype=bool)
-
-
-def _joined(a: pa.DataType, b: pa.DataType) -> pa.DataType:
-    """Return a type that holds the values of a column of two tables."""
-    if a == b:
-        return a
-    if pa.types.is_integer(a) and pa.types.is_integer(b):
-        return pa.int64()
-    return wider(a, b)
 
 
 def _from_astropy(column: Any) -> pa.Array:

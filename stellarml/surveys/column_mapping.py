@@ -138,9 +138,8 @@ def resolve(
     raise_gathered(InputError, f"survey '{descriptor.name}'", list(dict.fromkeys(problems))[:20])
     kinds = {c.canonical: _type_of(c, found.get(c.canonical, ()), guess) for c in wanted}
     if pa.types.is_floating(kinds.get(descriptor.id_column, pa.null())):
-        kinds[descriptor.id_column] = (
-            pa.int64()
-        )  # a float that is no whole number, or too large for one, is no id
+        # A float that is no whole number, or too large for one, is no id: its row is rejected.
+        kinds[descriptor.id_column] = pa.int64()
     fields = [pa.field(name, kind) for name, kind in kinds.items()]
     absent = tuple(c.canonical for c in wanted if c.canonical not in found)
     return Resolved(pa.schema(fields), headers, tuple(sources), tuple(conversions), absent)
@@ -282,10 +281,10 @@ def wider(a: pa.DataType, b: pa.DataType) -> pa.DataType:
         return pa.float64() if pa.types.is_null(a) else a
     if pa.types.is_null(a):
         return b
-    if pa.types.is_floating(a) and pa.types.is_floating(b):
-        return pa.float64()
-    numbers = [k for k in (a, b) if pa.types.is_integer(k) or pa.types.is_floating(k)]
-    if len(numbers) == 2 and any(pa.types.is_floating(k) for k in numbers):
+    whole = [pa.types.is_integer(kind) for kind in (a, b)]
+    if all(whole):
+        return pa.string() if pa.types.is_uint64(a) or pa.types.is_uint64(b) else pa.int64()
+    if all(w or pa.types.is_floating(kind) for w, kind in zip(whole, (a, b), strict=True)):
         return pa.float64()
     return pa.string()
 

@@ -28,10 +28,8 @@ def find_files(descriptor: Descriptor, path: Path) -> list[SourceFile]:
     InputError
         If there is none, or one is not of any known format.
     """
-    table = descriptor.files.table
-    if not path.exists() and "#" in path.name and path.with_name(path.name.rpartition("#")[0]).is_file():
-        name, _, table = path.name.rpartition("#")
-        path = path.with_name(name)
+    path, named = named_table(path)
+    table = named or descriptor.files.table
     if path.is_file():
         found = [path]
     elif path.is_dir():
@@ -43,6 +41,14 @@ def find_files(descriptor: Descriptor, path: Path) -> list[SourceFile]:
         if not found:
             raise InputError(f"{path}: no such file or folder (survey '{descriptor.name}').")
     return [describe(p, descriptor.files, f"survey '{descriptor.name}'", table) for p in found]
+
+
+def named_table(path: Path) -> tuple[Path, str | None]:
+    """Take ``file.fits#NAME`` apart where there is no file of that whole name; None where no table is named."""
+    name, mark, table = path.name.rpartition("#")
+    if mark and not path.exists() and path.with_name(name).is_file():
+        return path.with_name(name), table
+    return path, None
 
 
 def _in_folder(descriptor: Descriptor, folder: Path) -> list[Path]:

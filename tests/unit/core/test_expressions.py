@@ -92,6 +92,7 @@ def test_columns_are_replaced_but_not_what_a_lambda_binds() -> None:
     masks = {"a": "(M)", "x": "(X)"}
     assert safe_sql("A + `a` + t.a + 'a'", masks) == "((((M) + (M)) + `t`.`a`) + 'a')"
     assert safe_sql("transform(a, x -> x + a)", masks) == "transform((M), `x` -> (`x` + (M)))"
+    assert safe_sql("transform(a, X -> x + 1)", masks) == "transform((M), `X` -> (`x` + 1))"
     assert safe_sql("abs(x)", masks) == "abs((X))"
 
 
