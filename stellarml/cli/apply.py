@@ -25,7 +25,7 @@ def apply(
     """Label your own field with a model made elsewhere: ingest, match and label, no spectroscopic labels needed."""
     from stellarml.run.spark_session import start_session
     from stellarml.stages.chain import APPLY_STAGES, apply_model, without_labels
-    from stellarml.stages.preflight import preflight_of_model
+    from stellarml.stages.preflight import preflight
 
     given = [] if level is None else [f"label.level={level}"]
     settings = without_labels(configured(config, profile, [*(overrides or []), *given]))
@@ -35,7 +35,7 @@ def apply(
     folder = model if model.is_dir() else settings.models_folder / model
     if not folder.is_dir():
         raise UserError(f"{model}: no such model, neither a folder nor an id in {settings.models_folder}")
-    preflight_of_model(settings, folder, APPLY_STAGES)
+    preflight(settings, APPLY_STAGES, model=folder)
     record = apply_model(start_session(settings.spark), settings, folder, overwrite=overwrite)
     typer.echo("label: " + ", ".join(f"{name} {count}" for name, count in record["rows"].items()))
     typer.echo(f"labels: {settings.labels_folder / record['model_id']}")

@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from stellarml.core.config import Config
-from stellarml.core.errors import ConfigError, InputError, StellarmlError, nearest_names, raise_gathered
+from stellarml.core.errors import ConfigError, StellarmlError, nearest_names, raise_gathered
 from stellarml.core.expressions import columns_of
 from stellarml.core.names import CUTS_FAILED, DEC, EXTERNAL_ID, RA, REPAIRS, SOURCE_ID
 from stellarml.core.schema import MATCHES
 from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.labelling.model_registry import chosen_model
 from stellarml.model.bundle import load_bundle
-from stellarml.surveys.column_mapping import resolve
-from stellarml.surveys.cuts import chosen_cuts
+from stellarml.run.ownership import RECORD
+from stellarml.surveys.cuts import chosen_cuts, problems_of_expressions
 from stellarml.surveys.descriptor import Descriptor, load_descriptor
-from stellarml.surveys.expressions import problems_of_expressions
+from stellarml.surveys.ingest_plan import declared_columns
 from stellarml.surveys.raw_files import find_files
-from stellarml.surveys.raw_readers import reader_of
 
 T = TypeVar("T")
 _LAKE_OVER_RAW = 2.0
@@ -35,7 +34,12 @@ _SMALL_BYTES = 100 << 20
 """Raw files below this are not worth a guess; a disk that fills is told when it does."""
 
 
-def preflight(config: Config, stages: Iterable[str], surveys: Sequence[str] | None = None) -> None:
+def preflight(
+    config: Config,
+    stages: Iterable[str],
+    surveys: Sequence[str] | None = None,
+    model: Path | None = None,
+) -> None:
     """Refuse a run that cannot end well.
 
     Parameters
@@ -44,58 +48,47 @@ def preflight(config: Config, stages: Iterable[str], surveys: Sequence[str] | No
         Names of the stages that are to run.
     surveys
         The surveys to ingest; all of the configuration by default.
+    model
+        Folder of a model made elsewhere that is to label the field.
 
     Raises
     ------
     ConfigError
         Naming every problem that was found.
     """
-    raise_gathered(ConfigError, "before the start", problems_of_run(config, stages, surveys))
+    raise_gathered(ConfigError, "before the start", problems_of_run(config, stages, surveys, model))
 
 
-def preflight_of_model(config: Config, model: Path, stages: Iterable[str]) -> None:
-    """Refuse to label a field with a model that cannot be: the model, the field's files, the columns it needs.
-
-    Raises
-    ------
-    ConfigError
-        Naming every problem that was found.
-    """
-    problems = problems_of_run(config, stages)
-    bundle = _tried(partial(load_bundle, model), problems)
-    known = {name: _tried(partial(load_descriptor, name, config.root), []) for name in config.surveys.names}
-    descriptors = {name: descriptor for name, descriptor in known.items() if descriptor is not None}
-    if bundle is not None and len(descriptors) == len(known):
-        problems += _problems_of_features(config, bundle.manifest.features, descriptors)
-    raise_gathered(ConfigError, "before the start", problems)
-
-
-def problems_of_run(config: Config, stages: Iterable[str], surveys: Sequence[str] | None = None) -> list[str]:
+def problems_of_run(
+    config: Config,
+    stages: Iterable[str],
+    surveys: Sequence[str] | None = None,
+    model: Path | None = None,
+) -> list[str]:
     """Return in words what would stop a run; see `preflight`."""
     wanted = set(stages)
     problems: list[str] = []
-    known: dict[str, Descriptor] = {}
     if "features" in wanted and not config.surveys.labels:
         problems.append(
             "surveys.labels is empty: there is nothing to learn from. To label a field with a model made elsewhere: "
             "stellarml apply MODEL --config FILE"
         )
     names = list(surveys or config.surveys.names)
-    for name in names:
-        found = _tried(partial(load_descriptor, name, config.root), problems)
-        if found is not None:
-            known[name] = found
+    found = {name: _tried(partial(load_descriptor, name, config.root), problems) for name in names}
+    known = {name: descriptor for name, descriptor in found.items() if descriptor is not None}
     features = None
-    if wanted & {"features", "train", "label"}:
+    if model is not None:
+        bundle = _tried(partial(load_bundle, model), problems)
+        features = bundle.manifest.features if bundle else None
+    elif wanted & {"features", "train", "label"}:
         features = _tried(lambda: load_feature_file(config.feature_file), problems)
     if known:
         _tried(lambda: chosen_cuts(config, next(iter(known.values()))), problems)
     if "ingest" in wanted:
-        ingested = list(known.values())
-        for survey in ingested:
-            problems += _problems_of_survey(config, survey)
-        problems += _lack_of_disk(config, ingested)
-    if features is not None and "features" in wanted and len(known) == len(names):
+        sizes = [_size_to_ingest(config, survey, problems) for survey in known.values()]
+        problems += _lack_of_disk(config, sum(sizes))
+    computed = model is not None or "features" in wanted
+    if features is not None and computed and len(known) == len(names):
         problems += _problems_of_features(config, features, known)
     if "label" in wanted and ("train" not in wanted or config.label.model):
         _tried(lambda: chosen_model(config.models_folder, config.label.model, features), problems)
@@ -111,13 +104,15 @@ def _tried(work: Callable[[], T], problems: list[str]) -> T | None:
         return None
 
 
-def _problems_of_survey(config: Config, survey: Descriptor) -> list[str]:
-    """Say what is wrong with a survey's raw files and with the expressions of its descriptor."""
-    problems = list(problems_of_expressions(survey))
+def _size_to_ingest(config: Config, survey: Descriptor, problems: list[str]) -> int:
+    """Say what is wrong with a survey's raw files and expressions; return their bytes, 0 if the lake has them."""
+    problems += problems_of_expressions(survey)
     files = _tried(lambda: find_files(survey, config.raw_path(survey.name)), problems)
-    if files is not None:
-        _tried(lambda: resolve(survey, [reader_of(f).headers(f, survey.files) for f in files], {}), problems)
-    return problems
+    if files is None:
+        return 0
+    _tried(partial(declared_columns, survey, files), problems)
+    there = (config.lake_folder / survey.name / RECORD).is_file()
+    return 0 if there else sum(file.size for file in files)
 
 
 def _problems_of_features(
@@ -153,14 +148,8 @@ def _problems_of_features(
             )
 
 
-def _lack_of_disk(config: Config, surveys: Sequence[Descriptor]) -> list[str]:
-    size = 0
-    for survey in surveys:
-        if not (config.lake_folder / survey.name / "run.json").is_file() and survey.name in config.raw:
-            try:
-                size += sum(file.size for file in find_files(survey, config.raw_path(survey.name)))
-            except InputError:
-                continue  # said above
+def _lack_of_disk(config: Config, size: int) -> list[str]:
+    """Say that the raw files of `size` bytes may not fit into the lake's disk."""
     there = _existing(config.lake_folder)
     free = shutil.disk_usage(there).free
     if size < _SMALL_BYTES or free >= _LAKE_OVER_RAW * size:

@@ -35,11 +35,11 @@ from stellarml.storage.hats_layout import catalogue_properties, is_catalogue
 from stellarml.storage.hats_reader import Catalogue, Leaf, open_catalogue
 from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
 from stellarml.storage.parquet import write_parquet
-from stellarml.surveys.column_mapping import resolve
+from stellarml.surveys.cuts import problems_of_expressions
 from stellarml.surveys.descriptor import Descriptor, load_descriptor
-from stellarml.surveys.expressions import problems_of_expressions
+from stellarml.surveys.ingest_plan import declared_columns
 from stellarml.surveys.raw_files import find_files
-from stellarml.surveys.raw_readers import reader_of
+from stellarml.surveys.raw_reader import SourceFile
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -76,6 +76,7 @@ class _Input:
     descriptor: Descriptor
     files: tuple[Path, ...]
     catalogue: Catalogue | None = None
+    raw: tuple[SourceFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,12 @@ def check_match(
     problems: list[str] = []
     columns: list[list[str]] = []
     inputs: list[_Input] = []
-    for path, survey in zip(paths, surveys, strict=True):
+    scopes = scopes_of(config.crossmatch.scope)
+    for path, survey, scope in zip(paths, surveys, scopes, strict=True):
         try:
             found = _find_input(config, path, survey)
             inputs.append(found)
-            columns.append(_columns_of(found, config))
+            columns.append(_columns_of(found, scope, with_errors=config.crossmatch.radius_arcsec == 0))
         except StellarmlError as error:
             problems.append(str(error))
     raise_gathered(InputError, "match", problems)
@@ -113,15 +115,14 @@ def check_match(
     chosen_columns(columns[0], columns[1], options.columns)
 
 
-def _columns_of(given: _Input, config: Config) -> list[str]:
+def _columns_of(given: _Input, scope: str, *, with_errors: bool) -> list[str]:
     """Return the columns that a side will have; of raw files, after their ingest."""
-    if given.catalogue is not None:
-        side_of(given.catalogue, given.descriptor, config.crossmatch.scope)
-        return [name for name in given.catalogue.schema.names if name != HEALPIX_COLUMN]
     descriptor = given.descriptor
+    if given.catalogue is not None:
+        side_of(given.catalogue, descriptor, scope, with_errors=with_errors)
+        return [name for name in given.catalogue.schema.names if name != HEALPIX_COLUMN]
     raise_gathered(ConfigError, f"survey '{descriptor.name}'", list(problems_of_expressions(descriptor)))
-    files = find_files(descriptor, given.path)
-    resolve(descriptor, [reader_of(file).headers(file, descriptor.files) for file in files], {})
+    declared_columns(descriptor, given.raw)
     own = [descriptor.id_column, *(column.canonical for column in descriptor.wanted()), REPAIRS, CUTS_FAILED]
     return list(dict.fromkeys(own))
 
@@ -187,7 +188,8 @@ def _find_input(config: Config, path: Path, survey: str) -> _Input:
             "Give [position] ra and dec in its descriptor."
         )
     if not is_catalogue(path):
-        return _Input(path, survey, descriptor, tuple(file.path for file in find_files(descriptor, path)))
+        raw = tuple(find_files(descriptor, path))
+        return _Input(path, survey, descriptor, tuple(file.path for file in raw), raw=raw)
     catalogue = open_catalogue(path)
     files = (catalogue_properties(catalogue.root).path, *(p for leaf in catalogue.leaves for p in leaf.paths))
     return _Input(path, survey, descriptor, files, catalogue)

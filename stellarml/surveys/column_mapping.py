@@ -47,6 +47,10 @@ class Resolved:
         For each file, how the values of a column (by its index) become the survey's unit.
     absent
         Columns that no file has.
+
+    Notes
+    -----
+        What is to be said of units, once: a sentence, and whether it is a warning.
     """
 
     schema: pa.Schema
@@ -54,6 +58,7 @@ class Resolved:
     sources: tuple[tuple[str | None, ...], ...]
     conversions: tuple[dict[int, Conversion], ...]
     absent: tuple[str, ...]
+    notes: tuple[tuple[str, bool], ...] = ()
 
     @property
     def ddl(self) -> str:
@@ -114,18 +119,21 @@ def resolve(
     problems: list[str] = []
     sources: list[tuple[str | None, ...]] = []
     conversions: list[dict[int, Conversion]] = []
+    notes: list[tuple[str, bool]] = []
     found: dict[str, list[FileColumn]] = {}
+    seen: dict[tuple[FileColumn, ...], list[FileColumn | None]] = {}
     headers = tuple(chosen_header(given, wanted, problems) for given in files)
     for header in headers:
         names: list[str | None] = []
         converted: dict[int, Conversion] = {}
-        for index, column in enumerate(wanted):
-            match = find_column(column.names, header.columns)
+        if header.columns not in seen:  # the files of a survey mostly have the same columns
+            seen[header.columns] = [find_column(column.names, header.columns) for column in wanted]
+        for index, (column, match) in enumerate(zip(wanted, seen[header.columns], strict=True)):
             if match is None and not column.optional:
                 problems.append(_missing(column, header))
             if match is not None:
                 problems += _mismatch(column, match, header)
-                conversion = _conversion(column, match, header, problems)
+                conversion = _conversion(column, match, header, problems, notes)
                 if conversion is not None:
                     converted[index] = conversion
                 found.setdefault(column.canonical, []).append(match)
@@ -142,7 +150,7 @@ def resolve(
         kinds[descriptor.id_column] = pa.int64()
     fields = [pa.field(name, kind) for name, kind in kinds.items()]
     absent = tuple(c.canonical for c in wanted if c.canonical not in found)
-    return Resolved(pa.schema(fields), headers, tuple(sources), tuple(conversions), absent)
+    return Resolved(pa.schema(fields), headers, tuple(sources), tuple(conversions), absent, tuple(notes))
 
 
 def chosen_header(headers: Sequence[Header], wanted: Sequence[WantedColumn], problems: list[str]) -> Header:
@@ -150,6 +158,8 @@ def chosen_header(headers: Sequence[Header], wanted: Sequence[WantedColumn], pro
 
     Where several have them, that is a problem; where none has, the one that lacks least is returned.
     """
+    if len(headers) == 1:
+        return headers[0]
     needed = [column for column in wanted if not column.optional]
 
     def lacking(header: Header) -> int:
@@ -163,7 +173,7 @@ def chosen_header(headers: Sequence[Header], wanted: Sequence[WantedColumn], pro
             f"{', '.join(titles)}. Name one as {headers[0].file.path}#{titles[0]}, or in files.table of the descriptor."
         )
     best = min(headers, key=lacking)
-    if not whole and len(headers) > 1:
+    if not whole:
         problems.append(
             f"{best.file.path}: no table has all the columns; what is missing is said of {', '.join(best.titles)}, "
             f"of {sum(len(header.tables) for header in headers)} tables."
@@ -215,7 +225,11 @@ def _mismatch(column: WantedColumn, match: FileColumn, header: Header) -> list[s
 
 
 def _conversion(
-    column: WantedColumn, match: FileColumn, header: Header, problems: list[str]
+    column: WantedColumn,
+    match: FileColumn,
+    header: Header,
+    problems: list[str],
+    notes: list[tuple[str, bool]],
 ) -> Conversion | None:
     """Return how the column becomes the survey's unit; None where it is in that unit."""
     where = f"{header.place}: column '{match.name}'"
@@ -234,8 +248,8 @@ def _conversion(
         )
         return None
     if not is_known(match.unit):
-        get_logger().warning(
-            f"{where} is in '{match.unit}', a unit that is not known; taken as {column.unit}"
+        notes.append(
+            (f"{where} is in '{match.unit}', a unit that is not known; taken as {column.unit}", True)
         )
     if factor == 1.0:
         return None
@@ -245,7 +259,7 @@ def _conversion(
             "float."
         )
         return None
-    get_logger().info(f"{where} is in '{match.unit}', taken as {column.unit} ({factor:g} times)")
+    notes.append((f"{where} is in '{match.unit}', taken as {column.unit} ({factor:g} times)", False))
     return Conversion(factor)
 
 

@@ -7,12 +7,12 @@ takes no further pass over the data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stellarml.core.config import Config
-from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
-from stellarml.core.expressions import safe_sql
+from stellarml.core.errors import ConfigError, did_you_mean, nearest_names, raise_gathered
+from stellarml.core.expressions import columns_of, safe_sql
 from stellarml.core.names import CUTS_FAILED, REPAIRS
 from stellarml.surveys.descriptor import Cut, Descriptor, load_descriptor
 
@@ -141,6 +141,27 @@ def _check(frame: DataFrame, descriptor: Descriptor, what: str, expression: str)
         raise ConfigError(f"{where} cannot be evaluated: {error.getMessage()}") from None
     if kind != "boolean":
         raise ConfigError(f"{where} gives {kind}, expected a condition that is true or false.")
+
+
+def problems_of_expressions(survey: Descriptor) -> Iterator[str]:
+    """Say which of a survey's expressions are no SQL, or name a column that the survey does not carry."""
+    carried = [column.canonical for column in survey.wanted()]
+    texts = [(f"null_when of '{name}'", text) for name, text in survey.columns.null_when.items()]
+    texts += [(f"cut '{cut.name}'", cut.where) for cut in survey.cuts]
+    for what, text in texts:
+        where = f"survey '{survey.name}', {what}"
+        try:
+            named = columns_of(text)
+        except ValueError as error:
+            yield f"{where}: {error}"
+            continue
+        for name in named:
+            if name.lower() not in (*carried, REPAIRS):
+                near = nearest_names(name, carried)
+                yield (
+                    f"{where}: '{text}' names the column '{name}', which the survey does not carry; the nearest are "
+                    f"{near}. Add it to columns.keep."
+                )
 
 
 def severe_cuts(flow: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -48,8 +48,11 @@ def read_plan(
         If a file is damaged or a column is missing, in any of the files.
     """
     resolved = settled_columns(descriptor, files)
+    log = get_logger()
+    for note, warns in resolved.notes:
+        (log.warning if warns else log.info)(note, survey=descriptor.name)
     for line in consequences_of_absence(descriptor, resolved):
-        get_logger().warning(line, survey=descriptor.name)
+        log.warning(line, survey=descriptor.name)
     if not descriptor.has_positions and resolved.schema.field(descriptor.id_column).type != pa.int64():
         raise InputError(
             f"survey '{descriptor.name}': column '{descriptor.id_column}' must hold integers: a table without "
@@ -72,25 +75,41 @@ def _file_task(resolved: Resolved, number: int) -> FileTask:
     )
 
 
-def settled_columns(descriptor: Descriptor, files: Sequence[SourceFile]) -> Resolved:
-    """Read every header and settle which column of which file serves what, and of what type.
+def declared_columns(descriptor: Descriptor, files: Sequence[SourceFile]) -> Resolved:
+    """Read every header and settle which column of which file serves what; no row is read.
+
+    Columns of text whose type nobody states are taken for numbers.
 
     Raises
     ------
     InputError
         If a file is damaged or a column is missing, in any of the files.
     """
+    return resolve(descriptor, _headers(descriptor, files), {})
 
-    def headers_of(file: SourceFile) -> tuple[Header, ...]:
-        return reader_of(file).headers(file, descriptor.files)
 
-    with ThreadPoolExecutor(8) as pool:
-        given = list(pool.map(headers_of, files))
+def settled_columns(descriptor: Descriptor, files: Sequence[SourceFile]) -> Resolved:
+    """Settle the columns as `declared_columns` does, and the types that nobody states from all rows.
+
+    Raises
+    ------
+    InputError
+        As `declared_columns`.
+    """
+    given = _headers(descriptor, files)
     resolved = resolve(descriptor, given, {})
     untyped = _untyped(descriptor, resolved)
     if not untyped:
         return resolved
     return resolve(descriptor, given, _types_from_all_rows(descriptor, resolved, untyped))
+
+
+def _headers(descriptor: Descriptor, files: Sequence[SourceFile]) -> list[tuple[Header, ...]]:
+    def headers_of(file: SourceFile) -> tuple[Header, ...]:
+        return reader_of(file).headers(file, descriptor.files)
+
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(headers_of, files))
 
 
 def _untyped(descriptor: Descriptor, resolved: Resolved) -> list[str]:

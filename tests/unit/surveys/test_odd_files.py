@@ -485,11 +485,13 @@ def test_units_as_files_state_them(stated: str, expected: str, factor: float | N
     assert is_known(stated) == (stated != "parrots")
 
 
-def test_an_unknown_unit_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_unit_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text(VIZIER.replace("mmag", "parrots"))
     descriptor = survey(bands={"g": {"magnitude": ["gmag"]}}, position={"ra": "RAJ2000", "dec": "DEJ2000"})
-    assert read(descriptor, tmp_path / "a.tsv")[0]["gmag"].to_pylist() == [15000.0, None]
-    assert "'parrots', a unit that is not known; taken as mag" in "".join(capsys.readouterr())
+    rows, _, found = read(descriptor, tmp_path / "a.tsv")
+    assert rows["gmag"].to_pylist() == [15000.0, None]
+    ((note, warns),) = found.notes
+    assert "'parrots', a unit that is not known; taken as mag" in note and warns
 
 
 def test_a_unit_that_file_and_descriptor_state_differently_is_refused(tmp_path: Path) -> None:
