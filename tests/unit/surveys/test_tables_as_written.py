@@ -1,10 +1,8 @@
-"""Files as people have them: what one command reads every command reads, value by value."""
+"""FITS, VOTable, ECSV and Parquet as people have them: values, nulls, ids, several tables, links."""
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,45 +12,10 @@ from astropy import units
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Table
-from helpers.places import CHECKOUT
+from helpers.read_files import CASES, read, survey
 
 from stellarml.core.errors import InputError
-from stellarml.surveys.column_mapping import Resolved
-from stellarml.surveys.descriptor import Descriptor, load_descriptor
-from stellarml.surveys.ingest_plan import settled_columns
-from stellarml.surveys.raw_files import find_files
-from stellarml.surveys.raw_readers import reader_of
-from stellarml.surveys.unit_conversion import is_known, unit_factor
-
-CASES = CHECKOUT / "tests" / "cases"
-
-
-def survey(*keep: str, **more: Any) -> Descriptor:
-    position = {"id": "id", "ra": "ra", "dec": "dec", **more.pop("position", {})}
-    return Descriptor(
-        name="t",
-        kind="photometry",
-        files={"format": "csv", "glob": "*"},
-        position=position,
-        columns={"keep": list(keep)},
-        **more,
-    )
-
-
-def read(descriptor: Descriptor, path: Path) -> tuple[pa.Table, list[tuple[int, str]], Resolved]:
-    """Return the rows of a survey's files as an ingest reads them, and the rejects."""
-    found = settled_columns(descriptor, find_files(descriptor, path))
-    tables, rejects = [found.schema.empty_table()], []
-    for number, header in enumerate(found.headers):
-        names, schema = list(found.sources[number]), found.read_schema(number)
-        for block in reader_of(header.file).blocks(header, names, schema, descriptor.files, 1 << 20):
-            table = block.table
-            for column, conversion in found.conversions[number].items():
-                values = conversion(table.column(column).combine_chunks())
-                table = table.set_column(column, found.schema.field(column), values)
-            tables.append(table)
-            rejects += block.rejects
-    return pa.concat_tables(tables), rejects, found
+from stellarml.surveys.descriptor import load_descriptor
 
 
 @pytest.mark.parametrize("name", ["irsa", "vizier"])
@@ -71,20 +34,6 @@ def test_a_votable_field_is_found_by_its_id_where_no_name_fits(tmp_path: Path) -
         survey("j_m", position={"id": "col_0", "ra": "col_1", "dec": "DEC"}), tmp_path / "a.vot"
     )
     assert rows.num_rows == 60 and rows["j_m"].to_pylist()[:2] == [10.0, 10.1]
-
-
-def test_late_values_widen_a_guessed_type() -> None:
-    case = CASES / "04-csv-late-values"
-    rows, rejects, _ = read(load_descriptor(str(case / "right.toml")), case / "right.csv")
-    assert rows.num_rows == 4000 and not rejects
-    lines = [line.split(",") for line in (case / "right.csv").read_text().splitlines()[1:]]
-    for name, column in (("remark", 3), ("weight", 4), ("av", 5)):
-        written = [line[column] or None for line in lines]
-        read_back = rows[name].to_pylist()
-        if rows.schema.field(name).type == pa.string():
-            assert read_back == written, name
-        else:
-            assert read_back == [None if w is None else float(w) for w in written], name
 
 
 def test_logical_columns_have_three_values() -> None:
@@ -107,46 +56,6 @@ def test_unsigned_ids_are_exact(ending: str) -> None:
     plain = descriptor.model_copy(update={"columns": descriptor.columns.model_copy(update={"types": {}})})
     rows, rejects, _ = read(plain, case / f"right.{ending}")
     assert rows["specobjid"].to_pylist() == ids and max(ids) > 2**63 and not rejects
-
-
-def test_unsigned_ids_of_text_are_exact(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text(f"id,ra,dec\n{2**64 - 1},10,10\n7,11,11\n")
-    rows, _, _ = read(survey(), tmp_path / "a.csv")
-    assert rows["id"].to_pylist() == [2**64 - 1, 7]
-    (tmp_path / "a.csv").write_text("id,ra,dec\n0007,10,10\n7,11,11\n")
-    rows, _, _ = read(survey(), tmp_path / "a.csv")
-    assert rows["id"].to_pylist() == ["0007", "7"]
-
-
-@pytest.mark.parametrize(
-    ("values", "kind"),
-    [
-        (["1", "2"], pa.int64()),
-        (["1", "2.5"], pa.float64()),
-        (["1", "", "1e3"], pa.float64()),
-        (["1", str(2**64 - 1)], pa.uint64()),
-        (["-1", str(2**64 - 1)], pa.string()),
-        ([str(2**60 + 1), "0.5"], pa.string()),
-        (["true", "F"], pa.bool_()),
-        (["true", "1"], pa.string()),
-        (["1", "N/A"], pa.string()),
-        (["", " null "], pa.float64()),
-        ([" 1", "2 "], pa.int64()),
-        (["inf", "-1"], pa.float64()),
-        (["2014-01-01", ""], pa.string()),
-    ],
-)
-@pytest.mark.parametrize("turned", [False, True])
-def test_the_type_of_a_text_column_holds_all_its_values(
-    tmp_path: Path, values: list[str], kind: pa.DataType, turned: bool
-) -> None:
-    values = values[::-1] if turned else values
-    lines = [f"{number},10,10,{value}" for number, value in enumerate(values)]
-    (tmp_path / "a.csv").write_text("\n".join(["id,ra,dec,x", *lines]) + "\n")
-    rows, rejects, _ = read(survey("x"), tmp_path / "a.csv")
-    assert rows.schema.field("x").type == kind and not rejects
-    nulls = sum(value.strip() in ("", "null") for value in values)
-    assert rows["x"].null_count == nulls
 
 
 def two_tables(path: Path, *names: tuple[str, list[str]]) -> None:
@@ -202,85 +111,6 @@ def test_ecsv_with_quantities_and_sky_coordinates(tmp_path: Path) -> None:
         assert rows["sep"].to_pylist() == [1.5, 2.5]
         rows, _, _ = read(survey(position={"ra": "coord.ra", "dec": "coord.dec"}), tmp_path / name)
         assert rows["coord.ra"].to_pylist() == [10.0, 11.0], name
-
-
-VIZIER = (
-    "#RESOURCE=x\n#Column\tid\nid\tRAJ2000\tDEJ2000\tgmag\n \tdeg\tdeg\tmmag\n"
-    "----\t------\t------\t-----\n1\t10.5\t-20\t15000\n2\t11.5\t-21\t   \n"
-)
-
-
-@pytest.mark.parametrize(
-    ("content", "ra"),
-    [
-        (b"\xef\xbb\xbfid,ra,dec,g\r\n1,10.5,-20,15\r\n2,11.5,-21,\r\n", "ra"),
-        (b"\xef\xbb\xbf# a comment\nid,ra,dec,g\n1,10.5,-20,15\n2,11.5,-21,null\n", "ra"),
-        (b" id , ra , dec , g \n 1 , 10.5 , -20 , 15 \n 2 , 11.5 , -21 , NaN \n", "ra"),
-        (b"id;ra;dec;g\n1;10.5;-20;15\n2;11.5;-21;\n", "ra"),
-        (b"id|ra|dec|g\n1|10.5|-20|15\n2|11.5|-21|\n", "ra"),
-        (b"# made by\n# id,ra,dec,g\n1,10.5,-20,15\n2,11.5,-21,nan\n", "ra"),
-        (VIZIER.replace("mmag", "mag").replace("15000", "15").encode(), "RAJ2000"),
-        (gzip.compress(b"id,ra,dec,g\n1,10.5,-20,15\n2,11.5,-21,\n"), "ra"),
-    ],
-    ids=["bom-crlf", "bom-comment", "padded", "semicolon", "bar", "names-in-comment", "vizier-tsv", "gzip"],
-)
-@pytest.mark.parametrize("name", ["a.csv", "a.dat", "noending"])
-def test_text_as_programs_write_it(tmp_path: Path, content: bytes, ra: str, name: str) -> None:
-    (tmp_path / name).write_bytes(content)
-    dec = ra.replace("RA", "DE").replace("ra", "dec")
-    rows, rejects, _ = read(
-        survey(["g", "gmag"], position={"ra": ["ra", ra], "dec": ["dec", dec]}), tmp_path / name
-    )
-    assert not rejects
-    assert rows.to_pylist() == [
-        {"id": 1, "ra": 10.5, "dec": -20.0, "g": 15},
-        {"id": 2, "ra": 11.5, "dec": -21.0, "g": None},
-    ]
-
-
-def test_a_file_without_a_line_of_names_is_told(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("202.60329,0.0744,-33.41,nan\n202.7,0.05,-33.5,1\n")
-    with pytest.raises(InputError, match=r"a.csv line 1: holds 4 numbers, expected the names of the columns"):
-        read(survey(), tmp_path / "a.csv")
-
-
-def test_vizier_units_are_taken_from_their_line(tmp_path: Path) -> None:
-    (tmp_path / "a.tsv").write_text(VIZIER)
-    bands = {"g": {"magnitude": ["gmag"]}}
-    descriptor = survey(bands=bands, position={"ra": "RAJ2000", "dec": "DEJ2000"})
-    assert read(descriptor, tmp_path / "a.tsv")[0]["gmag"].to_pylist() == [15.0, None]
-
-
-@pytest.mark.parametrize(
-    ("unit", "ra", "dec"),
-    [
-        ("deg", ["187.5", "-0.25"], ["-30.25", "0.5"]),
-        (
-            "rad",
-            ["3.272492347489368", "-0.004363323129985824"],
-            ["-0.5279620987282847", "0.008726646259971648"],
-        ),
-        ("hourangle", ["12.5", "-0.016666666666666666"], ["-30.25", "0.5"]),
-        ("sexagesimal", ["12:30:00.0", "23h59m00s"], ["-30:15:00", "+00 30 00.0"]),
-    ],
-)
-def test_positions_in_the_unit_that_the_descriptor_states(
-    tmp_path: Path, unit: str, ra: list[str], dec: list[str]
-) -> None:
-    dec_unit = "deg" if unit == "hourangle" else unit
-    position = {"ra": {"column": "a", "unit": unit}, "dec": {"column": "d", "unit": dec_unit}}
-    rows_of = [f"{i},{a},{d}" for i, (a, d) in enumerate(zip(ra, dec, strict=True))]
-    (tmp_path / "a.csv").write_text("\n".join(["id,a,d", *rows_of]) + "\n")
-    rows, rejects, _ = read(survey(position=position), tmp_path / "a.csv")
-    assert not rejects
-    assert np.mod(rows["a"].to_numpy(), 360) == pytest.approx([187.5, 359.75], abs=1e-12)
-    assert rows["d"].to_numpy() == pytest.approx([-30.25, 0.5], abs=1e-12)
-
-
-def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("id,ra,dec,b_rgeo,B_rgeo\n1,10,20,1,2\n")
-    assert read(survey("B_rgeo"), tmp_path / "a.csv")[0]["b_rgeo"].to_pylist() == [2]
-    assert read(survey("b_rgeo"), tmp_path / "a.csv")[0]["b_rgeo"].to_pylist() == [1]
 
 
 EXOTIC = {
@@ -346,43 +176,6 @@ def test_what_the_archive_says_of_its_answer(
     else:
         assert read(descriptor, tmp_path / "a.vot")[0].num_rows == 60
         assert "OVERFLOW" in "".join(capsys.readouterr())
-
-
-def test_columns_are_checked_in_every_file(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("id,ra,dec,g\n1,10,20,5\n")
-    (tmp_path / "b.csv").write_text("id,ra,dec\n2,10,20\n")
-    with pytest.raises(
-        InputError, match=r"b.csv: column 'g' is missing; of the file's 3 columns the nearest are"
-    ):
-        read(survey("g"), tmp_path)
-
-
-def test_types_are_those_of_all_files(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("id,ra,dec,g\n1,10,20,5\n")
-    (tmp_path / "b.csv").write_text("id,ra,dec,g\nx2,10,20,5.5\n")
-    pq.write_table(
-        pa.table({"id": ["3"], "ra": [1.0], "dec": [2.0], "g": pa.array([7], pa.int16())}), tmp_path / "c"
-    )
-    rows, rejects, _ = read(survey("g"), tmp_path)
-    assert rows["id"].to_pylist() == ["1", "x2", "3"] and rows["g"].to_pylist() == [5.0, 5.5, 7.0]
-    assert not rejects
-
-
-def test_tables_of_the_same_names_in_other_units_are_not_mixed(tmp_path: Path) -> None:
-    path = tmp_path / "a.fits"
-    extensions = [fits.PrimaryHDU()]
-    for name, unit in (("A", "mag"), ("B", "mmag")):
-        table = Table({"id": [1, 2], "ra": [1.0, 2.0], "dec": [1.0, 2.0], "g": [15.0, 16.0]})
-        table["g"].unit = unit
-        extension = fits.table_to_hdu(table)
-        extension.name = name
-        extensions.append(extension)
-    fits.HDUList(extensions).writeto(path)
-    bands = {"g": {"magnitude": ["g"]}}
-    with pytest.raises(InputError, match="could be meant: A, B"):
-        read(survey(bands=bands), path)
-    rows, _, _ = read(survey(bands=bands), Path(f"{path}#b"))
-    assert rows["g"].to_pylist() == pytest.approx([0.015, 0.016])
 
 
 def test_tables_of_the_same_names_in_other_types_are_joined(tmp_path: Path) -> None:
@@ -453,64 +246,6 @@ def test_parquet_columns_that_stand_twice_harm_no_others(
         read(survey("x"), tmp_path / "a.parquet")
 
 
-def test_blanks_about_texts_and_quoted_names(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text('"id" , "ra", dec ,s\n A1 ,10,20, x \nB2,11,21, null \n')
-    rows, _, _ = read(survey("s"), tmp_path / "a.csv")
-    assert rows["id"].to_pylist() == ["A1", "B2"] and rows["s"].to_pylist() == ["x", None]
-
-
-def test_names_in_the_last_comment_above_rows_with_texts(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("# id,ra,dec,x\nS1,10,10,5\nS2,11,11,null\n")
-    rows, _, _ = read(survey("x"), tmp_path / "a.csv")
-    assert rows["id"].to_pylist() == ["S1", "S2"] and rows["x"].to_pylist() == [5, None]
-
-
-def test_a_comma_in_a_name_of_a_tab_separated_file(tmp_path: Path) -> None:
-    (tmp_path / "a.tsv").write_text("id\tra\tdec\tB,V\n1\t10\t20\t0.5\n")
-    assert read(survey("B,V"), tmp_path / "a.tsv")[0]["b,v"].to_pylist() == [0.5]
-
-
-@pytest.mark.parametrize(
-    ("stated", "expected", "factor"),
-    [
-        ("RAD", "deg", 57.29577951308232), ("radians", "deg", 57.29577951308232), ("hours", "deg", 15.0),
-        ("h", "deg", 15.0), ("ARCSEC/YR", "mas/yr", 1000.0), ('"/yr', "mas/yr", 1000.0), ("MAS", "mas", 1.0),
-        ("arcsec/century", "mas/yr", 10.0), ("arcsecs", "mas", 1000.0), ("MMAG", "mag", 1e-3),
-        ("millimag", "mag", 1e-3), ("mag(AB)", "mag", 1.0), ("mag", "dex", 1.0), ("dex", "mag", 1.0),
-        ("kK", "K", 1000.0), ("Kelvin", "K", 1.0), ("Jy", "mag", None), ("pc", "mas", None), ("parrots", "mag", 1.0),
-    ],
-)  # fmt: skip
-def test_units_as_files_state_them(stated: str, expected: str, factor: float | None) -> None:
-    assert unit_factor(stated, expected) == (None if factor is None else pytest.approx(factor))
-    assert is_known(stated) == (stated != "parrots")
-
-
-def test_an_unknown_unit_is_said(tmp_path: Path) -> None:
-    (tmp_path / "a.tsv").write_text(VIZIER.replace("mmag", "parrots"))
-    descriptor = survey(bands={"g": {"magnitude": ["gmag"]}}, position={"ra": "RAJ2000", "dec": "DEJ2000"})
-    rows, _, found = read(descriptor, tmp_path / "a.tsv")
-    assert rows["gmag"].to_pylist() == [15000.0, None]
-    ((note, warns),) = found.notes
-    assert "'parrots', a unit that is not known; taken as mag" in note and warns
-
-
-def test_a_unit_that_file_and_descriptor_state_differently_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.tsv").write_text(VIZIER)
-    position = {"ra": {"column": "RAJ2000", "unit": "rad"}, "dec": "DEJ2000"}
-    with pytest.raises(InputError, match="'deg' by the file, in 'rad' by the descriptor"):
-        read(survey(position=position), tmp_path / "a.tsv")
-
-
-def test_a_converted_magnitude_is_not_cut_to_a_whole_number(tmp_path: Path) -> None:
-    (tmp_path / "a.tsv").write_text(VIZIER)
-    descriptor = survey(bands={"g": {"magnitude": ["gmag"]}}, position={"ra": "RAJ2000", "dec": "DEJ2000"})
-    whole = descriptor.model_copy(
-        update={"columns": descriptor.columns.model_copy(update={"types": {"gmag": "long"}})}
-    )
-    with pytest.raises(InputError, match="would lose its fractions as long"):
-        read(whole, tmp_path / "a.tsv")
-
-
 @pytest.mark.parametrize("ending", ["parquet", "fits"])
 def test_ids_that_lost_digits_as_floats_are_rejected(tmp_path: Path, ending: str) -> None:
     table = Table({"id": [4e18, 7.0, 7.5], "ra": [1.0, 2.0, 3.0], "dec": [1.0, 2.0, 3.0]})
@@ -523,13 +258,6 @@ def test_ids_that_lost_digits_as_floats_are_rejected(tmp_path: Path, ending: str
     rows, rejects, _ = read(survey(), tmp_path / f"a.{ending}")
     assert rows["id"].to_pylist() == [7] and len(rejects) == 2
     assert rows.schema.field("id").type == pa.int64()
-
-
-def test_hours_beyond_a_day_are_no_position(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("id,a,d\n1,25:00:00,-00:30:00\n2,23:59:60,+90:00:00\n")
-    position = {"ra": {"column": "a", "unit": "sexagesimal"}, "dec": {"column": "d", "unit": "sexagesimal"}}
-    rows, _, _ = read(survey(position=position), tmp_path / "a.csv")
-    assert rows["a"].to_pylist() == [None, 360.0] and rows["d"].to_pylist() == [-0.5, 90.0]
 
 
 @pytest.mark.parametrize("space", [" ", " " * 9000, "\n"])
