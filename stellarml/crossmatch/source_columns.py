@@ -20,6 +20,7 @@ from stellarml.crossmatch.kernel.settings import (
     sources,
 )
 from stellarml.surveys.descriptor import Descriptor, Names, Quantity
+from stellarml.surveys.wanted_column import ingested_name
 
 _MAS = {"mas": 1.0, "arcsec": 1000.0, "deg": 3.6e6}
 _CORRELATIONS = ("ra_dec", "ra_pmra", "ra_pmdec", "dec_pmra", "dec_pmdec", "pmra_pmdec")
@@ -33,13 +34,13 @@ def match_columns(descriptor: Descriptor, available: Sequence[str], *, with_erro
         named += [p.parallax, p.pmra_error, p.pmdec_error]
         named += [q.column for q in (p.ra_error, p.dec_error) if q is not None]
         named += [getattr(p.correlations, name) for name in _CORRELATIONS]
-    columns = [descriptor.id_column, *(names[0].lower() for names in named if names)]
+    columns = [descriptor.id_column, *(ingested_name(names) for names in named if names)]
     return list(dict.fromkeys(name for name in columns if name in available))
 
 
 def magnitude_columns(descriptor: Descriptor, available: Sequence[str]) -> list[str]:
     """Return the magnitudes of a survey, of those that are `available`."""
-    columns = (band.magnitude[0].lower() for band in descriptor.bands.values())
+    columns = (ingested_name(band.magnitude) for band in descriptor.bands.values())
     return list(dict.fromkeys(name for name in columns if name in available))
 
 
@@ -155,9 +156,9 @@ def _required(table: pa.Table, names: Names | None) -> npt.NDArray[np.float64]:
 
 
 def _floats(table: pa.Table, names: Sequence[str] | None) -> npt.NDArray[np.float64] | None:
-    if not names or names[0].lower() not in table.column_names:
+    if not names or ingested_name(names) not in table.column_names:
         return None
-    column = table[names[0].lower()].cast(pa.float64(), safe=False)
+    column = table[ingested_name(names)].cast(pa.float64(), safe=False)
     values: npt.NDArray[np.float64] = np.require(column.to_numpy(), requirements="W")
     return values
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from stellarml.core.config import Crossmatch, Labels
 from stellarml.core.errors import ConfigError, did_you_mean
+from stellarml.core.expressions import quoted
 from stellarml.core.files import literal
 from stellarml.core.names import CUTS_FAILED, ROW_NUMBER, error_name
 from stellarml.crossmatch.match_rows import match_rows
@@ -34,6 +35,7 @@ from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_reader import Leaf, open_catalogue
 from stellarml.storage.parquet import write_parquet
 from stellarml.surveys.descriptor import Descriptor
+from stellarml.surveys.wanted_column import ingested_name
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -164,8 +166,12 @@ def label_rows(
                 f"{did_you_mean(label.name, table.labels)} Add [labels.{label.name}] to its descriptor."
             )
         given = table.labels[label.name]
-        value = sf.col(given.value[0].lower()).cast("float")
-        error = sf.col(given.error[0].lower()).cast("float") if given.error else sf.lit(None).cast("float")
+        value = sf.col(quoted(ingested_name(given.value))).cast("float")
+        error = (
+            sf.col(quoted(ingested_name(given.error))).cast("float")
+            if given.error
+            else sf.lit(None).cast("float")
+        )
         columns += [
             without_odd(value, False).alias(label.name),
             stated_error(error).alias(error_name(label.name)),

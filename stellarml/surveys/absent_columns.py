@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from stellarml.core.expressions import columns_of
 from stellarml.surveys.column_mapping import Resolved
 from stellarml.surveys.descriptor import Cut, Descriptor, Names, Quantity
+from stellarml.surveys.wanted_column import ingested_name
 
 
 def consequences_of_absence(descriptor: Descriptor, resolved: Resolved) -> list[str]:
@@ -56,7 +57,7 @@ def _consequences(descriptor: Descriptor) -> Iterator[tuple[str, str]]:
 
     def of(names: Names | None, words: str) -> Iterator[tuple[str, str]]:
         if names:
-            yield names[0].lower(), words
+            yield ingested_name(names), words
 
     def of_quantity(quantity: Quantity | None, words: str) -> Iterator[tuple[str, str]]:
         yield from of(quantity.column if quantity else None, words)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from stellarml.core.config import Config
 from stellarml.core.errors import ConfigError, did_you_mean, nearest_names, raise_gathered
-from stellarml.core.expressions import columns_of, safe_sql
+from stellarml.core.expressions import columns_of, quoted, safe_sql
 from stellarml.core.names import CUTS_FAILED, REPAIRS
 from stellarml.surveys.descriptor import Cut, Descriptor, load_descriptor
+from stellarml.surveys.wanted_column import ingested_name
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -53,10 +54,12 @@ def chosen_cuts(config: Config, descriptor: Descriptor) -> tuple[Cut, ...]:
 
 def sentinels(descriptor: Descriptor) -> dict[str, str]:
     """Return column -> condition under which its value means "missing"; the order gives the bits of `repairs`."""
-    conditions = {name.lower(): condition for name, condition in descriptor.columns.null_when.items()}
+    conditions = {
+        ingested_name([name]): condition for name, condition in descriptor.columns.null_when.items()
+    }
     epoch = descriptor.position.epoch
     if epoch and epoch.column and epoch.null_when:
-        conditions.setdefault(epoch.column[0].lower(), epoch.null_when)
+        conditions.setdefault(ingested_name(epoch.column), epoch.null_when)
     return conditions
 
 
@@ -91,8 +94,9 @@ def repair_and_cut(
         name: sf.coalesce(sf.expr(safe_sql(condition)), sf.lit(False))
         for name, condition in conditions.items()
     }
-    columns = [sf.when(~missing[n], sf.col(n)).alias(n) if n in missing else sf.col(n) for n in frame.columns]
-    bits = [_bit(i, missing[n] & sf.col(n).isNotNull()) for i, n in enumerate(conditions)]
+    given = {name: sf.col(quoted(name)) for name in frame.columns}
+    columns = [sf.when(~missing[n], c).alias(n) if n in missing else c for n, c in given.items()]
+    bits = [_bit(i, missing[n] & given[n].isNotNull()) for i, n in enumerate(conditions)]
     repaired = frame.select(*columns, _sum(bits).alias(REPAIRS))
     failed = []
     for index, cut in enumerate(cuts):

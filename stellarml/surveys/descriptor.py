@@ -18,7 +18,7 @@ from stellarml.core.names import ROW_NUMBER
 from stellarml.core.shipped import named_file
 from stellarml.core.toml_layers import Section, problems_of, read_toml
 from stellarml.surveys.unit_conversion import PositionUnit
-from stellarml.surveys.wanted_column import WantedColumn
+from stellarml.surveys.wanted_column import WantedColumn, ingested_name
 
 CORRELATED = ("ra", "dec", "parallax", "pmra", "pmdec")
 CORRELATIONS = tuple(f"{a}_{b}" for i, a in enumerate(CORRELATED) for b in CORRELATED[i + 1 :])
@@ -212,9 +212,9 @@ class Descriptor(Section):
         problems = [
             f"columns.null_when names '{name}', which nothing else names.{did_you_mean(name, known)}"
             for name in self.columns.null_when
-            if name.lower() not in known
+            if ingested_name([name]) not in known
         ]
-        if self.id_column in {name.lower() for name in self.columns.null_when}:
+        if self.id_column in {ingested_name([name]) for name in self.columns.null_when}:
             problems.append(
                 f"columns.null_when names the id '{self.id_column}': a row cannot be without one. Use a cut instead"
             )
@@ -238,7 +238,7 @@ class Descriptor(Section):
     @property
     def id_column(self) -> str:
         """Name of the id in the ingested table."""
-        return self.position.id[0].lower() if self.position.id else ROW_NUMBER
+        return ingested_name(self.position.id) if self.position.id else ROW_NUMBER
 
     def active_cuts(self, enable: tuple[str, ...], disable: tuple[str, ...]) -> tuple[Cut, ...]:
         """Return all cuts, `enabled` as the configuration asks; order (and so bits) never changes."""
@@ -262,21 +262,23 @@ class Descriptor(Section):
         """Units of the columns whose meaning the descriptor gives, by their name in lower case."""
         found = {wanted.canonical: wanted.unit for wanted in self._all_wanted() if wanted.unit}
         if self.position.epoch and self.position.epoch.column:
-            found[self.position.epoch.column[0].lower()] = _TIME_UNITS[self.position.epoch.unit]
+            found[ingested_name(self.position.epoch.column)] = _TIME_UNITS[self.position.epoch.unit]
         for label in self.labels.values():
             found |= {
-                names[0].lower(): label.unit for names in (label.value, label.error) if names and label.unit
+                ingested_name(names): label.unit
+                for names in (label.value, label.error)
+                if names and label.unit
             }
         return found
 
     def _all_wanted(self) -> Iterator[WantedColumn]:
         p = self.position
-        optional = {name.lower() for name in self.columns.optional}
-        types = {name.lower(): kind for name, kind in self.columns.types.items()}
+        optional = {ingested_name([name]) for name in self.columns.optional}
+        types = {ingested_name([name]): kind for name, kind in self.columns.types.items()}
 
         def column(names: Names | None, kind: str | None, unit: str | None = None) -> Iterator[WantedColumn]:
             if names:
-                canonical = names[0].lower()
+                canonical = ingested_name(names)
                 yield WantedColumn(names, types.get(canonical, kind), unit, canonical in optional)
 
         def quantity(q: Quantity | None, kind: str) -> Iterator[WantedColumn]:
@@ -337,4 +339,4 @@ def position_columns(descriptor: Descriptor) -> tuple[str, str]:
     ra, dec = descriptor.position.ra, descriptor.position.dec
     if ra is None or dec is None:
         raise ValueError(f"survey '{descriptor.name}' has no positions")
-    return ra[0].lower(), dec[0].lower()
+    return ingested_name(ra), ingested_name(dec)

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+
+def ingested_name(names: Sequence[str]) -> str:
+    """Return the name that a column gets in the ingested table, of its alternatives in the files.
+
+    The first one in lower case; a dot becomes an underscore, since Spark takes it for a field of a column.
+
+    Examples
+    --------
+    >>> ingested_name(["RA(ICRS)", "ra"]), ingested_name(["coord.ra"])
+    ('ra(icrs)', 'coord_ra')
+    """
+    return names[0].lower().replace(".", "_")
+
 
 class WantedColumn:
     """A column a descriptor names: alternatives, Spark type if known, expected unit, and whether it may be absent.
@@ -16,7 +31,7 @@ class WantedColumn:
         self, names: tuple[str, ...], spark_type: str | None, unit: str | None, optional: bool
     ) -> None:
         self.names = names
-        self.canonical = names[0].lower()
+        self.canonical = ingested_name(names)
         self.spark_type = spark_type
         self.unit = unit
         self.optional = optional

@@ -69,6 +69,30 @@ def test_a_cut_without_its_column_fails_nobody(spark: Any, tmp_path: Path) -> No
     assert failed == {1: 0, 2: 0}
 
 
+def test_names_that_are_no_identifiers_go_through_cuts(spark: Any, tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text(
+        """
+name = "t"
+kind = "photometry"
+files = { format = "csv", glob = "*.csv" }
+position = { id = "id", ra = "coord.ra", dec = "DE(ICRS)" }
+columns = { keep = ["J-mag"], types = { id = "long", "J-mag" = "float" }, null_when = { "J-mag" = "`J-mag` > 90" } }
+[[cuts]]
+name = "bright"
+where = "`J-mag` < 18 and coord_ra > 5"
+reason = "noise"
+"""
+    )
+    (tmp_path / "a.csv").write_text(
+        "id,coord.ra,DE(ICRS),J-mag\n1,10,20,17\n2,11,20,19\n3,12,20,99\n4,1,20,17\n"
+    )
+    (tmp_path / "config.toml").write_text('[raw]\nt = "a.csv"\n')
+    ingest_survey(spark, load_config(tmp_path / "config.toml"), "t.toml")
+    leaves = open_catalogue(tmp_path / "lake" / "t").leaves
+    rows = pa.concat_tables(pq.read_table(leaf.path, partitioning=None) for leaf in leaves).sort_by("id")
+    assert rows["cuts_failed"].to_pylist() == [0, 1, 1, 1] and rows["j-mag"].to_pylist() == [17, 19, None, 17]
+
+
 def test_a_cut_that_fails_everybody_is_named(
     spark: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,7 +110,7 @@ def test_ecsv_with_quantities_and_sky_coordinates(tmp_path: Path) -> None:
         assert rows["ra"].to_pylist() == [10.0, 11.0] and rows["dec"].to_pylist() == [-5.0, -6.0], name
         assert rows["sep"].to_pylist() == [1.5, 2.5]
         rows, _, _ = read(survey(position={"ra": "coord.ra", "dec": "coord.dec"}), tmp_path / name)
-        assert rows["coord.ra"].to_pylist() == [10.0, 11.0], name
+        assert rows["coord_ra"].to_pylist() == [10.0, 11.0], name
 
 
 EXOTIC = {
