@@ -34,7 +34,7 @@ from stellarml.run.stage_run import StageRun
 from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_reader import Leaf, open_catalogue
 from stellarml.storage.parquet import write_parquet
-from stellarml.surveys.descriptor import Descriptor
+from stellarml.surveys.descriptor import Descriptor, Names
 from stellarml.surveys.wanted_column import ingested_name
 
 if TYPE_CHECKING:
@@ -166,15 +166,9 @@ def label_rows(
                 f"{did_you_mean(label.name, table.labels)} Add [labels.{label.name}] to its descriptor."
             )
         given = table.labels[label.name]
-        value = sf.col(quoted(ingested_name(given.value))).cast("float")
-        error = (
-            sf.col(quoted(ingested_name(given.error))).cast("float")
-            if given.error
-            else sf.lit(None).cast("float")
-        )
         columns += [
-            without_odd(value, False).alias(label.name),
-            stated_error(error).alias(error_name(label.name)),
+            without_odd(_float_of(given.value), False).alias(label.name),
+            stated_error(_float_of(given.error)).alias(error_name(label.name)),
         ]
     if pairs is not None:
         if not pairs:
@@ -186,11 +180,19 @@ def label_rows(
         rows = rows.join(found, rows[ROW_NUMBER] == found["label_row"])
         key = sf.col("matched_source_id")
     else:
-        key = sf.col(table.id_column)
+        key = sf.col(quoted(table.id_column))
     rows = rows.select(key.cast("long").alias("source_id"), sf.lit(rank).alias("rank"), *columns)
     rows, outside = within_ranges(rows, features.labels, table.name)
     complete = reduce(lambda a, b: a & b, (sf.col(n).isNotNull() for n in features.label_names))
     return rows.where(complete), outside
+
+
+def _float_of(names: Names | None) -> Column:
+    """Return an ingested column as float32; null where the descriptor names none."""
+    from pyspark.sql import functions as sf
+
+    value = sf.col(quoted(ingested_name(names))) if names else sf.lit(None)
+    return value.cast("float")
 
 
 @dataclass(frozen=True)
