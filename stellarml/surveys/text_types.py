@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stellarml.surveys.column_mapping import EXACT_IN_FLOAT64
 from stellarml.surveys.descriptor import Files
 from stellarml.surveys.raw_reader import Header, Part
-from stellarml.surveys.text_parser import trimmed
 from stellarml.surveys.text_reader import TextReader
 
 _PART_BYTES = 64 << 20
@@ -117,8 +118,8 @@ def scan_texts(headers: Sequence[Header], names: Sequence[Sequence[str]], writte
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         found = list(pool.map(lambda t: _scan(t[1], list(names[t[0]]), written, t[2]), tasks))
     scans = []
-    for number in range(len(headers)):
-        parts = [scan for (n, _, _), scan in zip(tasks, found, strict=True) if n == number]
+    for number, group in groupby(zip(tasks, found, strict=True), key=lambda pair: pair[0][0]):
+        parts = [scan for _, scan in group]
         if len(parts) > 1:  # their lines are counted from where each begins
             empty = {name: Guess() for name in names[number]}
             parts.insert(0, TextScan(lines=headers[number].lines, guesses=empty))
@@ -135,7 +136,7 @@ def _scan(header: Header, names: list[str], written: Files, part: Part | None) -
         scan.rejected += len(block.rejects)
         scan.rejects = [*scan.rejects, *block.rejects][:_KEPT_REJECTS]
         for name in names:
-            values = trimmed(block.table[name].combine_chunks(), written.null)
+            values = block.table[name].combine_chunks()  # without blanks, and null where a word says so
             scan.guesses[name] = _widened(scan.guesses[name], values, block.lines)
     return scan
 
@@ -167,9 +168,17 @@ def _widened(guess: Guess, values: pa.Array, lines: npt.NDArray[np.int64]) -> Gu
         number=number,
         truth=guess.truth and bool(pc.all(pc.is_in(pc.utf8_lower(found), pa.array(_TRUTH))).as_py()),
         plain=plain,
-        long=guess.long or bool(pc.any(pc.match_substring_regex(found, _LONG_INTEGER)).as_py()),
+        long=guess.long or _has_long(found, whole),
         odd=odd,
     )
+
+
+def _has_long(found: pa.Array, whole: pa.Array | None) -> bool:
+    """Tell whether some value is a whole number that a float64 may not hold to the last digit."""
+    if whole is None:
+        return bool(pc.any(pc.match_substring_regex(found, _LONG_INTEGER)).as_py())
+    extremes = pc.min_max(whole)
+    return bool(max(-extremes["min"].as_py(), extremes["max"].as_py()) > EXACT_IN_FLOAT64)
 
 
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array | None:
