@@ -26,6 +26,7 @@ from stellarml.cli.versions import diff, models
 from stellarml.core import progress
 from stellarml.core.config import Config, load_config
 from stellarml.core.errors import UserError
+from stellarml.run.ownership import claimed
 from stellarml.storage.formats import SUFFIXES
 from stellarml.training.presets import PRESETS
 
@@ -94,7 +95,7 @@ def simulate(
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise UserError(f"simulate: {problems}") from None
-    with progress.task("simulate"):
+    with claimed(out), progress.task("simulate"):
         summary = make_sky(out, settings)
     rows = ", ".join(f"{name} {count:,}" for name, count in summary.rows.items())
     typer.echo(f"{out}: {rows}")
@@ -210,9 +211,10 @@ def train(
     from stellarml.standalone.own_table_plan import plan_learning
 
     plan = plan_learning(table, features, out)
-    spark = start_session(settings.spark)
-    with progress.task("train"):
-        path = learn_planned(spark, settings, plan)
+    with claimed(out):
+        spark = start_session(settings.spark)
+        with progress.task("train"):
+            path = learn_planned(spark, settings, plan)
     _show_model(path)
 
 
@@ -278,9 +280,10 @@ def label(
     from stellarml.standalone.own_table_plan import plan_labelling
 
     plan = plan_labelling(table, model, out)
-    spark = start_session(settings.spark)
-    with progress.task("label"):
-        rows = label_planned(spark, settings, plan)
+    with claimed(out):
+        spark = start_session(settings.spark)
+        with progress.task("label"):
+            rows = label_planned(spark, settings, plan)
     typer.echo(f"{out}: {rows} rows")
 
 

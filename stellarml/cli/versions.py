@@ -67,6 +67,7 @@ def diff(
     from stellarml.core.files import write_atomically
     from stellarml.labelling.compare import compare
     from stellarml.labelling.versions import version_named
+    from stellarml.run.ownership import claimed
     from stellarml.run.spark_session import start_session
 
     settings = configured(config, profile, overrides)
@@ -84,9 +85,10 @@ def diff(
         console.print(f"Their intervals are of different levels, {stated}.", soft_wrap=True)
     console.print(_table(found, first, second))
     if out is not None:
-        write_atomically(
-            out, json.dumps({"first": first, "second": second, **asdict(found)}, indent=1) + "\n"
-        )
+        with claimed(out):
+            write_atomically(
+                out, json.dumps({"first": first, "second": second, **asdict(found)}, indent=1) + "\n"
+            )
         typer.echo(f"{out}: written")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import re
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 from stellarml.core.errors import StorageError
 
 _PATTERN = re.compile(r"[\[\]{}*?\\]")
+_LONGEST_NAME = 255
+"""Bytes that the common file systems allow a name."""
 
 
 @contextmanager
@@ -35,12 +38,35 @@ def literal(path: Path) -> str:
     return _PATTERN.sub(r"\\\g<0>", str(path))
 
 
+def hidden_name(name: str, ending: str) -> str:
+    """Return the hidden name ``.<name>.<ending>``; of a name that would become too long, its digest and beginning."""
+    if len(name.encode()) + len(ending) + 2 > _LONGEST_NAME:
+        name = (
+            f"{hashlib.sha256(name.encode()).hexdigest()[:16]}-{name.encode()[:64].decode(errors='ignore')}"
+        )
+    return f".{name}.{ending}"
+
+
+def hidden_beside(path: Path) -> Path:
+    """Return a new hidden name in the folder of `path`, for what is to become `path`."""
+    return path.with_name(hidden_name(path.name, f"{uuid.uuid4().hex[:8]}.tmp"))
+
+
+def remains_of(path: Path) -> list[Path]:
+    """Return what writers of `path` have left under hidden names: the killed ones', and those of living ones."""
+    begin, end = hidden_name(path.name, "00000000.tmp").split("00000000")
+    if not path.parent.is_dir():
+        return []
+    of_a_writer = re.compile(f"{re.escape(begin)}[0-9a-f]{{8}}{re.escape(end)}")
+    return [child for child in path.parent.iterdir() if of_a_writer.fullmatch(child.name)]
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a hidden name to write to, which becomes `path` if all goes well: a reader never sees a part."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        hidden = hidden_beside(path)
         try:
             yield hidden
             hidden.replace(path)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from stellarml.core.errors import BundleError, StorageError, raise_gathered
+from stellarml.core.files import hidden_beside
 from stellarml.features.feature_file import FeatureFile, feature_differences
 from stellarml.model.bundle_arrays import arrays_of, inputs_from, novelty_from, read_arrays
 from stellarml.model.folding import Folded
@@ -75,8 +75,7 @@ def save_bundle(
     StorageError
         If the disk refuses; an older bundle in the same place survives.
     """
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    fresh, old = hidden_beside(folder), hidden_beside(folder)
     try:
         fresh.mkdir(parents=True)
         with (fresh / WEIGHTS).open("wb") as file:

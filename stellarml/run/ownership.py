@@ -6,6 +6,7 @@ it made (``made`` in ``run.json``). What is cleared later is `made`, or everythi
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -13,9 +14,10 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from stellarml.core.errors import OutputBusyError, UserError
+from stellarml.core.files import hidden_name, remains_of, storage_errors
 
 STATE, RECORD, LOCK = "_state.json", "run.json", ".lock"
 DONE, WORK = "_done", "_work"
@@ -121,18 +123,63 @@ def held(out: Path) -> Iterator[None]:
         If a living run holds it.
     """
     with (out / LOCK).open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            raise OutputBusyError(
-                f"{out}: is being written by another run (process {stream.read().strip() or 'unknown'}). "
-                "Wait for it to end, or give another output folder."
-            ) from None
-        stream.truncate(0)
-        stream.write(_process())
-        stream.flush()
+        _hold(stream, out)
         yield
+
+
+@contextmanager
+def claimed(path: Path, *, patient: bool = False) -> Iterator[None]:
+    """Hold the right to make `path`, a file or a folder that no stage writes; first remove what killed runs left of it.
+
+    The lock is a hidden file beside `path`, and gone at the end. Who is `patient` waits for the other run to end.
+
+    Raises
+    ------
+    OutputBusyError
+        If a living run holds it.
+    StorageError
+        If the folder cannot be written to.
+    """
+    lock = path.with_name(hidden_name(path.name, "lock"))
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = _held_file(lock, path, patient)
+    with stream:
+        try:
+            for remains in remains_of(path):
+                shutil.rmtree(remains) if remains.is_dir() else remains.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _held_file(lock: Path, path: Path, patient: bool) -> IO[str]:
+    """Open the lock of `path` and hold it; once more where its last holder has just removed it."""
+    while True:
+        stream = lock.open("a+")
+        try:
+            _hold(stream, path, patient)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
+                    return stream
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()
+
+
+def _hold(stream: IO[str], out: Path, patient: bool = False) -> None:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+    except BlockingIOError:
+        stream.seek(0)
+        raise OutputBusyError(
+            f"{out}: is being written by another run (process {stream.read().strip() or 'unknown'}). "
+            "Wait for it to end, or give another output."
+        ) from None
+    stream.truncate(0)
+    stream.write(_process())
+    stream.flush()
 
 
 def _process() -> str:

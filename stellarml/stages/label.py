@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from stellarml.core.config import Config, Label
 from stellarml.core.errors import cause_of
-from stellarml.core.files import literal, write_atomically
+from stellarml.core.files import literal, remains_of, write_atomically
 from stellarml.core.names import DEC, RA
 from stellarml.core.tiles import Tile
 from stellarml.features.feature_file import load_feature_file
@@ -32,12 +32,12 @@ from stellarml.labelling.incremental import (
 from stellarml.labelling.label_leaf import LabelTask, labelling_job, output_schema
 from stellarml.labelling.model_registry import chosen_model
 from stellarml.labelling.monitoring import prometheus_text, total
-from stellarml.labelling.versions import current_model, publish
+from stellarml.labelling.versions import CURRENT, current_model, publish
 from stellarml.model.bundle import pack_bundle
 from stellarml.model.manifest import Manifest
 from stellarml.run.log import get_logger
 from stellarml.run.marks import Record, mark_path, sizes_of, write_mark
-from stellarml.run.ownership import RECORD
+from stellarml.run.ownership import RECORD, claimed
 from stellarml.run.stage_run import Recipe, stage_run
 from stellarml.run.units import Shown, collect_outcomes, refuse_units
 from stellarml.storage.hats_layout import PARTITION_LIST, PROPERTIES
@@ -140,8 +140,12 @@ def _replace_catalogue(task: LabelTask, gone: Sequence[Tile], rows: int) -> None
 
 
 def _publish(labels: Path, record: Record) -> None:
-    publish(labels, record["model_id"])
-    write_atomically(labels / METRICS, prometheus_text(record))
+    """Name the version, and show its numbers: two files that belong together."""
+    with claimed(labels / CURRENT, patient=True):
+        publish(labels, record["model_id"])
+        for remains in remains_of(labels / METRICS):
+            remains.unlink(missing_ok=True)
+        write_atomically(labels / METRICS, prometheus_text(record))
 
 
 def _label_pending(

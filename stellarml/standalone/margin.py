@@ -22,6 +22,7 @@ from stellarml.core.config import Config
 from stellarml.core.errors import InputError, UserError
 from stellarml.core.files import write_atomically
 from stellarml.core.tiles import INDEX_ORDER, Tile
+from stellarml.run.ownership import claimed
 from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_layout import COLLECTION, find_catalogue, raw_schema
@@ -81,7 +82,8 @@ def write_margin(
         if not run.complete:
             _write_leaves(spark, run, catalogue, arcsec)
         if collection is not None and target.resolve().parent == collection.path.parent.resolve():
-            make_collection(collection.path.parent, folder.name, [target.name])
+            with claimed(collection.path, patient=True):
+                make_collection(collection.path.parent, folder.name, [target.name])
     return run.record
 
 

@@ -25,9 +25,16 @@ from stellarml.model.bundle import pack_bundle
 from stellarml.model.manifest import Manifest
 from stellarml.run.fingerprint import file_fingerprint
 from stellarml.run.log import get_logger
+from stellarml.run.ownership import claimed
 from stellarml.run.row_tally import rows_told
 from stellarml.standalone.own_table_checks import check_ids, check_labels
-from stellarml.standalone.own_table_plan import LabellingPlan, LearningPlan, plan_labelling, plan_learning
+from stellarml.standalone.own_table_plan import (
+    LabellingPlan,
+    LearningPlan,
+    plan_labelling,
+    plan_learning,
+    refuse_place,
+)
 from stellarml.standalone.own_table_reader import OwnTable, read_table, refuse_changed
 from stellarml.storage.export import write_file
 
@@ -57,7 +64,9 @@ def train_on_table(
     InputError, TrainingError
         If the table lacks a column, or cannot teach anything.
     """
-    return learn_planned(spark, config, plan_learning(table, features, out), tell)
+    plan = plan_learning(table, features, out)
+    with claimed(out):
+        return learn_planned(spark, config, plan, tell)
 
 
 def learn_planned(
@@ -66,11 +75,12 @@ def learn_planned(
     plan: LearningPlan,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Train as `plan_learning` has settled; see `train_on_table`."""
+    """Train as `plan_learning` has settled; the caller holds the place of the model. See `train_on_table`."""
     from stellarml.training.fit import Task, train
     from stellarml.training.watch import Watch
 
     spec, out, table = plan.features, plan.out, plan.table.path
+    refuse_place(out)  # another run may have ended in the meantime
     progress.step("reading the table")
 
     def warn(warning: str) -> None:
@@ -189,11 +199,13 @@ def label_table(spark: SparkSession, config: Config, table: Path, model: Path, o
     UserError
         If `out` is the table itself, a folder, or of an unknown format.
     """
-    return label_planned(spark, config, plan_labelling(table, model, out))
+    plan = plan_labelling(table, model, out)
+    with claimed(out):
+        return label_planned(spark, config, plan)
 
 
 def label_planned(spark: SparkSession, config: Config, plan: LabellingPlan) -> int:
-    """Label as `plan_labelling` has settled; see `label_table`."""
+    """Label as `plan_labelling` has settled; the caller holds the file to write. See `label_table`."""
     from pyspark.sql import functions as sf
 
     from stellarml.features.spark_columns import check_features, feature_columns

@@ -58,7 +58,7 @@ def plan_learning(table: Path, features: Path, out: Path) -> LearningPlan:
         If `out` cannot be a model's folder.
     """
     spec = load_feature_file(features)
-    _refuse_place(out)
+    refuse_place(out)
     opened = open_table(table, _named(spec, labels=True))
     raise_gathered(InputError, str(table), list(_missing(opened, spec, labels=True)))
     check_units(opened.columns, spec, labels=True)
@@ -89,7 +89,7 @@ def plan_labelling(table: Path, model: Path, out: Path) -> LabellingPlan:
     return LabellingPlan(opened, _wanted(opened, spec), model, manifest, out, kind)
 
 
-def _refuse_place(out: Path) -> None:
+def refuse_place(out: Path) -> None:
     """Refuse a folder for a model whose name is no model's, that cannot be written, or that holds something."""
     if not is_plain(out.name):
         raise UserError(
