@@ -53,6 +53,10 @@ class OutputBusyError(StellarmlError):
     exit_status = 75
 
 
+class SparkError(StellarmlError):
+    """A process of Spark has died, or cannot go on."""
+
+
 class ChangedInputError(StellarmlError):
     """An input was replaced or vanished while a run read it."""
 

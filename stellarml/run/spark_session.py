@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -18,14 +19,18 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stellarml.core import progress
 from stellarml.core.config import Spark, conf_dir
-from stellarml.core.errors import PlatformError
+from stellarml.core.errors import PlatformError, cause_of
+from stellarml.run.interruption import take_signals
 from stellarml.run.memory import available_bytes
+from stellarml.run.scratch import scratch
+from stellarml.run.spark_end import submitted
 from stellarml.run.spark_tasks import tasks_of
 
 if TYPE_CHECKING:
@@ -170,23 +175,31 @@ def start_session(settings: Spark) -> SparkSession:
     """Start (or join) the Spark session of a run.
 
     Under ``spark-submit`` the master and the memory given there are kept.
+
+    Raises
+    ------
+    PlatformError
+        If the machine has no Java or too little memory, or Java ends at its start.
     """
+    from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    if not submitted:
+    under_submit = submitted()
+    if not under_submit:
         check_memory(settings)
+        check_spark_home()
         os.environ["JAVA_HOME"] = str(_wrapped(find_java().home))
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(settings.app_name)
     options = _options(settings)
-    if not submitted:
+    if not under_submit:
         builder = builder.master(settings.master)
         options["spark.driver.memory"] = settings.driver_memory
         options["spark.driver.extraJavaOptions"] = (
-            f"-Dlog4j2.configurationFile={conf_dir() / 'log4j2.properties'}"
+            f'"-Dlog4j2.configurationFile={conf_dir() / "log4j2.properties"}" "-Djava.io.tmpdir={scratch()}"'
         )
+        options["spark.local.dir"] = str(scratch())
         options["spark.python.daemon.module"] = "stellarml.cli.worker_daemon"
         options["spark.ui.enabled"] = "false"
         options["spark.driver.bindAddress"] = "127.0.0.1"
@@ -195,14 +208,73 @@ def start_session(settings: Spark) -> SparkSession:
         if "://" not in settings.event_log:
             Path(settings.event_log).mkdir(parents=True, exist_ok=True)
         options |= {"spark.eventLog.enabled": "true", "spark.eventLog.dir": settings.event_log}
-    for key, value in (options | settings.options).items():
+    options |= settings.options
+    for key, value in options.items():
         builder = builder.config(key, value)
     with progress.task("Spark"):
         progress.step("starting")
-        session = builder.getOrCreate()
+        try:
+            if not under_submit:
+                _start_java(settings, options)
+            session = builder.getOrCreate()
+        except PySparkRuntimeError as error:
+            raise PlatformError(
+                f"Spark's Java process ended at its start ({cause_of(error)}); what it said of that is above. Check "
+                "spark.options, spark.driver_memory and JAVA_HOME."
+            ) from None
+        take_signals()
         session.sparkContext.setLogLevel("ERROR")
     progress.count_jobs_with(tasks_of(session.sparkContext))
     return session
+
+
+class _NotOfPy4j(logging.Filter):
+    """Drops what py4j says through the root logger."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return Path(record.pathname).parent.name != "py4j"
+
+
+def _start_java(settings: Spark, options: Mapping[str, str]) -> None:
+    """Start Spark's Java in a session of its own: a terminal's Ctrl-C is for this process, which ends it in silence."""
+    from pyspark import SparkConf, SparkContext
+    from pyspark.java_gateway import launch_gateway
+
+    # What breaks when Java dies is raised here; py4j would print each connection that it loses, too, in both its ways.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)
+    if not any(isinstance(one, _NotOfPy4j) for one in logging.getLogger().filters):
+        logging.getLogger().addFilter(_NotOfPy4j())
+    if SparkContext._active_spark_context is not None:
+        return
+    conf = SparkConf(loadDefaults=False)
+    pairs = {"spark.app.name": settings.app_name, "spark.master": settings.master, **options}
+    conf.setAll(list(pairs.items()))
+    gateway = SparkContext._gateway or launch_gateway(conf, {"start_new_session": True})  # type: ignore[no-untyped-call]
+    SparkContext(conf=conf, gateway=gateway)
+
+
+def check_spark_home() -> None:
+    """Refuse a SPARK_HOME that is no Spark, or another one than the installed pyspark.
+
+    Raises
+    ------
+    PlatformError
+        Saying what is there.
+    """
+    from pyspark import __version__
+
+    home = os.environ.get("SPARK_HOME")
+    if not home:
+        return
+    do = "Unset SPARK_HOME: pyspark brings a Spark of its own."
+    if not (Path(home) / "bin" / "spark-submit").is_file():
+        raise PlatformError(f"SPARK_HOME={home}: holds no bin/spark-submit. {do}")
+    found = sorted(Path(home, "jars").glob("spark-core_*.jar"))
+    version = found[0].stem.rpartition("-")[2] if found else "unknown"
+    if version.split(".")[:2] != __version__.split(".")[:2]:
+        raise PlatformError(
+            f"SPARK_HOME={home}: is Spark {version}, and the installed pyspark is {__version__}. {do}"
+        )
 
 
 def _options(settings: Spark) -> dict[str, str]:

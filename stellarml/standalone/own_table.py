@@ -27,6 +27,7 @@ from stellarml.run.fingerprint import file_fingerprint
 from stellarml.run.log import get_logger
 from stellarml.run.ownership import claimed
 from stellarml.run.row_tally import rows_told
+from stellarml.run.scratch import scratch
 from stellarml.standalone.own_table_checks import check_ids, check_labels
 from stellarml.standalone.own_table_plan import (
     LabellingPlan,
@@ -172,7 +173,7 @@ def _labelled(
     """Label the `rows` of a frame, and count them on the way."""
     from stellarml.labelling.spark_label import label_frame
 
-    with tempfile.TemporaryDirectory(prefix="stellarml-rows-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rows-", dir=scratch()) as folder:
         tally = Path(folder)
         seen = str(inputs.sparkSession.sparkContext.master).startswith("local")  # by the executors, too
         progress.step("labelling", rows if seen else 0, counted=lambda: Count(rows_told(tally)))

@@ -1,0 +1,122 @@
+"""Ctrl-C, SIGTERM and a closed terminal: a run ends at once, in one line, and takes its children with it.
+
+A signal raises `Interrupted` in the main thread, wherever that is. Such an exception can get lost (in a destructor, in
+a library that catches everything) or come late (in a long call of compiled code), so a thread raises it again, and in
+the end ends the process itself. Nothing depends on an orderly end: what a killed run leaves, the next one knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+from stellarml.run.memory import descendants
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN_S, _LONGEST_S = 3.0, 14.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the run to end."""
+
+
+@dataclass
+class _Ending:
+    """What has been asked for since the handlers were installed."""
+
+    number: int | None = None
+    settled: bool = False
+
+
+_ending = _Ending()
+
+
+@contextlib.contextmanager
+def interruptible(told: Callable[[int], str]) -> Iterator[None]:
+    """Raise `Interrupted` in the main thread when a signal asks the run to end.
+
+    Parameters
+    ----------
+    told
+        Given the exit status, what is said where the process has to be ended from outside of the main thread.
+    """
+    global _ending
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _ending = ending = _Ending()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if ending.settled:
+            return
+        if ending.number is None:
+            ending.number = number
+            threading.Thread(target=_see_to_it, args=(ending, number, told), daemon=True).start()
+        raise Interrupted(signal.Signals(ending.number).name)
+
+    _handlers.append(handle)
+    take_signals()
+    try:
+        yield
+    finally:
+        _handlers.pop()
+        for number, handler in before.items():
+            # What was asked for stays asked for: the interpreter's own end must not be interrupted.
+            signal.signal(number, handler if ending.number is None else signal.SIG_IGN)
+
+
+_handlers: list[Callable[[int, FrameType | None], None]] = []
+
+
+def take_signals() -> None:
+    """Install the handlers anew, after a library has installed its own; SIGHUP stays ignored under nohup."""
+    if not _handlers or threading.current_thread() is not threading.main_thread():
+        return
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _handlers[-1])
+
+
+def asked() -> int | None:
+    """Return the signal that has asked the run to end; None where none has."""
+    return _ending.number
+
+
+def settle() -> None:
+    """From now on the end is under way: further signals are not heeded."""
+    _ending.settled = True
+
+
+def _see_to_it(ending: _Ending, number: int, told: Callable[[int], str]) -> None:
+    """Raise the signal again until the main thread heeds it; end the process if nothing helps."""
+    end = time.monotonic() + _LONGEST_S
+    while time.monotonic() < end:
+        time.sleep(_AGAIN_S)
+        if not ending.settled:
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
+    kill_children()
+    with contextlib.suppress(OSError, ValueError):
+        if not ending.settled:
+            sys.stderr.write(f"stellarml: {told(128 + number)}\n")
+            sys.stderr.flush()
+    os._exit(128 + number)
+
+
+def kill_children() -> None:
+    """Kill every process that this one has started, and those that they have started."""
+    for _ in range(3):
+        found = descendants(os.getpid())
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            return
+        time.sleep(0.05)
