@@ -21,12 +21,20 @@ hypothesis.settings.load_profile("stellarml")
 SMALL_STARS = 12_000
 # A file of tests goes to the next process that is free, in this order: the longest first, and files that need the small
 # chain after the first of them has had time to make it.
-FIRST = ("test_chain", "test_resume", "test_match_command", "test_jobs", "test_cluster", "test_label_damage")
+FIRST = (
+    "test_chain",
+    "test_resume",
+    "test_match_command",
+    "test_faults",
+    "test_jobs",
+    "test_cluster",
+    "test_label_damage",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.relative_to(CHECKOUT / "tests").parts[0] in ("spark", "jobs", "cluster"):
+        if item.path.relative_to(CHECKOUT / "tests").parts[0] in ("spark", "jobs", "cluster", "faults"):
             item.add_marker(pytest.mark.spark)
     order = {name: place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))

@@ -7,7 +7,7 @@ among the wide ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from stellarml.core.errors import InputError
 from stellarml.core.names import HEALPIX_COLUMN
 from stellarml.core.tiles import INDEX_ORDER, Tile
 from stellarml.crossmatch.kernel.halo import plan_tile
-from stellarml.crossmatch.kernel.match_tile import TileMatch, match_tile
+from stellarml.crossmatch.kernel.match_tile import Bounds, TileMatch, match_parts
 from stellarml.crossmatch.kernel.pair_offsets import pair_offsets_mas
 from stellarml.crossmatch.kernel.settings import Floats
 from stellarml.crossmatch.plan import MatchPlan
@@ -110,7 +110,8 @@ class Slim:
 class MatchedTile:
     """What the kernel found for the rows of the left catalogue that a tile owns.
 
-    `offsets_mas`, shape (n, 2), are right minus left, east and north, of a sample of the unique pairs.
+    `owned`, shape (n_left,), are those rows, or in a part of a crowded tile some of them; `offsets_mas`, shape (n, 2),
+    are right minus left, east and north, of a sample of the unique pairs.
     """
 
     left: Slim
@@ -120,8 +121,14 @@ class MatchedTile:
     offsets_mas: Floats
 
 
-def match_rows(plan: MatchPlan, tile: Tile) -> MatchedTile:
-    """Read one tile of the left catalogue with its halos, and match it."""
+def match_rows(plan: MatchPlan, tile: Tile, *, only_best: bool = False) -> Iterator[MatchedTile]:
+    """Read one tile of the left catalogue with its halos, and match it; a very crowded one comes in parts.
+
+    Parameters
+    ----------
+    only_best
+        Of a tile with more pairs than can be held, give the best of each left row, with the counts of all.
+    """
     COLUMNS.serve(plan.name)
     halo = plan_tile(tile.order, tile.pixel, plan.settings, plan.limits, plan.edges)
     left = _slim(plan.left, tile, halo.left, halo.left_arcsec, halo.far, cached=False)
@@ -129,15 +136,24 @@ def match_rows(plan: MatchPlan, tile: Tile) -> MatchedTile:
     keys = left.keys
     owned = (keys >= tile.range[0]) & (keys < tile.range[1])
     rows, others = plan.left.prepared(left.rows), plan.right.prepared(right.rows)
-    result = match_tile(rows, others, plan.settings, owned=owned, limits=plan.limits, edges=plan.edges)
-    sample = np.flatnonzero(result.unique & is_sampled(result.left_id, plan.left.rows))
-    offsets = pair_offsets_mas(
-        rows.take(result.left_row[sample]),
-        others.take(result.right_row[sample]),
+    parts = match_parts(
+        rows,
+        others,
         plan.settings,
-        plan.limits.mean_epoch_yr,
+        owned=owned,
+        limits=plan.limits,
+        edges=plan.edges,
+        bounds=Bounds(only_best=only_best),
     )
-    return MatchedTile(left, right, owned, result, offsets)
+    for result in parts:
+        sample = np.flatnonzero(result.unique & is_sampled(result.left_id, plan.left.rows))
+        offsets = pair_offsets_mas(
+            rows.take(result.left_row[sample]),
+            others.take(result.right_row[sample]),
+            plan.settings,
+            plan.limits.mean_epoch_yr,
+        )
+        yield MatchedTile(left, right, result.rows, result, offsets)
 
 
 def _slim(side: Side, tile: Tile, ranges: Integers, arcsec: float, far: bool, *, cached: bool) -> Slim:

@@ -34,7 +34,7 @@ def is_sampled(ids: Integers, rows: int) -> npt.NDArray[np.bool_]:
 def tile_statistics(
     result: TileMatch, owned: npt.NDArray[np.bool_], offsets_mas: Floats | None = None
 ) -> dict[str, Any]:
-    """Count the owned rows of one tile: matched or not, how often, how far apart.
+    """Count the owned rows of one tile, or of a part of it: matched or not, how often, how far apart.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def tile_statistics(
         "left_taking_part": int(owned.sum()),
         "left_with_neighbours": int((degree > 0).sum()),
         "left_without": int((degree == 0).sum()),
-        "pairs": len(result.left_row),
+        "pairs": int(degree.sum(dtype=np.int64)),
         "best": int(best.sum()),
         "unique": int(result.unique.sum()),
         "multiplicity": {
@@ -60,6 +60,18 @@ def tile_statistics(
         "separation_mas": _counts(separation),
         **{name: _counts(np.floor(offsets[:, k] / BIN_MAS).astype(np.int64)) for k, name in enumerate(_AXES)},
     }
+
+
+def add_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Add up the counts of a tile's parts, to what `tile_statistics` gives of a whole one."""
+    total: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.items():
+            if isinstance(value, dict):
+                total[name] = add_statistics([total.get(name, {}), value])
+            else:
+                total[name] = total.get(name, 0) + value
+    return total
 
 
 def merge_statistics(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

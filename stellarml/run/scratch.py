@@ -10,7 +10,6 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 _LOCK = ".lock"
 
@@ -29,13 +28,9 @@ def scratch() -> Path:
     return folder
 
 
-_held: list[IO[str]] = []
-
-
 def _hold(lock: Path) -> None:
-    stream = lock.open("w")
-    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    _held.append(stream)
+    """Hold a lock as long as this process lives: nothing closes the file but its end."""
+    fcntl.flock(os.open(lock, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove(folder: Path, owner: int) -> None:

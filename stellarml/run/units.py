@@ -73,6 +73,9 @@ def run_units(
     """
     out = run.out
     pending = [unit for unit in units if unit.name not in run.marks]
+    if len(pending) < len(units):
+        counts = {"kept": len(units) - len(pending), "to_do": len(pending)}
+        get_logger().info("goes on", stage=run.stage, units=step, **counts)
     if not pending:
         return [run.marks[unit.name] for unit in units]
     if in_runs:

@@ -8,6 +8,7 @@ order.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,13 @@ from stellarml.crossmatch.output_columns import (
 from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
 from stellarml.crossmatch.sides import scopes_of, side_of
 from stellarml.crossmatch.source_columns import match_settings
-from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
+from stellarml.crossmatch.statistics import add_statistics, merge_statistics, tile_statistics
 from stellarml.run.marks import Record
 from stellarml.run.stage_run import Recipe, StageRun, stage_run
 from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_reader import Leaf, open_catalogue
 from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
-from stellarml.storage.parquet import write_parquet
+from stellarml.storage.parquet import LeafParts
 from stellarml.surveys.descriptor import load_descriptor
 
 if TYPE_CHECKING:
@@ -109,18 +110,20 @@ def _match_tiles(
 def _match_leaf(plan: MatchPlan, leaf: Leaf) -> dict[str, Any]:
     """Match one tile of the left catalogue and write its leaves."""
     tile = leaf.tile
-    found = match_rows(plan, tile)
-    result = found.result
-    tables = {NEIGHBOURHOOD: edge_table(plan, found, np.arange(len(result.left_row)))}
-    tables[BEST] = tables[NEIGHBOURHOOD].filter(pa.array(result.best))
-    tables[MATCHED] = wide_table(plan, found)
-    files = {}
-    for name, table in tables.items():
-        if table.num_rows:
-            path = Path("..", name, tile.path) if name != MATCHED else tile.path
-            files[str(path)] = write_parquet(plan.out / path, table, plan.tiles)["bytes"]
+    paths = {name: Path("..", name, tile.path) for name in (NEIGHBOURHOOD, BEST)} | {MATCHED: tile.path}
+    parts = []
+    with ExitStack() as stack:
+        leaves = {
+            name: stack.enter_context(LeafParts(plan.out / path, plan.tiles)) for name, path in paths.items()
+        }
+        for found in match_rows(plan, tile):
+            edges = edge_table(plan, found, np.arange(len(found.result.left_row)))
+            leaves[NEIGHBOURHOOD].write(edges)
+            leaves[BEST].write(edges.filter(pa.array(found.result.best)))
+            leaves[MATCHED].write(wide_table(plan, found))
+            parts.append(tile_statistics(found.result, found.owned, found.offsets_mas))
     return {
-        "files": files,
-        "rows": {name: table.num_rows for name, table in tables.items()},
-        "statistics": tile_statistics(result, found.owned, found.offsets_mas),
+        "files": {str(paths[name]): leaf.bytes for name, leaf in leaves.items() if leaf.rows},
+        "rows": {name: leaf.rows for name, leaf in leaves.items()},
+        "statistics": add_statistics(parts),
     }

@@ -33,7 +33,7 @@ from stellarml.run.ownership import WORK
 from stellarml.run.stage_run import StageRun
 from stellarml.run.units import Unit, run_units
 from stellarml.storage.hats_reader import Leaf, open_catalogue
-from stellarml.storage.parquet import write_parquet
+from stellarml.storage.parquet import LeafParts
 from stellarml.surveys.descriptor import Descriptor, Names
 from stellarml.surveys.wanted_column import ingested_name
 
@@ -240,20 +240,17 @@ def match_by_position(
 
 
 def _match_labels(task: _PositionTask) -> dict[str, Any]:
-    plan = task.plan
-    found = match_rows(plan, task.leaf.tile)
-    result = found.result
-    several = result.number_of_neighbours > 1
-    alone = np.flatnonzero(result.best & ~several)
-    ambiguous = int((result.best & several).sum())
-    pairs = pa.table(
-        {
-            "label_row": found.left.ids(result.left_row[alone]),
-            "matched_source_id": found.right.ids(result.right_row[alone]),
-        }
-    )
-    if pairs.num_rows == 0:
-        return {"files": {}, "rows": 0, "ambiguous": ambiguous}
-    written = write_parquet(plan.out / task.path, pairs, plan.tiles)
-    files = {str(task.path): written["bytes"]}
-    return {"files": files, "rows": pairs.num_rows, "ambiguous": ambiguous}
+    plan, ambiguous = task.plan, 0
+    with LeafParts(plan.out / task.path, plan.tiles) as leaf:
+        for found in match_rows(plan, task.leaf.tile, only_best=True):
+            result = found.result
+            several = result.number_of_neighbours > 1
+            alone = np.flatnonzero(result.best & ~several)
+            ambiguous += int((result.best & several).sum())
+            pairs = {
+                "label_row": found.left.ids(result.left_row[alone]),
+                "matched_source_id": found.right.ids(result.right_row[alone]),
+            }
+            leaf.write(pa.table(pairs))
+    files = {str(task.path): leaf.bytes} if leaf.rows else {}
+    return {"files": files, "rows": leaf.rows, "ambiguous": ambiguous}

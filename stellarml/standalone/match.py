@@ -22,7 +22,7 @@ from stellarml.crossmatch.output_columns import Layout, chosen_columns, layout, 
 from stellarml.crossmatch.plan import MatchPlan, no_overlap, plan_match
 from stellarml.crossmatch.sides import scopes_of, side_of
 from stellarml.crossmatch.source_columns import match_settings
-from stellarml.crossmatch.statistics import merge_statistics, tile_statistics
+from stellarml.crossmatch.statistics import add_statistics, merge_statistics, tile_statistics
 from stellarml.run.log import get_logger
 from stellarml.run.marks import read_record
 from stellarml.run.ownership import WORK
@@ -34,7 +34,7 @@ from stellarml.storage.formats import Format
 from stellarml.storage.hats_layout import catalogue_properties, is_catalogue
 from stellarml.storage.hats_reader import Catalogue, Leaf, open_catalogue
 from stellarml.storage.hats_writer import CatalogueInfo, finish_catalogue
-from stellarml.storage.parquet import write_parquet
+from stellarml.storage.parquet import LeafParts
 from stellarml.surveys.cuts import problems_of_expressions
 from stellarml.surveys.descriptor import Descriptor, load_descriptor
 from stellarml.surveys.ingest_plan import declared_columns
@@ -279,15 +279,15 @@ def _part(leaf: Leaf, options: MatchOptions) -> Path:
 
 
 def _match_leaf(task: _Task) -> dict[str, Any]:
-    found = match_rows(task.plan, task.leaf.tile)
-    table = table_of(found, task.layout, task.options.mode, task.options.join)
-    files = {}
-    if table.num_rows:
-        files[str(task.path)] = write_parquet(task.plan.out / task.path, table, task.tiles)["bytes"]
+    parts, path = [], task.plan.out / task.path
+    with LeafParts(path, task.tiles) as leaf:
+        for found in match_rows(task.plan, task.leaf.tile, only_best=task.options.mode != Mode.all):
+            leaf.write(table_of(found, task.layout, task.options.mode, task.options.join))
+            parts.append(tile_statistics(found.result, found.owned, found.offsets_mas))
     return {
-        "files": files,
-        "rows": table.num_rows,
-        "statistics": tile_statistics(found.result, found.owned, found.offsets_mas),
+        "files": {str(task.path): leaf.bytes} if leaf.rows else {},
+        "rows": leaf.rows,
+        "statistics": add_statistics(parts),
     }
 
 

@@ -9,7 +9,7 @@ written last, by the hats library itself. The file system must be one that drive
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,36 @@ def leaf_writer(path: Path, schema: pa.Schema, tiles: Tiles) -> Iterator[LeafWri
             writer.close(flush=False)
             raise
         writer.close()
+
+
+class LeafParts:
+    """Writes the parts of a leaf as they come, and no file where none has a row.
+
+    When all parts are written, `rows` and `bytes` are those of the file.
+    """
+
+    def __init__(self, path: Path, tiles: Tiles) -> None:
+        self._path, self._tiles, self._stack = path, tiles, ExitStack()
+        self._writer: LeafWriter | None = None
+        self.rows, self.bytes = 0, 0
+
+    def __enter__(self) -> LeafParts:
+        self._stack.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+        if self._writer is not None and error[0] is None:
+            self.bytes = self._path.stat().st_size
+
+    def write(self, part: pa.Table) -> None:
+        """Add the rows of a part; all parts have the same columns."""
+        if not part.num_rows:
+            return
+        if self._writer is None:
+            self._writer = self._stack.enter_context(leaf_writer(self._path, part.schema, self._tiles))
+        self._writer.write(part)
+        self.rows += part.num_rows
 
 
 def sort_rows(table: pa.Table, *keys: str) -> pa.Table:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.errors import TrainingError
+from stellarml.run.log import get_logger
 from stellarml.training.course import Course, Epoch, FitData, OnEpoch, Physical
 from stellarml.training.optimiser import Adam, Batches, Plan, schedule
 from stellarml.training.presets import Phase, Preset
@@ -220,6 +221,9 @@ class Trainer:
         if kept is None:
             return plan
         course.resume(kept)
+        get_logger().info(
+            "goes on", stage="train", network=checkpoint.path.stem, epochs_done=len(course.curve)
+        )
         course.phase = plan[len(course.curve) - 1][0]
         self._smape.assign(float(course.phase.loss == "smape"))
         self._restore(kept.arrays_of("state"))

@@ -127,7 +127,9 @@ def match_by_tiles(
 def columns(left: Sources, found: TileMatch) -> Columns:
     """Everything that is written of each edge."""
     names = [
-        f.name for f in fields(TileMatch) if f.name not in ("left_row", "right_row", "neighbours_of_left")
+        f.name
+        for f in fields(TileMatch)
+        if f.name not in ("rows", "left_row", "right_row", "neighbours_of_left")
     ]
     return {"index": left.healpix_29[found.left_row], **{name: getattr(found, name) for name in names}}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PACKAGE = "stellarml/crossmatch/kernel"
-EVERYTHING = ("kernel", "epochs", "swap", "halos", "rotation", "conservation", "partition", "occupancy")
+EVERYTHING = ("kernel", "epochs", "swap", "halos", "rotation", "conservation", "partition", "occupancy", "crowded")
 FILES = {name: f"crossmatch/kernel/test_{name}.py" for name in EVERYTHING} | {
     "kernel": "crossmatch/kernel/test_match_tile.py",
     "sky": "core/test_sky.py",
@@ -277,44 +277,44 @@ ERRORS = (
 COUNTING = (
     Mutant(
         "mates_off_by_one",
-        f"{PACKAGE}/match_tile.py",
-        "chosen[right_node[e]] - (1 if best[left_node[e]] == e else 0)",
-        "chosen[right_node[e]]",
+        f"{PACKAGE}/neighbour_graph.py",
+        "times_best[edges.right_node] - self.is_best(edges).astype(np.int32)",
+        "times_best[edges.right_node]",
         "other sources, not all",
     ),
     Mutant(
         "mates_are_rivals",
-        f"{PACKAGE}/match_tile.py",
-        "        if best[a] >= 0:\n            chosen[right_node[best[a]]] += 1\n",
-        "        if best[a] >= 0:\n            chosen[right_node[best[a]]] = reverse[right_node[best[a]]]\n",
+        f"{PACKAGE}/neighbour_graph.py",
+        "        return _times_best(self.best.right_node, len(self.right_degree))",
+        "        return self.right_degree",
         "mates chose the same best; reverse neighbours are more",
     ),
     Mutant(
         "tie_to_the_larger_id",
-        f"{PACKAGE}/match_tile.py",
-        "right_ids[b] < right_ids[right_node[f]]",
-        "right_ids[b] > right_ids[right_node[f]]",
+        f"{PACKAGE}/neighbour_graph.py",
+        "right_ids[b] < right_ids[best_right[a]]",
+        "right_ids[b] > right_ids[best_right[a]]",
         "ties go to the smaller id",
     ),
     Mutant(
         "tie_to_the_first_found",
-        f"{PACKAGE}/match_tile.py",
-        "            if nearer or (not farther and right_ids[b] < right_ids[right_node[f]]):",
-        "            if nearer:",
+        f"{PACKAGE}/neighbour_graph.py",
+        "better = nearer or (not farther and right_ids[b] < right_ids[best_right[a]])",
+        "better = nearer",
         "which comes first depends on the rows' order",
     ),
     Mutant(
         "worst_for_best",
-        f"{PACKAGE}/match_tile.py",
-        "rank[e] > rank[f]",
-        "rank[e] < rank[f]",
+        f"{PACKAGE}/neighbour_graph.py",
+        "rank[e] > best_rank[a]",
+        "rank[e] < best_rank[a]",
         "best has the highest figure of merit",
     ),
     Mutant(
         "unique_by_mates",
         f"{PACKAGE}/match_tile.py",
         "unique=(degree == 1) & (reverse_degree == 1)",
-        "unique=(degree == 1) & (mates[kept] == 0)",
+        "unique=(degree == 1) & (self.graph.mates(edges, times_best) == 0)",
         "not symmetric: a1 of the chain a1-b1-a2-b2 would be kept",
     ),
     Mutant(
@@ -327,17 +327,60 @@ COUNTING = (
     Mutant(
         "order_of_rows",
         f"{PACKAGE}/match_tile.py",
-        "    kept = kept[_order(left.healpix_29, left_ids, right_ids, left_node[kept], right_node[kept])]\n",
-        "",
+        "            edge_order(self._left.healpix_29, left_ids, right_ids, edges.left_node, edges.right_node)",
+        "            np.arange(len(edges))",
         "edges come out in the order of the catalogue",
     ),
     Mutant(
         "not_only_the_owned",
         f"{PACKAGE}/match_tile.py",
-        "        mine[: len(left)] = owned",
-        "        mine[: len(left)] = True",
+        "        mine[: len(rows)] = rows",
+        "        mine[: len(rows)] = True",
         "rows of the halo belong to other tiles",
         ("halos", "conservation"),
+    ),
+)
+
+CROWDS = (
+    Mutant(
+        "crowds_best_of_the_last_chunk",
+        f"{PACKAGE}/neighbour_graph.py",
+        "better = best_right[a] < 0 or rank[e] > best_rank[a]",
+        "better = True",
+        "the best of all chunks, not of the last",
+        ("crowded",),
+    ),
+    Mutant(
+        "crowds_parts_too_narrow",
+        f"{PACKAGE}/match_tile.py",
+        "if least <= high and most >= low:",
+        "if least <= low and most >= low:",
+        "every chunk that has an edge of the part",
+        ("crowded",),
+    ),
+    Mutant(
+        "crowds_a_row_skipped",
+        f"{PACKAGE}/candidates.py",
+        "            return rows[:count], places[:count], i\n",
+        "            return rows[:count], places[:count], i + 1\n",
+        "a chunk begins where the one before has ended",
+        ("crowded",),
+    ),
+    Mutant(
+        "crowds_halo_counted",
+        f"{PACKAGE}/match_tile.py",
+        "        rows = self._order[mine[self._order]]",
+        "        rows = self._order",
+        "rows of the halo belong to other tiles",
+        ("crowded",),
+    ),
+    Mutant(
+        "crowds_without_bound",
+        f"{PACKAGE}/match_tile.py",
+        "        if found > self.bounds.most and not self.bounds.only_best:",
+        "        if False:",
+        "an absurd output is refused",
+        ("crowded",),
     ),
 )
 
@@ -393,8 +436,8 @@ TILES = (
     Mutant(
         "movers_do_not_compete",
         f"{PACKAGE}/match_tile.py",
-        "    far = edges if edges is not None else no_edges()",
-        "    far = no_edges()",
+        "        self.graph.add(self._far)",
+        "        pass",
         "their edges count in every tile",
         ("halos", "epochs", "partition"),
     ),
@@ -424,4 +467,4 @@ TILES = (
     ),
 )
 
-MUTANTS = (*NAMED_BY_THE_ISSUE, *GEOMETRY, *ERRORS, *COUNTING, *TILES)
+MUTANTS = (*NAMED_BY_THE_ISSUE, *GEOMETRY, *ERRORS, *COUNTING, *CROWDS, *TILES)

@@ -8,10 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.sky import ARCSEC_PER_RAD, MAS_PER_RAD
-from stellarml.crossmatch.kernel.astrometry import RAD_PER_DEG, moved, zero_if_missing
+from stellarml.crossmatch.kernel.astrometry import RAD_PER_DEG, Moving, Staying, moved, zero_if_missing
 from stellarml.crossmatch.kernel.compiled import compiled
-from stellarml.crossmatch.kernel.settings import Floats, Integers
-from stellarml.crossmatch.kernel.zones import Zones, ra_half_width_deg, ra_windows, window_span, zone_span
+from stellarml.crossmatch.kernel.settings import Floats, Integers, MatchSettings
+from stellarml.crossmatch.kernel.zones import (
+    Zones,
+    build_zones,
+    ra_half_width_deg,
+    ra_windows,
+    window_span,
+    zone_span,
+)
 
 Counts = NDArray[np.int32]
 Motions = tuple[Floats, Floats, Floats]
@@ -50,6 +57,38 @@ def ln_density_per_mas2(count: Counts, radius_arcsec: float) -> Floats:
     table: Floats = np.array([math.log(max(1, n) / area) for n in range(int(count.max(initial=0)) + 1)])
     density: Floats = table[count]
     return density
+
+
+class Crowding:
+    """Counts of right rows about left ones."""
+
+    def __init__(
+        self, moving: Moving, staying: Staying, settings: MatchSettings, mean_epoch_yr: float
+    ) -> None:
+        self._radius, self._mean_epoch_yr = settings.density_radius_arcsec, mean_epoch_yr
+        left: Moving | Staying
+        right: Moving | Staying
+        if settings.moving == "left":
+            left, right = moving, staying
+            self._motions = (moving.motion_rad_yr, moving.speed_rad_yr, moving.epoch_yr)
+        else:
+            left, right = staying, moving
+            self._motions = (np.zeros_like(staying.vector), np.zeros_like(staying.epoch_yr), staying.epoch_yr)
+        # an index of its own: the zones of the pair search are a tenth as high, and each would cost a binary search
+        self._zones = build_zones(
+            right.ra_deg, right.dec_deg, right.vector, right.usable, self._radius / 3600.0
+        )
+        self._place = (left.ra_deg, left.dec_deg, left.vector)
+
+    def about(self, left_row: Integers) -> Counts:
+        """Count about each of the left rows, which may repeat."""
+        wanted = np.zeros(len(self._place[0]), dtype=bool)
+        wanted[left_row] = True
+        counts = count_within(
+            np.flatnonzero(wanted), self._place, self._motions, self._mean_epoch_yr, self._zones, self._radius
+        )
+        density: Counts = counts[left_row]
+        return density
 
 
 @compiled

@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core import sky
+from stellarml.core.errors import UserError
 from stellarml.crossmatch.kernel.astrometry import Flags, prepare_moving, prepare_staying
 from stellarml.crossmatch.kernel.limits import Limits, reach_arcsec
-from stellarml.crossmatch.kernel.pairs import find_pairs, index_staying
+from stellarml.crossmatch.kernel.pairs import Pairs, Search, index_staying
 from stellarml.crossmatch.kernel.settings import Floats, Integers, MatchSettings, Sources
+
+MOST_EDGES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,15 @@ def mover_edges(movers: Sources, staying: Sources, settings: MatchSettings, limi
         Rows of the side that moves for which `limits.is_mover` holds.
     staying : Sources
         Rows of the other side, the whole catalogue or one tile's share of `mover_ranges`; join with `merge_edges`.
+
+    Raises
+    ------
+    UserError
+        If there are more than `MOST_EDGES`: every tile is given all of them.
     """
     prepared = prepare_staying(staying, settings, limits.mean_epoch_yr)
     zones = index_staying(prepared, max(limits.edge_radius_arcsec, 1.0) / 3600.0)
-    found = find_pairs(prepare_moving(movers, settings), prepared, zones, settings)
+    found = _bounded(Search(prepare_moving(movers, settings), prepared, zones, settings), len(movers))
     moving, stayed = movers.take(found.moving_row), staying.take(found.staying_row)
     left, right = (moving, stayed) if settings.moving == "left" else (stayed, moving)
     centre_ra, centre_dec = left.ra_deg, left.dec_deg
@@ -111,3 +119,22 @@ def mover_edges(movers: Sources, staying: Sources, settings: MatchSettings, limi
         flags=found.flags,
     )
     return merge_edges([edges])
+
+
+def _bounded(search: Search, movers: int) -> Pairs:
+    """Search chunk by chunk, so that too many pairs are noticed before they fill the memory."""
+    parts: list[Pairs] = []
+    first, number = 0, 0
+    while first < movers or not parts:
+        found, first = search.pairs(first, MOST_EDGES)
+        parts.append(found)
+        number += len(found.rank)
+        if number > MOST_EDGES:
+            raise UserError(
+                f"{movers:,} sources that may be matched far away (fast ones, or with large positional errors) have "
+                f"about {number * movers / first:,.0f} pairs, and {MOST_EDGES:,} are the most that can be resolved. "
+                "Leave out rows with large errors by a cut, or search less far."
+            )
+    if len(parts) == 1:
+        return parts[0]
+    return Pairs(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Pairs)})

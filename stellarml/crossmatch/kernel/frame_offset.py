@@ -25,7 +25,7 @@ from stellarml.core import sky
 from stellarml.core.histograms import median_and_mad
 from stellarml.crossmatch.kernel.astrometry import Mask
 from stellarml.crossmatch.kernel.limits import Limits
-from stellarml.crossmatch.kernel.match_tile import match_tile
+from stellarml.crossmatch.kernel.match_tile import Bounds, match_parts
 from stellarml.crossmatch.kernel.pair_offsets import cell_axes, pair_offsets_mas, runs_of_cells, shifted
 from stellarml.crossmatch.kernel.settings import Floats, FrameSettings, Integers, MatchSettings, Sources
 
@@ -120,8 +120,10 @@ def frame_part(
     """
     order = _frame(settings).order
     search, wide = frame_search(settings, limits)
-    found = match_tile(left, right, search, owned=owned, limits=wide)
-    a, b = left.take(found.left_row[found.unique]), right.take(found.right_row[found.unique])
+    parts = match_parts(left, right, search, owned=owned, limits=wide, bounds=Bounds(only_best=True))
+    unique = [(found.left_row[found.unique], found.right_row[found.unique]) for found in parts]
+    a = left.take(np.concatenate([rows for rows, _ in unique]))
+    b = right.take(np.concatenate([rows for _, rows in unique]))
     offset = pair_offsets_mas(a, b, settings, limits.mean_epoch_yr, order)
     cell = np.repeat(sky.pixel_at_order(b.healpix_29, order), 2)
     axis = np.tile(np.arange(2), len(a))

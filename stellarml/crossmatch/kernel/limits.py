@@ -28,7 +28,8 @@ from stellarml.crossmatch.kernel.astrometry import (
     prepare_moving,
     prepare_staying,
 )
-from stellarml.crossmatch.kernel.pairs import SAFETY, epoch_limits, search_radius_rad
+from stellarml.crossmatch.kernel.candidates import SAFETY
+from stellarml.crossmatch.kernel.pairs import epoch_limits, search_radius_rad
 from stellarml.crossmatch.kernel.settings import Floats, Integers, MatchSettings, Sources
 
 COMFORT_ARCSEC = 10.0

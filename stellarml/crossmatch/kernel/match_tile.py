@@ -20,27 +20,29 @@ catalogue.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.core.errors import StellarmlError
+from stellarml.core.errors import StellarmlError, UserError
 from stellarml.core.match_flags import MatchFlag
-from stellarml.crossmatch.kernel.astrometry import Mask, Moving, Staying, prepare_moving, prepare_staying
-from stellarml.crossmatch.kernel.compiled import compiled
-from stellarml.crossmatch.kernel.density import Counts, count_within, ln_density_per_mas2
+from stellarml.crossmatch.kernel.astrometry import Mask, prepare_moving, prepare_staying
+from stellarml.crossmatch.kernel.density import Counts, Crowding, ln_density_per_mas2
 from stellarml.crossmatch.kernel.fast_movers import MoverEdges, no_edges
 from stellarml.crossmatch.kernel.limits import Limits, limits_of, reach_arcsec
-from stellarml.crossmatch.kernel.pairs import find_pairs, index_staying
+from stellarml.crossmatch.kernel.neighbour_graph import Edges, NeighbourGraph, edge_order, in_order, nodes_of
+from stellarml.crossmatch.kernel.pairs import ALL, Search, index_staying
 from stellarml.crossmatch.kernel.settings import Floats, Integers, MatchSettings, Sources
-from stellarml.crossmatch.kernel.zones import build_zones
 
 
 @dataclass(frozen=True)
 class TileMatch:
-    """Edges of the owned left rows, sorted by (left ``_healpix_29``, left id, right id); arrays of shape (n_edges,).
+    """Edges of owned left rows, sorted by (left ``_healpix_29``, left id, right id); arrays of shape (n_edges,).
 
+    rows
+        Shape (n_left,): which left rows these are the edges of; all owned ones but in a part of a tile.
     left_row, right_row
         Positions in the rows that were given.
     distance_arcsec, d2, score
@@ -61,6 +63,7 @@ class TileMatch:
         Shape (n_left,): good neighbours of every left row given; exact for the owned ones.
     """
 
+    rows: Mask
     left_row: Integers
     right_row: Integers
     left_id: Integers
@@ -78,6 +81,30 @@ class TileMatch:
     neighbours_of_left: Counts
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """How many edges are held at once, and how many a tile may have.
+
+    held
+        Edges that are kept while a tile is matched; a tile that has more is matched twice, then part by part.
+    chunk
+        Candidates that are looked at in one go.
+    most
+        Edges of a tile's own rows, beyond which nobody can want them all: the tile is refused.
+    only_best
+        Of a tile that has more edges than can be held, give the best of each left row only; their counts are those of
+        all, and no tile is refused.
+    """
+
+    held: int = 4_000_000
+    chunk: int = 2_000_000
+    most: int = 100_000_000
+    only_best: bool = False
+
+
+UNBOUNDED = Bounds(ALL, ALL, ALL)
+
+
 def match_tile(
     left: Sources,
     right: Sources,
@@ -87,7 +114,21 @@ def match_tile(
     limits: Limits | None = None,
     edges: MoverEdges | None = None,
 ) -> TileMatch:
-    """Match the owned left rows; see the module for what the rows must hold.
+    """Match the owned left rows, all in one; see the module for what the rows must hold, and `match_parts`."""
+    return next(match_parts(left, right, settings, owned=owned, limits=limits, edges=edges, bounds=UNBOUNDED))
+
+
+def match_parts(
+    left: Sources,
+    right: Sources,
+    settings: MatchSettings,
+    *,
+    owned: Mask | None = None,
+    limits: Limits | None = None,
+    edges: MoverEdges | None = None,
+    bounds: Bounds | None = None,
+) -> Iterator[TileMatch]:
+    """Match the owned left rows; a tile of very many edges comes in parts, each of some of the rows, in their order.
 
     Parameters
     ----------
@@ -102,188 +143,169 @@ def match_tile(
 
     Raises
     ------
+    UserError
+        If the rows have more edges than ``bounds.most``, and all are wanted.
     StellarmlError
         Where an owned row's mover edge leads to a right row that was not given.
     """
     settled = (
         limits if limits is not None else limits_of(right if settings.moving == "left" else left, settings)
     )
-    graph, moving, staying = _edges(left, right, settings, settled, edges)
-    mine = np.ones(len(graph.left_ids), dtype=bool)
-    mine[len(left) :] = False
-    if owned is not None:
-        mine[: len(left)] = owned
-    kept = np.flatnonzero(mine[graph.left_node])
-    if (graph.right_node[kept] >= len(right)).any():
-        raise StellarmlError(
-            "cross-match: a mover's counterpart is not among the right rows; read the ranges of halo.plan_tile"
+    tile = _Tile(
+        left, right, settings, settled, edges if edges is not None else no_edges(), bounds or Bounds()
+    )
+    mine = np.ones(len(left), dtype=bool) if owned is None else owned
+    kept = tile.count(mine)
+    graph = tile.graph
+    times_best = graph.times_best()
+    if kept is None and tile.bounds.only_best:
+        kept = graph.best.take(graph.best.right_node >= 0)
+    if kept is not None:
+        yield tile.numbers(kept, mine, times_best)
+        return
+    for rows in tile.runs(mine):
+        yield tile.numbers(tile.edges_of(rows), rows, times_best)
+
+
+class _Tile:
+    """The rows of one tile, prepared, and the graph of their good neighbours."""
+
+    def __init__(
+        self,
+        left: Sources,
+        right: Sources,
+        settings: MatchSettings,
+        settled: Limits,
+        far: MoverEdges,
+        bounds: Bounds,
+    ) -> None:
+        self._left, self._right, self._settings, self.bounds = left, right, settings, bounds
+        self._mean_epoch_yr = settled.mean_epoch_yr
+        moving_rows, staying_rows = (left, right) if settings.moving == "left" else (right, left)
+        self._moving = prepare_moving(moving_rows, settings)
+        self._staying = prepare_staying(staying_rows, settings, settled.mean_epoch_yr)
+        reach = reach_arcsec(self._moving, settings, settled)
+        near = replace(self._moving, usable=self._moving.usable & ~(reach > settled.edge_radius_arcsec))
+        zones = index_staying(self._staying, float(np.median(reach)) / 3600.0 if len(reach) else 1.0)
+        self._search = Search(near, self._staying, zones, settings)
+        self._density: Crowding | None = None
+        left_far, self._left_ids = nodes_of(left.id, far.left_id)
+        right_far, self._right_ids = nodes_of(right.id, far.right_id)
+        self._far = Edges(left_far, right_far, far.distance_arcsec, far.d2, far.rank, far.flags)
+        self.graph = NeighbourGraph(len(self._left_ids), self._right_ids)
+        self._order = in_order(left)
+        self._chunks: list[tuple[int, int, int]] = []
+
+    def count(self, mine: Mask) -> Edges | None:
+        """Gather the graph of all edges; return them if they are few enough to hold, otherwise None.
+
+        Raises
+        ------
+        UserError
+            If the rows `mine` have more edges than the bound, and not only the best are wanted.
+        """
+        held: list[Edges] | None = []
+        number, first = 0, 0
+        place = np.empty(len(self._order), dtype=np.int64)
+        place[self._order] = np.arange(len(self._order))
+        while first < len(self._moving.ra_deg):
+            edges, following = self._near(first)
+            self.graph.add(edges)
+            number += len(edges)
+            if len(edges):
+                at = place[edges.left_node]
+                self._chunks.append((first, int(at.min()), int(at.max())))
+            first = following
+            if held is not None:
+                held = [*held, edges] if number + len(self._far) <= self.bounds.held else None
+            if number > self.bounds.most:
+                self._refuse_if_too_many(mine, first / len(self._moving.ra_deg))
+        self.graph.add(self._far)
+        self._refuse_if_too_many(mine, 1.0)
+        return None if held is None else Edges.concatenate([*held, self._far])
+
+    def _refuse_if_too_many(self, mine: Mask, share: float) -> None:
+        found = int(self.graph.left_degree[: len(mine)][mine].sum(dtype=np.int64))
+        if found > self.bounds.most and not self.bounds.only_best:
+            rows = max(1, int(mine.sum()))
+            about = "about " if share < 1.0 else ""
+            raise UserError(
+                f"a tile of {rows:,} rows has {about}{found / share:,.0f} pairs, {found / share / rows:,.0f} a row, "
+                f"and {self.bounds.most:,} are the most that are written of one. Search less far (--radius, "
+                "crossmatch.radius_arcsec), leave out rows with large positional errors, or ask for the best pairs "
+                "only (--mode best)."
+            )
+
+    def _near(self, first: int) -> tuple[Edges, int]:
+        """Return the edges of a chunk of the moving rows, and the first row after it."""
+        found, following = self._search.pairs(first, self.bounds.chunk)
+        nodes = (found.moving_row, found.staying_row)
+        left, right = nodes if self._settings.moving == "left" else nodes[::-1]
+        return Edges(left, right, found.distance_arcsec, found.d2, found.rank, found.flags), following
+
+    def runs(self, mine: Mask) -> Iterator[Mask]:
+        """Cut the rows `mine`, in the order of the catalogue, into runs of no more edges than can be held."""
+        rows = self._order[mine[self._order]]
+        before = np.cumsum(self.graph.left_degree[rows], dtype=np.int64)
+        number = (before - 1) // max(1, self.bounds.held // 2)
+        for run in np.split(rows, np.flatnonzero(np.diff(number)) + 1):
+            chosen = np.zeros(len(mine), dtype=bool)
+            chosen[run] = True
+            yield chosen
+
+    def edges_of(self, rows: Mask) -> Edges:
+        """Search once more for the edges of some left rows, in the chunks that have any."""
+        places = np.flatnonzero(rows[self._order])
+        low, high = (int(places[0]), int(places[-1])) if len(places) else (0, -1)
+        found = []
+        for first, least, most in self._chunks:
+            if least <= high and most >= low:
+                edges, _ = self._near(first)
+                found.append(edges.take(rows[edges.left_node]))
+        given = self._far.left_node < len(rows)
+        far = self._far.take(given)
+        return Edges.concatenate([*found, far.take(rows[far.left_node])])
+
+    def numbers(self, edges: Edges, rows: Mask, times_best: Counts) -> TileMatch:
+        """Return the edges of left `rows`, in the order of the catalogue, with what the whole graph says of each."""
+        mine = np.zeros(len(self._left_ids), dtype=bool)
+        mine[: len(rows)] = rows
+        edges = edges.take(mine[edges.left_node])
+        if (edges.right_node >= len(self._right)).any():
+            raise StellarmlError(
+                "cross-match: a mover's counterpart is not among the right rows; read the ranges of halo.plan_tile"
+            )
+        left_ids, right_ids = self._left_ids, self._right_ids
+        edges = edges.take(
+            edge_order(self._left.healpix_29, left_ids, right_ids, edges.left_node, edges.right_node)
         )
-    found = _numbers(graph, left, right, kept)
-    if settings.radius_arcsec is not None:
-        return found
-    density = _density(moving, staying, settings, settled.mean_epoch_yr, found.left_row)
-    score = found.score - ln_density_per_mas2(density, settings.density_radius_arcsec)
-    return replace(found, density=density, score=score)
+        degree = self.graph.left_degree[edges.left_node]
+        reverse_degree = self.graph.right_degree[edges.right_node]
+        xm_flag = edges.flags.copy()
+        xm_flag[reverse_degree > 1] |= np.int16(MatchFlag.HAS_MULTIPLES)
+        found = TileMatch(
+            rows=rows,
+            left_row=edges.left_node,
+            right_row=edges.right_node,
+            left_id=self._left.id[edges.left_node],
+            right_id=self._right.id[edges.right_node],
+            distance_arcsec=edges.distance_arcsec,
+            d2=edges.d2,
+            score=edges.rank,
+            number_of_neighbours=degree,
+            number_of_mates=self.graph.mates(edges, times_best),
+            number_of_reverse_neighbours=reverse_degree,
+            xm_flag=xm_flag,
+            best=self.graph.is_best(edges),
+            unique=(degree == 1) & (reverse_degree == 1),
+            density=np.zeros(len(edges), dtype=np.int32),
+            neighbours_of_left=self.graph.left_degree[: len(self._left)],
+        )
+        return found if self._settings.radius_arcsec is not None else self._with_density(found)
 
-
-@dataclass(frozen=True)
-class _Edges:
-    """All good neighbours, near ones and those of movers, as edges between nodes: rows, then sources not given."""
-
-    left_node: Integers
-    right_node: Integers
-    left_ids: Integers
-    right_ids: Integers
-    distance_arcsec: Floats
-    d2: Floats
-    rank: Floats
-    flags: NDArray[np.int16]
-
-
-def _edges(
-    left: Sources, right: Sources, settings: MatchSettings, settled: Limits, edges: MoverEdges | None
-) -> tuple[_Edges, Moving, Staying]:
-    """Find the pairs of the rows that do not reach beyond the edge radius, and add the movers' edges."""
-    moving_rows, staying_rows = (left, right) if settings.moving == "left" else (right, left)
-    moving = prepare_moving(moving_rows, settings)
-    staying = prepare_staying(staying_rows, settings, settled.mean_epoch_yr)
-    reach = reach_arcsec(moving, settings, settled)
-    near = replace(moving, usable=moving.usable & ~(reach > settled.edge_radius_arcsec))
-    zones = index_staying(staying, float(np.median(reach)) / 3600.0 if len(reach) else 1.0)
-    found = find_pairs(near, staying, zones, settings)
-    far = edges if edges is not None else no_edges()
-    left_far, left_ids = _nodes(left.id, far.left_id)
-    right_far, right_ids = _nodes(right.id, far.right_id)
-    by_moving = (found.moving_row, found.staying_row)
-    near_left, near_right = by_moving if settings.moving == "left" else by_moving[::-1]
-    graph = _Edges(
-        left_node=np.concatenate([near_left, left_far]),
-        right_node=np.concatenate([near_right, right_far]),
-        left_ids=left_ids,
-        right_ids=right_ids,
-        distance_arcsec=np.concatenate([found.distance_arcsec, far.distance_arcsec]),
-        d2=np.concatenate([found.d2, far.d2]),
-        rank=np.concatenate([found.rank, far.rank]),
-        flags=np.concatenate([found.flags, far.flags]),
-    )
-    return graph, moving, staying
-
-
-def _numbers(graph: _Edges, left: Sources, right: Sources, kept: Integers) -> TileMatch:
-    """Return the edges `kept`, in the order of the catalogue, with what the whole graph says of each."""
-    left_node, right_node, left_ids, right_ids = (
-        graph.left_node,
-        graph.right_node,
-        graph.left_ids,
-        graph.right_ids,
-    )
-    neighbours, reverse, best, mates = _graph(
-        left_node, right_node, graph.rank, graph.d2, right_ids, len(left_ids)
-    )
-    kept = kept[_order(left.healpix_29, left_ids, right_ids, left_node[kept], right_node[kept])]
-    a, b = left_node[kept], right_node[kept]
-    degree, reverse_degree = neighbours[a], reverse[b]
-    xm_flag = graph.flags[kept]
-    xm_flag[reverse_degree > 1] |= np.int16(MatchFlag.HAS_MULTIPLES)
-    return TileMatch(
-        left_row=a,
-        right_row=b,
-        left_id=left.id[a],
-        right_id=right.id[b],
-        distance_arcsec=graph.distance_arcsec[kept],
-        d2=graph.d2[kept],
-        score=graph.rank[kept],
-        number_of_neighbours=degree,
-        number_of_mates=mates[kept],
-        number_of_reverse_neighbours=reverse_degree,
-        xm_flag=xm_flag,
-        best=best[a] == kept,
-        unique=(degree == 1) & (reverse_degree == 1),
-        density=np.zeros(len(kept), dtype=np.int32),
-        neighbours_of_left=neighbours[: len(left)],
-    )
-
-
-def _nodes(ids: Integers, far_ids: Integers) -> tuple[Integers, Integers]:
-    if not len(far_ids):
-        return np.empty(0, dtype=np.int64), ids
-    distinct, which = np.unique(far_ids, return_inverse=True)
-    position = np.minimum(np.searchsorted(distinct, ids), len(distinct) - 1)
-    present = np.flatnonzero(distinct[position] == ids)
-    node = np.full(len(distinct), -1, dtype=np.int64)
-    node[position[present]] = present
-    absent = np.flatnonzero(node < 0)
-    node[absent] = len(ids) + np.arange(len(absent))
-    return node[which], np.concatenate([ids, distinct[absent]])
-
-
-def _density(
-    moving: Moving,
-    staying: Staying,
-    settings: MatchSettings,
-    mean_epoch_yr: float,
-    left_row: Integers,
-) -> Counts:
-    radius = settings.density_radius_arcsec
-    left: Moving | Staying
-    right: Moving | Staying
-    if settings.moving == "left":
-        left, right = moving, staying
-        motions = (moving.motion_rad_yr, moving.speed_rad_yr, moving.epoch_yr)
-    else:
-        left, right = staying, moving
-        motions = (np.zeros_like(staying.vector), np.zeros_like(staying.epoch_yr), staying.epoch_yr)
-    # an index of its own: the zones of the pair search are a tenth as high, and each would cost a binary search
-    zones = build_zones(right.ra_deg, right.dec_deg, right.vector, right.usable, radius / 3600.0)
-    wanted = np.zeros(len(left.ra_deg), dtype=bool)
-    wanted[left_row] = True
-    place = (left.ra_deg, left.dec_deg, left.vector)
-    counts = count_within(np.flatnonzero(wanted), place, motions, mean_epoch_yr, zones, radius)
-    density: Counts = counts[left_row]
-    return density
-
-
-def _order(
-    index: Integers, left_ids: Integers, right_ids: Integers, left_node: Integers, right_node: Integers
-) -> Integers:
-    order = np.arange(len(left_node))
-    near, far = slice(None, -1), slice(1, None)
-    place, name = index[left_node], left_ids[left_node]
-    same = left_node[near] == left_node[far]
-    later = (place[near] < place[far]) | ((place[near] == place[far]) & (name[near] < name[far]))
-    if not (same | later).all():
-        return np.lexsort((right_ids[right_node], name, place)).astype(np.int64)
-    shared = np.zeros(len(order), dtype=bool)
-    shared[near] |= same
-    shared[far] |= same
-    some = np.flatnonzero(shared)
-    order[some] = some[np.lexsort((right_ids[right_node[some]], left_node[some]))]
-    return order
-
-
-@compiled
-def _graph(
-    left_node: Integers, right_node: Integers, rank: Floats, d2: Floats, right_ids: Integers, lefts: int
-) -> tuple[Counts, Counts, Integers, Counts]:
-    neighbours = np.zeros(lefts, dtype=np.int32)
-    reverse = np.zeros(len(right_ids), dtype=np.int32)
-    chosen = np.zeros(len(right_ids), dtype=np.int32)
-    best = np.full(lefts, -1, dtype=np.int64)
-    for e in range(len(left_node)):
-        a, b = left_node[e], right_node[e]
-        neighbours[a] += 1
-        reverse[b] += 1
-        f = best[a]
-        if f < 0 or rank[e] > rank[f]:
-            best[a] = e
-        elif rank[e] == rank[f]:
-            nearer, farther = d2[e] < d2[f], d2[e] > d2[f]
-            if nearer or (not farther and right_ids[b] < right_ids[right_node[f]]):
-                best[a] = e
-    for a in range(lefts):
-        if best[a] >= 0:
-            chosen[right_node[best[a]]] += 1
-    mates = np.empty(len(left_node), dtype=np.int32)
-    for e in range(len(left_node)):
-        mates[e] = chosen[right_node[e]] - (1 if best[left_node[e]] == e else 0)
-    return neighbours, reverse, best, mates
+    def _with_density(self, found: TileMatch) -> TileMatch:
+        if self._density is None:
+            self._density = Crowding(self._moving, self._staying, self._settings, self._mean_epoch_yr)
+        density = self._density.about(found.left_row)
+        score = found.score - ln_density_per_mas2(density, self._settings.density_radius_arcsec)
+        return replace(found, density=density, score=score)

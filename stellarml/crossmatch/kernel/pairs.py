@@ -27,20 +27,12 @@ from stellarml.crossmatch.kernel.astrometry import (
     widest_variance_mas2,
     zero_if_missing,
 )
+from stellarml.crossmatch.kernel.candidates import SAFETY, candidates
 from stellarml.crossmatch.kernel.compiled import compiled
-from stellarml.crossmatch.kernel.occupancy import Occupancy, mark_occupied, may_have_candidate
+from stellarml.crossmatch.kernel.occupancy import mark_occupied
 from stellarml.crossmatch.kernel.settings import Floats, Integers, MatchSettings
-from stellarml.crossmatch.kernel.zones import (
-    Zones,
-    build_zones,
-    ra_half_width_deg,
-    ra_windows,
-    window_span,
-    zone_span,
-)
+from stellarml.crossmatch.kernel.zones import Zones, build_zones
 
-SAFETY = 1.0 + 1e-9
-_TINY_RAD = 1e-14
 _LN_TWO_PI = math.log(2.0 * math.pi)
 _MOVED_FAR_RAD = 1.0 / ARCSEC_PER_RAD
 _NO_PM, _PARALLAX = int(MatchFlag.NO_PROPER_MOTION), int(MatchFlag.PARALLAX_LEADS)
@@ -81,52 +73,70 @@ def index_staying(staying: Staying, reach_deg: float) -> Zones:
     return build_zones(staying.ra_deg, staying.dec_deg, staying.vector, staying.usable, reach_deg)
 
 
-def find_pairs(moving: Moving, staying: Staying, zones: Zones, settings: MatchSettings) -> Pairs:
-    """All good neighbours among the usable rows of both sides, ordered by moving row."""
-    details = _details(staying.variance, staying.epoch_yr, zones.row)
-    epochs = epoch_limits(details[:, 4])
-    span = settings.unknown_epochs_yr or (math.nan, math.nan)
-    if not math.isfinite(epochs[0]):
-        epochs = span
-    widest_staying = float(details[:, 3].max(initial=0.0))
-    radius_deg = search_radius_rad(moving, settings, epochs, widest_staying) / RAD_PER_DEG
-    reach = -1.0 if settings.radius_arcsec is not None else math.sqrt(settings.limit) / MAS_PER_RAD
-    fixed = settings.radius_arcsec if settings.radius_arcsec is not None else -1.0
-    radius_deg = np.where(moving.usable, radius_deg, -1.0)
-    occupied = mark_occupied(zones, staying.dec_deg[zones.row], float(radius_deg.max(initial=0.0)))
-    rows, places = _candidates(
-        moving.ra_deg,
-        moving.dec_deg,
-        moving.vector,
-        moving.speed_rad_yr,
-        moving.epoch_yr,
-        widest_variance_mas2(moving, *epochs),
-        radius_deg,
-        zones,
-        occupied,
-        details,
-        reach,
-        fixed / ARCSEC_PER_RAD,
-        span,
-    )
-    found = _evaluate(
-        rows,
-        places,
-        moving.vector,
-        moving.motion_rad_yr,
-        moving.speed_rad_yr,
-        moving.covariance,
-        moving.half_parallax_mas2,
-        moving.epoch_yr,
-        moving.flags,
-        zones,
-        details,
-        staying.flags,
-        settings.limit,
-        fixed,
-        span,
-    )
-    return Pairs(*found)
+ALL = np.iinfo(np.int64).max
+
+
+class Search:
+    """The search for good neighbours among the usable rows of both sides, in one go or chunk by chunk."""
+
+    def __init__(self, moving: Moving, staying: Staying, zones: Zones, settings: MatchSettings) -> None:
+        self._moving, self._staying, self._zones, self._settings = moving, staying, zones, settings
+        self._details = _details(staying.variance, staying.epoch_yr, zones.row)
+        epochs = epoch_limits(self._details[:, 4])
+        self._span = settings.unknown_epochs_yr or (math.nan, math.nan)
+        if not math.isfinite(epochs[0]):
+            epochs = self._span
+        widest_staying = float(self._details[:, 3].max(initial=0.0))
+        radius_deg = search_radius_rad(moving, settings, epochs, widest_staying) / RAD_PER_DEG
+        self._radius_deg = np.where(moving.usable, radius_deg, -1.0)
+        self._widest_mas2 = widest_variance_mas2(moving, *epochs)
+        farthest = float(self._radius_deg.max(initial=0.0))
+        self._occupied = mark_occupied(zones, staying.dec_deg[zones.row], farthest)
+
+    def pairs(self, first: int = 0, most: int = ALL) -> tuple[Pairs, int]:
+        """Return the pairs of the moving rows from `first` on, in their order, and the first row not looked at.
+
+        The search pauses after a row with which it has looked at `most` candidates or more; all pairs of a row come
+        together.
+        """
+        moving, settings = self._moving, self._settings
+        reach = -1.0 if settings.radius_arcsec is not None else math.sqrt(settings.limit) / MAS_PER_RAD
+        fixed = settings.radius_arcsec if settings.radius_arcsec is not None else -1.0
+        rows, places, following = candidates(
+            moving.ra_deg,
+            moving.dec_deg,
+            moving.vector,
+            moving.speed_rad_yr,
+            moving.epoch_yr,
+            self._widest_mas2,
+            self._radius_deg,
+            self._zones,
+            self._occupied,
+            self._details,
+            reach,
+            fixed / ARCSEC_PER_RAD,
+            self._span,
+            first,
+            most,
+        )
+        found = _evaluate(
+            rows,
+            places,
+            moving.vector,
+            moving.motion_rad_yr,
+            moving.speed_rad_yr,
+            moving.covariance,
+            moving.half_parallax_mas2,
+            moving.epoch_yr,
+            moving.flags,
+            self._zones,
+            self._details,
+            self._staying.flags,
+            settings.limit,
+            fixed,
+            self._span,
+        )
+        return Pairs(*found), following
 
 
 def epoch_limits(epoch_yr: Floats) -> tuple[float, float]:
@@ -170,70 +180,6 @@ def _details(variance: Floats, epoch: Floats, row: Integers) -> Floats:
             out[k, column] = variance[row[k], column]
         out[k, 4] = epoch[row[k]]
     return out
-
-
-@compiled
-def _candidates(
-    ra_deg: Floats,
-    dec_deg: Floats,
-    vector: Floats,
-    speed: Floats,
-    epoch: Floats,
-    widest_mas2: Floats,
-    radius_deg: Floats,
-    zones: Zones,
-    occupied: Occupancy,
-    details: Floats,
-    reach: float,
-    fixed_rad: float,
-    span_yr: tuple[float, float],
-) -> tuple[Integers, Integers]:
-    """Rows and places in the index of all pairs that lie within their own bound of each other's stored positions."""
-    rows = np.empty(max(1024, len(ra_deg) + len(ra_deg) // 4), dtype=np.int64)
-    places = np.empty_like(rows)
-    # members of a tuple of arrays, looked up inside the loop, make it half as fast
-    start, sorted_ra, xs, ys, zs = zones.start, zones.ra_deg, zones.x, zones.y, zones.z
-    bits = occupied.bits
-    count = 0
-    for i in range(len(ra_deg)):
-        radius = radius_deg[i]
-        if not radius >= 0.0 or not may_have_candidate(occupied, bits, ra_deg[i], dec_deg[i]):
-            continue
-        low_zone, high_zone = zone_span(zones, dec_deg[i], radius)
-        farthest = radius * RAD_PER_DEG * SAFETY + _TINY_RAD
-        low, high, low2, high2 = ra_windows(ra_deg[i], ra_half_width_deg(dec_deg[i], radius))
-        height = max(0, high_zone - low_zone)
-        for turn in range(2 * height if low2 <= high2 else height):
-            wrapped = turn >= height
-            zone = low_zone + turn - (height if wrapped else 0)
-            least, most = (low2, high2) if wrapped else (low, high)
-            begin, end = window_span(sorted_ra, start[zone], start[zone + 1], least, most)
-            if count + end - begin > len(rows):
-                rows, places = _longer(rows, count + end - begin), _longer(places, count + end - begin)
-            for k in range(begin, end):
-                dx, dy, dz = xs[k] - vector[i, 0], ys[k] - vector[i, 1], zs[k] - vector[i, 2]
-                chord2 = dx * dx + dy * dy + dz * dz
-                if chord2 > farthest * farthest:
-                    continue
-                interval = _longest_interval(details[k, 4], epoch[i], span_yr)
-                bound = speed[i] * interval + _TINY_RAD
-                if reach > 0.0:
-                    bound += reach * math.sqrt(widest_mas2[i] + details[k, 3])
-                else:
-                    bound += fixed_rad
-                bound *= SAFETY
-                if chord2 <= bound * bound:
-                    rows[count], places[count] = i, k
-                    count += 1
-    return rows[:count], places[:count]
-
-
-@compiled
-def _longest_interval(there_yr: float, epoch_yr: float, span_yr: tuple[float, float]) -> float:
-    """Years between two epochs; to the farther end of the span where the first one is not known."""
-    if math.isfinite(there_yr):
-        return abs(zero_if_missing(there_yr - epoch_yr))
-    return max(abs(zero_if_missing(span_yr[0] - epoch_yr)), abs(zero_if_missing(span_yr[1] - epoch_yr)))
 
 
 @compiled
@@ -336,10 +282,3 @@ def angle_of_chord(chord: float) -> float:
     if chord < 1e-4:
         return chord * (1.0 + chord * chord / 24.0)
     return 2.0 * math.asin(min(1.0, chord / 2.0))
-
-
-@compiled
-def _longer(values: Integers, needed: int) -> Integers:
-    longer = np.empty(2 * needed, dtype=np.int64)
-    longer[: len(values)] = values
-    return longer
