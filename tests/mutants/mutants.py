@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PACKAGE = "stellarml/crossmatch/kernel"
-EVERYTHING = ("kernel", "epochs", "swap", "halos", "rotation", "conservation", "partition", "occupancy", "crowded")
+EVERYTHING = (
+    "kernel",
+    "epochs",
+    "swap",
+    "halos",
+    "rotation",
+    "conservation",
+    "partition",
+    "occupancy",
+    "crowded",
+)
 FILES = {name: f"crossmatch/kernel/test_{name}.py" for name in EVERYTHING} | {
     "kernel": "crossmatch/kernel/test_match_tile.py",
     "sky": "core/test_sky.py",

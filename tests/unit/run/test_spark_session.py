@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from stellarml.core.config import load_config
-from stellarml.core.errors import PlatformError
+from stellarml.core.errors import ConfigError, PlatformError
 from stellarml.run import memory
 from stellarml.run import spark_session as session
-from stellarml.run.spark_session import Java, check_memory, find_java, memory_in_bytes
+from stellarml.run.spark_session import Java, check_memory, check_spark_home, find_java, memory_in_bytes
 
 SPARK = load_config(environment={}).spark
 
@@ -212,3 +212,35 @@ def test_options_keep_workers_single_threaded_and_leaves_whole() -> None:
     options = session._options(SPARK)
     assert options["spark.executorEnv.OMP_NUM_THREADS"] == "1"
     assert int(options["spark.sql.files.maxPartitionBytes"]) > 1 << 30
+
+
+@pytest.mark.parametrize("jar", ["spark-core_2.12-3.5.1.jar", None])
+def test_another_spark_is_no_spark_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jar: str | None
+) -> None:
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path / "nowhere"))
+    with pytest.raises(PlatformError, match=r"nowhere: holds no bin/spark-submit\. Unset SPARK_HOME"):
+        check_spark_home()
+    for name in ("bin/spark-submit", *([f"jars/{jar}"] if jar else [])):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+    with pytest.raises(PlatformError, match=r"is Spark (3\.5\.1|unknown), and the installed pyspark is"):
+        check_spark_home()
+
+
+def test_pysparks_own_home_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyspark
+
+    monkeypatch.setenv("SPARK_HOME", str(Path(pyspark.__file__).parent))
+    check_spark_home()
+
+
+@pytest.mark.parametrize(("memory", "good"), [("64m", False), ("511m", False), ("512m", True), ("1g", True)])
+def test_java_does_not_start_with_little_memory(memory: str, good: bool) -> None:
+    given = [f"spark.driver_memory='{memory}'"]
+    if good:
+        assert load_config(overrides=given, environment={}).spark.driver_memory == memory
+    else:
+        with pytest.raises(ConfigError, match=f"is {memory}, and Spark does not start with less than 512m"):
+            load_config(overrides=given, environment={})
