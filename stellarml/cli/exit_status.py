@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from stellarml.core.errors import StellarmlError, cause_of
+from stellarml.core.errors import StellarmlError, cause_of, raised_in_worker
 
 INTERRUPTED = 130
 _KEPT = "interrupted; what was finished is kept, the same command goes on from there"
@@ -35,6 +35,9 @@ def run_to_the_end(work: Callable[[], object]) -> None:
     except Exception as error:
         if os.environ.get("STELLARML_LOG__LEVEL") == "debug":
             traceback.print_exc()
+        known = raised_in_worker(error)
+        if known is not None:
+            _end(str(known), known.exit_status)
         _end(
             f"unexpected {type(error).__name__}: {cause_of(error)}\nFinished parts are kept. With "
             "STELLARML_LOG__LEVEL=debug the same command shows the traceback; please report it.",

@@ -127,6 +127,8 @@ def _headers_of(weights: bytes, source: str) -> dict[str, _Header]:
                     version = np.lib.format.read_magic(file)
                     read = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
                     shape, _, dtype = read(file)
+                    if dtype.hasobject:
+                        raise ValueError(f"{member.filename} holds pickled objects")
                     headers[member.filename.removesuffix(_SUFFIX)] = _Header(
                         shape, dtype, member.file_size - file.tell()
                     )
@@ -159,7 +161,7 @@ def _expected(manifest: Manifest) -> dict[str, tuple[tuple[int | None, ...], typ
         expected["imputation_mean"] = (k,), np.float64
         expected["imputation_covariance"] = (k, k), np.float64
     if manifest.rotated:
-        expected["rotation"] = (k, None), np.float64
+        expected["rotation"] = (k, None), np.float64  # training's own: it is in the first kernels already
     return expected
 
 
@@ -180,6 +182,9 @@ def _misfits(headers: Mapping[str, _Header], manifest: Manifest) -> list[str]:
             problems.append(
                 f"array '{name}' has {header.size:,} bytes, too many or too few for {_words(header.shape)}"
             )
+    axes = headers["rotation"].shape[-1] if "rotation" in headers and not problems else 0
+    if axes > len(manifest.scaler.center):
+        problems.append(f"array 'rotation' has {axes} axes, expected at most the number of features")
     if not problems:
         linear, predicted = headers["novelty_linear"].shape, headers["novelty_predicted"].shape
         if linear[1] != 2 * predicted[1] + 2 or predicted[1] > linear[0]:
