@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 
 from stellarml.core.errors import StellarmlError, cause_of, raised_in_worker
+from stellarml.core.visible_text import message_of, visible
 
 INTERRUPTED = 130
 _KEPT = "interrupted; what was finished is kept, the same command goes on from there"
@@ -34,7 +35,7 @@ def run_to_the_end(work: Callable[[], object]) -> None:
         _end(_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error), 1)
     except Exception as error:
         if os.environ.get("STELLARML_LOG__LEVEL") == "debug":
-            traceback.print_exc()
+            sys.stderr.write(visible(traceback.format_exc(), lines=True))
         known = raised_in_worker(error)
         if known is not None:
             _end(str(known), known.exit_status)
@@ -46,5 +47,5 @@ def run_to_the_end(work: Callable[[], object]) -> None:
 
 
 def _end(message: str, status: int) -> None:
-    sys.stderr.write(f"stellarml: {message}\n")
+    sys.stderr.write(f"stellarml: {message_of(message)}\n")
     sys.exit(status)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.model_tables import TINY, TINY_SCALES, matrix_of, stars, tiny_bundle
+from helpers.odd_bundles import overflowing
 
 from stellarml.core.errors import BundleError, NotFiniteError
 from stellarml.model.bundle import Bundle, bundle_from, load_bundle, pack_bundle, unpack_bundle
@@ -432,21 +433,8 @@ def test_presets_cover_every_kind_of_array() -> None:
     assert pack_bundle(tiny_bundle(TINY))
 
 
-def overflowing() -> tuple[dict[str, Any], bytes]:
-    """Return a bundle that gives numbers where it is tried, and none for a star whose first two features differ."""
-    manifest, arrays = json.loads(parts("tiny")[0]), arrays_of("tiny")
-    ends = {"center": 0.0, "low": -8.0, "high": 8.0, "domain_low": -8.0, "domain_high": 8.0}
-    for key, value in ends.items():
-        manifest["scaler"][key][:2] = [value, value]
-    kernel = arrays["network0_kernel00"]
-    kernel[:], arrays["network0_bias00"][:] = 0.0, 0.0
-    kernel[0], kernel[1] = 2.0**119, -(2.0**119)  # exact, so that equal features cancel
-    arrays["network0_kernel01"][:] = 1e36
-    return manifest, packed(arrays)
-
-
-def test_a_bundle_that_passes_and_overflows_gives_no_row() -> None:
-    predictor = Predictor(read(*overflowing()))
+def test_a_bundle_that_passes_and_overflows_gives_no_row(tmp_path: Path) -> None:
+    predictor = Predictor(load_bundle(overflowing(tiny_bundle(TINY), tmp_path / "m")))
     rows = matrix_of(stars(5))
     rows[:, 1] = 12.0  # as the magnitude, beyond the end that it is clipped to
     assert np.isfinite(predictor.label(rows)["teff"]).all()
