@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.core.resources import package_folder
+from stellarml.core.spark_options import refuse_code
 from stellarml.core.toml_layers import (
     Section,
     environment_layer,
@@ -291,7 +292,7 @@ def load_config(
     Raises
     ------
     ConfigError
-        Gathering every unknown key and every value out of range.
+        Gathering every unknown key and every value out of range; or if a file names a Spark option that runs code.
     """
     conf = conf_dir()
     user = read_toml(file) if file else {}
@@ -299,7 +300,10 @@ def load_config(
     user.pop("profile", None)
     layers = [read_toml(conf / "base.toml")]
     if chosen:
-        layers.append(read_toml(_profile_path(chosen, conf)))
+        path = _profile_path(chosen, conf)
+        layers.append(read_toml(path))
+        refuse_code(layers[-1], str(path))
+    refuse_code(user, str(file))
     layers += [
         user,
         environment_layer(os.environ if environment is None else environment, Config.model_fields),

@@ -441,3 +441,14 @@ def test_a_bundle_that_passes_and_overflows_gives_no_row(tmp_path: Path) -> None
     rows[2, 1] = 3.0
     with pytest.raises(NotFiniteError, match="teff in 1 of 5 rows"):
         predictor.label(rows)
+
+
+@pytest.mark.parametrize("place", [(), ("features",), ("calibration",)])
+@pytest.mark.parametrize("key", ["spark", "options", "config"])
+def test_a_bundle_has_no_place_for_spark_options(place: tuple[Step, ...], key: str) -> None:
+    """Its `settings` are those of the training, told and never read: tests of apply give the session's own."""
+    text, weights = parts("tiny")
+    manifest = json.loads(text)
+    at(manifest, place)[key] = {"spark.plugins": "x"}
+    with pytest.raises(BundleError, match="unknown key"):
+        read(manifest, weights)
