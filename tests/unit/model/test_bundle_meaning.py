@@ -178,6 +178,49 @@ def test_every_number_of_the_manifest_is_checked(preset: str) -> None:
     assert ends["refused"] > 1500 and ends["numbers"] > 100, ends
 
 
+def others(value: Any, path: tuple[Step, ...] = ()) -> Iterator[tuple[tuple[Step, ...], list[Any]]]:
+    """Yield the place of every text, truth value, list and table, with what is put there instead."""
+    if isinstance(value, dict):
+        yield (
+            path,
+            [
+                {},
+                [],
+                None,
+                {**value, "further": 1},
+                *({k: v for k, v in value.items() if k != gone} for gone in value),
+            ],
+        )
+        for key, inner in value.items():
+            yield from others(inner, (*path, key))
+    elif isinstance(value, list):
+        yield path, [[], {}, value[:-1], value + value[:1], value[::-1], [*value, None]]
+        for i in sorted({0, len(value) - 1}) if value else ():
+            yield from others(value[i], (*path, i))
+    elif isinstance(value, bool):
+        yield path, [not value, 2, None]
+    elif isinstance(value, str):
+        yield path, ["", "x", "\x1b[2J\n", 5, None, [value]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_other_value_of_the_manifest_is_checked(preset: str) -> None:
+    text, weights = parts(preset)
+    ends = {"refused": 0, "numbers": 0}
+    for path, values in others(json.loads(text)):
+        aside = bool(path) and (path[0] in TOLD_ONLY or "curve" in path)
+        for value in values[:3] if aside else values:
+            if not path:
+                continue
+            manifest = json.loads(text)
+            at(manifest, path[:-1])[path[-1]] = value
+            if path[0] == "files" and not isinstance(manifest["files"], dict):
+                continue
+            ends[outcome(manifest, weights, told_only=aside)] += 1
+    assert ends["refused"] > 700 and ends["numbers"] > 100, ends
+
+
 REFUSED: dict[tuple[Step, ...], tuple[Any, ...]] = {
     ("scaler", "scale", 0): (0, -1.5, 1e300, 1e-300),
     ("scaler", "center", 0): (1e38, -1e38),
