@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stellarml.cli.options import ConfigFile, Overrides, Overwrite, Profile, configured
+from stellarml.cli.screen import say
 from stellarml.core.errors import UserError
 
 
@@ -37,5 +38,5 @@ def apply(
         raise UserError(f"{model}: no such model, neither a folder nor an id in {settings.models_folder}")
     preflight(settings, APPLY_STAGES, model=folder)
     record = apply_model(start_session(settings.spark), settings, folder, overwrite=overwrite)
-    typer.echo("label: " + ", ".join(f"{name} {count}" for name, count in record["rows"].items()))
-    typer.echo(f"labels: {settings.labels_folder / record['model_id']}")
+    say("label: " + ", ".join(f"{name} {count}" for name, count in record["rows"].items()))
+    say(f"labels: {settings.labels_folder / record['model_id']}")

@@ -13,7 +13,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from stellarml.core.errors import StellarmlError, cause_of
+from stellarml.core.errors import StellarmlError, cause_of, raised_in_worker
+from stellarml.core.visible_text import message_of, visible
 from stellarml.run.interruption import asked, interruptible, settle
 from stellarml.run.spark_end import foreseen, stop_spark_quietly
 
@@ -46,13 +47,13 @@ def _say(error: BaseException) -> None:
         _end(str(error), error.exit_status)
     if not isinstance(error, Exception):
         return
-    told = foreseen(error)
+    told = raised_in_worker(error) or foreseen(error)
     if told is not None:
         _end(str(told), told.exit_status)
     if isinstance(error, OSError):
         _end(_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error), 1)
     if os.environ.get("STELLARML_LOG__LEVEL") == "debug":
-        traceback.print_exception(error)
+        sys.stderr.write(visible("".join(traceback.format_exception(error)), lines=True))
     _end(
         f"unexpected {type(error).__name__}: {cause_of(error)}\nFinished parts are kept. With "
         "STELLARML_LOG__LEVEL=debug the same command shows the traceback; please report it.",
@@ -65,5 +66,5 @@ def _interrupted(status: int) -> str:
 
 
 def _end(message: str, status: int) -> None:
-    sys.stderr.write(f"stellarml: {message}\n")
+    sys.stderr.write(f"stellarml: {message_of(message)}\n")
     sys.exit(status)

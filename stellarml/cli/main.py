@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from stellarml import __version__
 from stellarml.cli.apply import apply
@@ -22,6 +21,7 @@ from stellarml.cli.options import (
     configured,
 )
 from stellarml.cli.progress_bar import configure_output
+from stellarml.cli.screen import Screen, say
 from stellarml.cli.versions import diff, models
 from stellarml.core import progress
 from stellarml.core.config import Config, load_config
@@ -45,7 +45,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     if version:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -60,9 +60,9 @@ def _run_chain(config: Config, overwrite: bool, *, first: bool = False) -> None:
     preflight(config, STAGES)
     records = run_all(start_session(config.spark), config, overwrite=overwrite)
     metrics = read_metrics(config.report_folder)
-    show_summary(Console(), metrics, config, records)
+    show_summary(Screen(), metrics, config, records)
     if first:
-        show_next(Console(), metrics, config)
+        show_next(Screen(), metrics, config)
 
 
 @app.command(epilog="Example: stellarml demo --out demo --stars 50000")
@@ -98,7 +98,7 @@ def simulate(
     with claimed(out), progress.task("simulate"):
         summary = make_sky(out, settings)
     rows = ", ".join(f"{name} {count:,}" for name, count in summary.rows.items())
-    typer.echo(f"{out}: {rows}")
+    say(f"{out}: {rows}")
 
 
 @app.command(epilog="Example: stellarml run --config demo/config.toml --set train.preset=paper")
@@ -119,7 +119,7 @@ def _stage(name: str, config: Config, overwrite: bool) -> dict[str, Any]:
 
 
 def _show_rows(record: dict[str, Any]) -> None:
-    typer.echo(f"{record['stage']}: " + ", ".join(f"{k} {v}" for k, v in record["rows"].items()))
+    say(f"{record['stage']}: " + ", ".join(f"{k} {v}" for k, v in record["rows"].items()))
 
 
 @app.command(epilog="Example: stellarml ingest --config config.toml --survey gaia_dr3")
@@ -155,7 +155,7 @@ def select(
 
     record = _stage("select", configured(config, profile, overrides), overwrite)
     _show_rows(record)
-    Console().print(cut_flow_table(record["cut_flow"]))
+    Screen().print(cut_flow_table(record["cut_flow"]))
 
 
 @app.command(epilog="Example: stellarml crossmatch --config config.toml --set crossmatch.scope=selected")
@@ -224,8 +224,8 @@ def _show_model(path: Path) -> None:
 
     manifest = load_bundle(path).manifest
     labels = [(label.name, label.unit) for label in manifest.labels]
-    Console().print(model_table(labels, manifest.metrics))
-    typer.echo(f"model: {path}")
+    Screen().print(model_table(labels, manifest.metrics))
+    say(f"model: {path}")
 
 
 @app.command(
@@ -284,7 +284,7 @@ def label(
         spark = start_session(settings.spark)
         with progress.task("label"):
             rows = label_planned(spark, settings, plan)
-    typer.echo(f"{out}: {rows} rows")
+    say(f"{out}: {rows} rows")
 
 
 app.command(epilog="Example: stellarml apply default-1a2b3c --config field.toml --out field_labels")(apply)
@@ -300,7 +300,7 @@ def report(
 
     settings = configured(config, profile, overrides)
     _stage("report", settings, overwrite)
-    show_summary(Console(), read_metrics(settings.report_folder), settings)
+    show_summary(Screen(), read_metrics(settings.report_folder), settings)
 
 
 app.command(
@@ -320,9 +320,9 @@ def doctor(config: MaybeConfigFile = None, profile: Profile = None, overrides: O
 
     findings = examine(configured(config, profile, overrides), named=config is not None)
     for finding in findings:
-        typer.echo(f"{'ok ' if finding.good else 'NO '} {finding.name:<22} {finding.found}")
+        say(f"{'ok ' if finding.good else 'NO '} {finding.name:<22} {finding.found}")
         if not finding.good:
-            typer.echo(f"    {finding.help}")
+            say(f"    {finding.help}")
     if not all(finding.good for finding in findings):
         raise typer.Exit(2)
 

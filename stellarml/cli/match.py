@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from stellarml.cli.options import Out, Overrides, Overwrite, Profile, configured
+from stellarml.cli.screen import Screen, say
 from stellarml.core.errors import UserError
 from stellarml.crossmatch.modes import Join, Mode
 from stellarml.storage.formats import Format
@@ -65,8 +65,8 @@ def match(
     record = match_catalogues(
         start_session(settings.spark), settings, (left, right), surveys, out, options, overwrite=overwrite
     )
-    Console().print(match_table(record))
-    typer.echo(f"{out}: {record['rows']['out']} rows")
+    Screen().print(match_table(record))
+    say(f"{out}: {record['rows']['out']} rows")
 
 
 def margin(
@@ -87,4 +87,4 @@ def margin(
     record = write_margin(
         start_session(settings.spark), settings, catalogue, arcsec, out, overwrite=overwrite
     )
-    typer.echo(f"margin of {arcsec:g} arcsec: {record['rows']['out']} rows")
+    say(f"margin of {arcsec:g} arcsec: {record['rows']['out']} rows")

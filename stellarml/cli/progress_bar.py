@@ -12,6 +12,7 @@ from rich.table import Column
 from stellarml.core import progress
 from stellarml.core.config import Log
 from stellarml.core.progress import Status
+from stellarml.core.visible_text import visible
 from stellarml.run.log import configure_logging
 from stellarml.run.progress_lines import clock, count_of, log_status
 from stellarml.run.progress_thread import Pace, Watcher
@@ -84,8 +85,8 @@ def fitted(width: int, status: Status) -> tuple[str, int, str]:
     Where there is little room the remarks go first, from the last one, then the name is cut; count, rate and the time
     that is left stay.
     """
-    name = f"{status.task}: {status.step}" if status.step else status.task
-    needed, remarks = _needed(status), list(status.remarks)
+    name = visible(f"{status.task}: {status.step}" if status.step else status.task)
+    needed, remarks = _needed(status), [visible(remark) for remark in status.remarks]
     while remarks and len(name) + len(", ".join([*needed, *remarks])) + _NARROWEST_BAR + 2 > width:
         remarks.pop()
     text = ", ".join([*needed[:1], *remarks, *needed[1:]])

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from stellarml.cli.options import ConfigFile, Overrides, Profile, configured
+from stellarml.cli.screen import Screen, say
 
 if TYPE_CHECKING:
     from stellarml.labelling.compare import Difference
@@ -32,7 +32,7 @@ def models(
     settings = configured(config, profile, overrides)
     if prune is not None:
         for name in prune_versions(settings.labels_folder, prune):
-            typer.echo(f"removed {name}")
+            say(f"removed {name}")
     table = Table(title=str(settings.labels_folder), title_justify="left")
     found = versions_of(settings.labels_folder)
     table.add_column("model", no_wrap=True, min_width=max((len(version.id) for version in found), default=0))
@@ -50,7 +50,7 @@ def models(
         level = f"{version.level} %"
         current = "yes" if version.current else ""
         table.add_row(version.id, current, preset, f"{rows:,}", share, level, str(record["units"]), inputs)
-    Console().print(table if found else "No version has been labelled yet: run  stellarml label.")
+    Screen().print(table if found else "No version has been labelled yet: run  stellarml label.")
 
 
 def diff(
@@ -73,7 +73,7 @@ def diff(
     settings = configured(config, profile, overrides)
     versions = version_named(settings.labels_folder, first), version_named(settings.labels_folder, second)
     found = compare(start_session(settings.spark), *versions)
-    console = Console()
+    console = Screen()
     console.print(
         f"{found.both:,} stars in both, {found.only_first:,} only in {first}, {found.only_second:,} only in "
         f"{second}; quality_flags differ for {100 * found.flags_differ:.2f} %",
@@ -89,7 +89,7 @@ def diff(
             write_atomically(
                 out, json.dumps({"first": first, "second": second, **asdict(found)}, indent=1) + "\n"
             )
-        typer.echo(f"{out}: written")
+        say(f"{out}: written")
 
 
 def _table(found: Difference, first: str, second: str) -> Table:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.core.resources import package_folder
+from stellarml.core.spark_options import refuse_code
 from stellarml.core.toml_layers import (
     Section,
     environment_layer,
@@ -298,7 +299,8 @@ def load_config(
     Raises
     ------
     ConfigError
-        Gathering every unknown key and every value out of range.
+        Gathering every unknown key and every value out of range; or if a file that is not the
+        user's own names a Spark option that runs code.
     """
     conf = conf_dir()
     user = read_toml(file) if file else {}
@@ -306,7 +308,11 @@ def load_config(
     user.pop("profile", None)
     layers = [read_toml(conf / "base.toml")]
     if chosen:
-        layers.append(read_toml(_profile_path(chosen, conf)))
+        path = _profile_path(chosen, conf)
+        layers.append(read_toml(path))
+        refuse_code(layers[-1], path)
+    if file:
+        refuse_code(user, file)
     layers += [
         user,
         environment_layer(os.environ if environment is None else environment, Config.model_fields),

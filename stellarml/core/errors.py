@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher, get_close_matches
+from itertools import takewhile
 
 
 class StellarmlError(Exception):
@@ -33,6 +34,10 @@ class InputError(UserError):
 
 class BundleError(UserError):
     """A model bundle is damaged, foreign, or was made for other features."""
+
+
+class NotFiniteError(UserError):
+    """A model gives no finite number for stars that it should label: it was damaged, or made by something else."""
 
 
 class TrainingError(UserError):
@@ -92,6 +97,19 @@ def cause_of(error: BaseException) -> str:
         line.removeprefix(": ") for line in lines if not line.startswith("An error occurred while calling")
     ]
     return (causes[-1:] or messages[:1] or [type(error).__name__])[0]
+
+
+def raised_in_worker(error: BaseException) -> StellarmlError | None:
+    """Return the error of this family that a Python worker has raised, from the traceback in Spark's exception."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    title = f"{__name__}."
+    for n in reversed(range(len(lines))):
+        name, colon, message = lines[n].removeprefix(title).partition(": ")
+        kind = globals().get(name) if lines[n].startswith(title) and colon else None
+        if isinstance(kind, type) and issubclass(kind, StellarmlError):
+            listed = takewhile(lambda line: line.startswith("- "), lines[n + 1 :])
+            return kind("\n  ".join([message, *listed]))
+    return None
 
 
 def raise_gathered(kind: type[StellarmlError], title: str, problems: Sequence[str]) -> None:

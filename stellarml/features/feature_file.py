@@ -7,6 +7,7 @@ model refuses to label with another one.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,8 +69,8 @@ class FeatureFile(Section):
         names = [self.id, *(f.name for f in self.features), QUALITY_FLAGS, SPLIT]
         for label in self.labels:
             names += [error_name(label.name), *value_and_interval(label.name)]
-        lowered = [n.lower() for n in names]
-        twice = sorted({n for n in names if lowered.count(n.lower()) > 1})
+        times = Counter(n.lower() for n in names)
+        twice = sorted({n for n in names if times[n.lower()] > 1})
         if twice:
             raise ValueError(f"these names are used twice (the output needs them apart): {', '.join(twice)}")
         return self

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stellarml.core.quality_flags import QualityFlag
+from stellarml.core.visible_text import visible
 from stellarml.model.manifest import Manifest
 from stellarml.model.scaling import Scaler
 
@@ -127,7 +128,7 @@ def prometheus_text(record: Mapping[str, Any]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return visible(text, lines=True).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def total(parts: Iterable[Mapping[str, Any]]) -> Tally:

@@ -8,6 +8,7 @@ difference, when a byte, a feature or a unit is not what it was.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -22,8 +23,15 @@ import numpy as np
 from stellarml.core.errors import BundleError, StorageError, raise_gathered
 from stellarml.core.files import hidden_beside
 from stellarml.features.feature_file import FeatureFile, feature_differences
-from stellarml.model.bundle_arrays import arrays_of, inputs_from, novelty_from, read_arrays
-from stellarml.model.folding import Folded
+from stellarml.model.bundle_arrays import (
+    MAX_BYTES,
+    arrays_of,
+    inputs_from,
+    networks_from,
+    novelty_from,
+    read_arrays,
+)
+from stellarml.model.folding import Folded, gives_numbers
 from stellarml.model.manifest import (
     FORMAT,
     FORMAT_VERSION,
@@ -34,6 +42,7 @@ from stellarml.model.manifest import (
     sha256_of,
     signed,
 )
+from stellarml.model.manifest_checks import MAX_MANIFEST_BYTES
 from stellarml.model.novelty import NoveltyMaps
 from stellarml.model.scaling import InputMaps
 
@@ -121,19 +130,33 @@ def load_bundle(folder: Path, features: FeatureFile | None = None) -> Bundle:
     if not path.is_file():
         what = "no such folder" if not folder.is_dir() else f"has no {MANIFEST}"
         raise BundleError(f"{folder}: {what}; expected a folder made by `stellarml train`")
-    manifest = parse_manifest(path.read_bytes(), str(path))
+    manifest = parse_manifest(_read_at_most(path, MAX_MANIFEST_BYTES), str(path))
     problems = []
     for name, digest in manifest.files.items():
         file = folder / name
         if not file.is_file():
             problems.append(f"{name} is missing")
-        elif sha256_of(file.read_bytes()) != digest:
+        elif _digest_of(file) != digest:
             problems.append(f"{name} is not the file that was written: its SHA-256 differs from {MANIFEST}")
     raise_gathered(BundleError, f"{folder}: damaged bundle", problems)
     if features is not None:
         differences = feature_differences(manifest.features, features)
         raise_gathered(BundleError, f"{folder}: this model was made for other features", differences)
-    return bundle_from(manifest, (folder / WEIGHTS).read_bytes(), str(folder / WEIGHTS))
+    weights = folder / WEIGHTS
+    return bundle_from(manifest, _read_at_most(weights, MAX_BYTES), str(weights))
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_at_most(path: Path, most: int) -> bytes:
+    """Return a file's bytes; one that is too large to be meant is not read."""
+    size = path.stat().st_size
+    if size > most:
+        raise BundleError(f"{path}: has {size:,} bytes, expected at most {most:,}: it is not read")
+    return path.read_bytes()
 
 
 def pack_bundle(folder: Path) -> tuple[bytes, str]:
@@ -153,42 +176,43 @@ def unpack_bundle(blob: bytes, sha256: str) -> Bundle:
     Raises
     ------
     BundleError
-        If the bytes do not have that SHA-256.
+        If the bytes do not have that SHA-256, or do not make sense.
     """
     if sha256_of(blob) != sha256:
         raise BundleError(
             f"the model's bytes changed on their way: SHA-256 {sha256_of(blob)[:12]}..., expected {sha256[:12]}..."
         )
-    with zipfile.ZipFile(io.BytesIO(blob)) as archive:
-        manifest = parse_manifest(archive.read(MANIFEST), MANIFEST)
-        weights = archive.read(WEIGHTS)
+    try:
+        with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+            sizes = {name: archive.getinfo(name).file_size for name in (MANIFEST, WEIGHTS)}
+            if sizes[MANIFEST] > MAX_MANIFEST_BYTES or sizes[WEIGHTS] > MAX_BYTES:
+                raise BundleError(f"the model's bytes unpack to {sizes}: more than a model has")
+            raw, weights = archive.read(MANIFEST), archive.read(WEIGHTS)
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise BundleError(f"the model's bytes are no packed bundle: {error}") from None
+    manifest = parse_manifest(raw, MANIFEST)
     if sha256_of(weights) != manifest.files.get(WEIGHTS):
         raise BundleError(f"{WEIGHTS}: its SHA-256 differs from {MANIFEST}")
     return bundle_from(manifest, weights, WEIGHTS)
 
 
 def bundle_from(manifest: Manifest, weights: bytes, source: str) -> Bundle:
-    """Read the arrays of weights.npz, refusing pickled objects, unsafe members and shapes that do not fit."""
-    arrays = read_arrays(weights, source)
-    n_inputs = len(manifest.scaler.center) + len(manifest.scaler.masked)
-    networks = []
-    for n, network in enumerate(manifest.networks):
-        depth = len(network.widths) + 1
-        shape = [n_inputs, *network.widths, len(network.outputs) * (3 if network.scales else 1)]
-        try:
-            kernels = tuple(arrays[f"network{n}_kernel{i:02d}"] for i in range(depth))
-            biases = tuple(arrays[f"network{n}_bias{i:02d}"] for i in range(depth))
-        except KeyError as error:
-            raise BundleError(f"{source}: array {error} is missing") from None
-        found = [k.shape for k in kernels], [b.shape for b in biases]
-        expected = [(shape[i], shape[i + 1]) for i in range(depth)], [(w,) for w in shape[1:]]
-        if found != expected:
-            raise BundleError(f"{source}: network {n} has shapes {found[0]}, the manifest says {expected[0]}")
-        networks.append(Folded(kernels, biases))
-    inputs = inputs_from(
-        arrays, len(manifest.scaler.center), manifest.imputation == "gaussian", manifest.rotated, source
-    )
-    return Bundle(manifest, inputs, tuple(networks), novelty_from(arrays, n_inputs, source))
+    """Read the arrays of weights.npz, and try the networks.
+
+    Raises
+    ------
+    BundleError
+        If the arrays are not those that the manifest asks for, or a network gives no number for usual stars.
+    """
+    arrays = read_arrays(weights, manifest, source)
+    bundle = Bundle(manifest, inputs_from(arrays), networks_from(arrays, manifest), novelty_from(arrays))
+    for network, folded in zip(manifest.networks, bundle.networks, strict=True):
+        if not gives_numbers(folded, manifest.scaler, network.activation, network.slope):
+            raise BundleError(
+                f"{source}: the network {network.file} gives no finite label to stars in the middle and at the ends "
+                "of what it was trained on: its weights are too large"
+            )
+    return bundle
 
 
 def _settle_archive(path: Path) -> None:

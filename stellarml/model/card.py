@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stellarml.core.visible_text import code_in_markdown, in_markdown
 from stellarml.features.feature_file import FeatureFile
 from stellarml.features.plausible_ranges import OutsideRange, range_words
 from stellarml.features.split import VALIDATION
@@ -13,16 +14,21 @@ from stellarml.model.manifest import LabelRange, Manifest
 CARD = "MODEL_CARD.md"
 
 
+class _Code(str):
+    """A cell that is Markdown already."""
+
+
 def card_text(manifest: Manifest) -> str:
     """Return the card as Markdown; all numbers are those of bundle.json."""
     errors: Mapping[str, Any] = manifest.metrics.get("test", {})
     coverage: Mapping[str, Any] = manifest.metrics.get("coverage", {})
     return "\n".join(
         [
-            f"# Model {manifest.id}",
+            f"# Model {in_markdown(manifest.id)}",
             "",
-            f"Preset `{manifest.preset}`, seed {manifest.seed}, stellarml {manifest.versions.get('stellarml', '?')}, "
-            f"TensorFlow {manifest.versions.get('tensorflow', '?')}.",
+            f"Preset {code_in_markdown(manifest.preset)}, seed {manifest.seed}, stellarml "
+            f"{in_markdown(manifest.versions.get('stellarml', '?'))}, "
+            f"TensorFlow {in_markdown(manifest.versions.get('tensorflow', '?'))}.",
             f"{_number_of_networks(manifest)} Labels are those of the spectra it was trained on, errors included.",
             "",
             "## Data",
@@ -66,7 +72,7 @@ def card_text(manifest: Manifest) -> str:
             "- Intervals are for a new spectroscopic measurement, not for the true parameter.",
             *_label_errors(manifest),
             "- Errors by true label differ from those by predicted label: rare stars are drawn towards common ones.",
-            *[f"- {warning}" for warning in manifest.warnings],
+            *[f"- {in_markdown(warning)}" for warning in manifest.warnings],
             "",
         ]
     )
@@ -82,18 +88,20 @@ def _number_of_networks(manifest: Manifest) -> str:
 def _calibrated(manifest: Manifest) -> list[str]:
     part = manifest.calibration.part
     also = ", which has also chosen the epoch of the networks" if part == VALIDATION else ""
-    return [f"- intervals: calibrated on the {part} part{also} ({manifest.calibration.method})"]
+    return [f"- intervals: calibrated on the {part} part{also} ({in_markdown(manifest.calibration.method)})"]
 
 
 def _provenance(provenance: Mapping[str, Any]) -> list[str]:
-    return [f"- {name.replace('_', ' ')}: {value}" for name, value in provenance.items()]
+    return [
+        f"- {in_markdown(name.replace('_', ' '))}: {in_markdown(value)}" for name, value in provenance.items()
+    ]
 
 
 def _features(features: FeatureFile) -> list[str]:
     return _table(
         ("input", "unit", "range", "expression"),
         [
-            (f.name, f.unit, range_words(f.range), f"`{f.expression}`".replace("|", "\\|"))
+            (f.name, f.unit, range_words(f.range), _Code(code_in_markdown(f.expression)))
             for f in features.features
         ],
     )
@@ -102,7 +110,7 @@ def _features(features: FeatureFile) -> list[str]:
 def _outside_range(found: Sequence[OutsideRange]) -> list[str]:
     if not found:
         return ["No value of the training table was outside the range of its label or feature."]
-    return ["In the training table:", "", *(f"- {one.message()}" for one in found)]
+    return ["In the training table:", "", *(f"- {in_markdown(one.message())}" for one in found)]
 
 
 def _errors(errors: Mapping[str, Any], coverage: Mapping[str, Any]) -> list[str]:
@@ -142,7 +150,7 @@ def _label_errors(manifest: Manifest) -> list[str]:
         )
         lines.append(
             f"- Intervals for the true {table.label} (on request) take the errors of labels for "
-            f"{table.usual_error:.3g} {units[table.label]} (half of what holds 68 %), {source}."
+            f"{table.usual_error:.3g} {in_markdown(units[table.label])} (half of what holds 68 %), {source}."
         )
     return lines or [
         "- There are none for true parameters: too few calibration stars state the errors of their labels."
@@ -170,5 +178,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [
         "| " + " | ".join(heads) + " |",
         "|" + " --- |" * len(heads),
-        *("| " + " | ".join(row) + " |" for row in rows),
+        *(
+            "| " + " | ".join(cell if isinstance(cell, _Code) else in_markdown(cell) for cell in row) + " |"
+            for row in rows
+        ),
     ]

@@ -63,6 +63,25 @@ def fold(
     )
 
 
+def gives_numbers(folded: Folded, scaler: Scaler, activation: str, slope: float) -> bool:
+    """Whether a network gives finite numbers for stars in the middle and at both ends of every feature.
+
+    The products are those of `stellarml.model.forward`, in NumPy: a float32 that overflows here does so there.
+    """
+    center, n_masks = np.asarray(scaler.center), len(scaler.masked)
+    ends = [np.zeros_like(center), np.asarray(scaler.low) - center, np.asarray(scaler.high) - center]
+    x: NDArray[np.floating[Any]] = np.stack([np.append(end, np.zeros(n_masks)) for end in ends])
+    missing = np.append(np.zeros_like(center), np.ones(n_masks))
+    x = np.vstack([x, missing])
+    with np.errstate(all="ignore"):
+        for i, (kernel, bias) in enumerate(zip(folded.kernels, folded.biases, strict=True)):
+            if i:
+                x = x.astype(np.float32)
+                x = np.where(x < 0, slope * x, x) if activation == "leaky_relu" else x / (1 + np.exp(-x))
+            x = x @ kernel + bias
+        return bool(np.isfinite(x.astype(np.float32)).all())
+
+
 def _dense_and_norms(model: Any) -> list[tuple[Any, Any, Any]]:
     found: list[tuple[Any, Any, Any]] = []
     for layer in model.layers:

@@ -17,6 +17,7 @@ from stellarml.features.plausible_ranges import OutsideRange
 from stellarml.intervals.conformal import Calibration
 from stellarml.intervals.true_parameters import MIN_ROWS, TruthTable
 from stellarml.model.bundle_arrays import is_plain
+from stellarml.model.manifest_checks import check_manifest, read_json
 from stellarml.model.novelty import Novelty
 from stellarml.model.scaling import Scaler
 
@@ -138,11 +139,8 @@ def signed(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_manifest(raw: bytes, source: str) -> Manifest:
-    """Read bundle.json; foreign JSON, another version and unsafe file names are refused."""
-    try:
-        data = json.loads(raw)
-    except ValueError as error:
-        raise BundleError(f"{source}: is not JSON: {error}") from None
+    """Read bundle.json; foreign JSON, another version, unsafe file names and what makes no sense are refused."""
+    data = read_json(raw, source)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise BundleError(f'{source}: is not a model bundle: expected "format": "{FORMAT}"')
     if data.get("format_version") not in READABLE_VERSIONS:
@@ -163,6 +161,7 @@ def parse_manifest(raw: bytes, source: str) -> Manifest:
     wanted = {WEIGHTS, *(n.file for n in manifest.networks)}
     absent = sorted(wanted - set(manifest.files))
     raise_gathered(BundleError, f"{source}: no SHA-256", [f"for {n}" for n in absent])
+    check_manifest(manifest, source)
     return manifest
 
 

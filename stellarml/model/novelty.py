@@ -139,6 +139,15 @@ def novelty_scores(
     return scores
 
 
+def terms_of(n_labels: int) -> int:
+    """Return how many terms labels make: 1, each, and their products of two and three.
+
+    >>> terms_of(1), terms_of(3)
+    (4, 20)
+    """
+    return math.comb(n_labels + 3, 3)
+
+
 def _terms(
     labels: NDArray[np.float64], mean: NDArray[np.float64], std: NDArray[np.float64]
 ) -> NDArray[np.float64]:

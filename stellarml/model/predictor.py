@@ -6,14 +6,14 @@ the labels themselves, flagged. Everything needed comes from a verified bundle.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stellarml.core.errors import InputError
+from stellarml.core.errors import InputError, NotFiniteError
 from stellarml.core.names import QUALITY_FLAGS, interval_names
 from stellarml.core.quality_flags import QualityFlag
 from stellarml.features.missing_patterns import any_in_row, missing_of, patterns_of
@@ -104,6 +104,8 @@ class Predictor:
         ------
         InputError
             If the number of features or the level is not the model's, or it has no intervals for true parameters.
+        NotFiniteError
+            If a network gives no finite number for a star that has a feature, or an end of an interval is none.
         """
         if truth:
             self.manifest.check_truth()
@@ -117,8 +119,30 @@ class Predictor:
             out |= self._label(rows, j, level)
             if truth:
                 out |= self._true_interval(rows, j, out[name], level)
+        self._refuse_what_is_no_number(rows, out)
         out[QUALITY_FLAGS] = rows.flags
         return out
+
+    def _refuse_what_is_no_number(self, rows: _Rows, out: Mapping[str, NDArray[Any]]) -> None:
+        """Raise NotFiniteError rather than hand on a label that no flag marks.
+
+        What the networks answer is looked at, too: an infinity would be cut off to the edge of the training labels.
+        """
+        if all(np.isfinite(values).all() for values in (rows.answer.labels, *out.values())):
+            return
+        problems = []
+        for j, name in enumerate(self.label_names):
+            wrong = ~np.isfinite(rows.answer.labels[:, j]) & ~rows.nothing
+            for column in (name, *interval_names(name), *interval_names(name, true=True)):
+                if column in out:
+                    wrong |= ~np.isfinite(out[column])
+            if wrong.any():
+                problems.append(f"{name} in {int(wrong.sum()):,} of {len(wrong):,} rows")
+        if problems:
+            raise NotFiniteError(
+                f"model {self.manifest.id}: its networks give no finite label or interval: {', '.join(problems)}; "
+                "expected numbers for every row that has a feature. Use another model, or train this one again."
+            )
 
     def _rows(self, features: NDArray[np.float32], reddening_mag: NDArray[np.floating[Any]] | None) -> _Rows:
         """Run the networks, and flag what does not depend on a label."""

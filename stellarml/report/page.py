@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame
 from stellarml.core import progress
 from stellarml.core.files import storage_errors, write_atomically
 from stellarml.core.histograms import Counts
+from stellarml.core.visible_text import visible
 from stellarml.report import chapters as sections
 from stellarml.report.accuracy import Label, Metrics, evaluate, number
 from stellarml.report.blocks import Picture, ReportContent, plain_json
@@ -177,6 +178,7 @@ def render_report(out: Path, content: ReportContent) -> Path:
         loader=PackageLoader("stellarml.report"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
+        finalize=lambda value: visible(value, lines=True) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -26,6 +26,7 @@ from stellarml.report.plot_style import (
     plain,
     styled,
     symbol,
+    words,
 )
 
 MIN_ROWS_A_BAND = 12
@@ -97,7 +98,7 @@ def error_histogram(metrics: Metrics, published_std: Mapping[str, float]) -> Fig
                 _gaussian(centres, median, mad),
                 color=BAND,
                 lw=1.4,
-                label=f"Gaussian, MAD {_short(mad)} {label.unit}",
+                label=f"Gaussian, MAD {_short(mad)} {words(label.unit)}",
             )
         if label.name in published_std:
             width = published_std[label.name]
@@ -107,15 +108,15 @@ def error_histogram(metrics: Metrics, published_std: Mapping[str, float]) -> Fig
                 color="black",
                 lw=1.1,
                 ls="--",
-                label=f"Gaussian, paper's $\\sigma$ {_short(width)} {label.unit}",
+                label=f"Gaussian, paper's $\\sigma$ {_short(width)} {words(label.unit)}",
             )
         axes.set_yscale("log")
         bottom, peak = 0.6 * one_star, float(shares.max())
         axes.set_ylim(bottom, peak * max((peak / bottom) ** _ROOM_FOR_LEGEND, 2.0))
         axes.set_xlim(float(edges[0]) - _END_BIN * step, float(edges[-1]) + _END_BIN * step)
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.set_xlabel(f"{symbol(label.name)}: predicted − spectroscopic [{label.unit}]")
-        axes.set_ylabel(f"share of test stars per {label.unit or 'unit'}")
+        axes.set_xlabel(f"{symbol(label.name)}: predicted − spectroscopic [{words(label.unit)}]")
+        axes.set_ylabel(f"share of test stars per {words(label.unit) or 'unit'}")
         axes.legend(loc="upper center", fontsize=8, ncols=1)
     return figure
 
@@ -247,7 +248,7 @@ def _gaussian(x: np.ndarray[Any, Any], centre: float, width: float) -> np.ndarra
 
 
 def _numbers(summary: Mapping[str, float | int | None], label: Label) -> str:
-    parts = [f"{name} {_short(summary[name])} {label.unit}" for name in ("median", "std", "mad")]
+    parts = [f"{name} {_short(summary[name])} {words(label.unit)}" for name in ("median", "std", "mad")]
     return "\n".join([*parts, f"n {summary['n']:,}"]).replace("mad", "MAD").replace("-", "−")
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from stellarml.report.plot_style import BAND, LINE, QUIET, new_figure, plain, styled, symbol
+from stellarml.report.plot_style import BAND, LINE, QUIET, new_figure, plain, styled, symbol, words
 
 
 @styled
@@ -72,7 +72,7 @@ def _curve_panel(axes: Axes, curve: Mapping[str, Any], phase: str) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(plain))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_title(", ".join(symbol(name) for name in str(curve["label"]).split(", ")))
-    axes.set_ylabel(f"loss ({phase})" if phase else "loss")
+    axes.set_ylabel(f"loss ({words(phase)})" if phase else "loss")
 
 
 @styled
@@ -97,7 +97,7 @@ def cut_flow(rows: Sequence[Mapping[str, Any]]) -> Figure:
         whole = max(int(left.max(initial=1)), 1)
         for y, value in zip(at, left, strict=True):
             axes.text(whole * 1.012, y, f"{value:,}  ({value / whole:.1%})", va="center", fontsize=8)
-        axes.set_yticks(at, [str(step["cut"]) for step in steps])
+        axes.set_yticks(at, [words(str(step["cut"])) for step in steps])
         axes.tick_params(axis="y", which="both", length=0, right=False)
         axes.minorticks_off()
         axes.invert_yaxis()
@@ -105,7 +105,7 @@ def cut_flow(rows: Sequence[Mapping[str, Any]]) -> Figure:
         ticks = [tick for tick in MaxNLocator(5).tick_values(0, whole) if tick <= whole]
         axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
         axes.spines["bottom"].set_bounds(0, whole)
-        axes.set_title(survey, loc="left", fontweight="bold", fontsize=10)
+        axes.set_title(words(survey), loc="left", fontweight="bold", fontsize=10)
         axes.spines[["right", "top"]].set_visible(False)
         axes.tick_params(axis="x", top=False)
     panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)

@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from stellarml.core.histograms import FloatArray, IntArray
 from stellarml.core.names import G_MAG
+from stellarml.core.visible_text import visible
 
 P = ParamSpec("P")
 
@@ -54,6 +55,7 @@ _SYMBOLS = {
     "bp_rp": r"$G_\mathrm{BP}-G_\mathrm{RP}$",
     G_MAG: r"$G$",
 }
+_LONGEST = 48  # characters of a name: a longer one would leave no room for the figure
 _UNITS = {"bp_rp": "mag", G_MAG: "mag"}
 
 
@@ -86,13 +88,19 @@ def png(figure: Figure) -> bytes:
 
 def symbol(name: str) -> str:
     """Return how a quantity is written in a figure; a name that is not known is shown as it is."""
-    return _SYMBOLS.get(name, name.replace("$", r"\$"))
+    return _SYMBOLS.get(name) or words(name)
+
+
+def words(text: str) -> str:
+    """Return a name or unit of somebody's choice as a figure shows it: no formula, nothing that cannot be printed."""
+    shown = visible(text)
+    return (shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…").replace("$", r"\$")
 
 
 def axis_label(name: str, unit: str | None = None, prefix: str = "") -> str:
     """Return symbol and unit, ``T_eff [K]``."""
     unit = _UNITS.get(name, "") if unit is None else unit
-    return f"{prefix}{symbol(name)}" + (f" [{unit}]" if unit else "")
+    return f"{prefix}{symbol(name)}" + (f" [{words(unit)}]" if unit else "")
 
 
 def density(

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
 
 from stellarml.core.config import Log
+from stellarml.core.visible_text import visible
 
+_WRITTEN_AS_LITERAL = frozenset(" \t=\r\n\"'")
 UNCHANGED = "unchanged"
 """Key of a record that a stage returns, and never writes, where it found its output as it should be."""
 
@@ -36,6 +38,7 @@ def configure_logging(settings: Log) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if as_text else "iso", utc=not as_text),
             structlog.processors.dict_tracebacks,
+            *([_visible] if as_text else []),  # JSON escapes by itself
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.level.upper())),
@@ -43,6 +46,16 @@ def configure_logging(settings: Log) -> None:
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def _visible(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Escape what a terminal would act upon; a text with a space or a line feed structlog writes as a literal."""
+    return {
+        visible(key): visible(value)
+        if isinstance(value, str) and (key == "event" or not set(value) & _WRITTEN_AS_LITERAL)
+        else value
+        for key, value in event.items()
+    }
 
 
 def log_done(record: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.odd_bundles import overflowing
 
 from stellarml.cli import main as cli
 from stellarml.storage.hats_reader import open_catalogue
@@ -51,6 +53,26 @@ def test_a_field_is_labelled_as_by_the_chain_that_made_the_model(
     assert not (field.parent / "lake" / "training").exists()
     assert status("apply", model, "--config", field, "--out", out) == 0
     assert "unchanged" in "".join(capsys.readouterr())
+
+
+def test_a_model_that_gives_no_numbers_gives_no_rows(
+    small_chain: Path, field: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same error from the stage, where it travels with the leaf, and from a table, where a worker raises it."""
+    made = next(path.parent for path in (small_chain / "models").glob("*/bundle.json"))
+    model = overflowing(made, field.parent / made.name)
+    out = field.parent / "elsewhere"
+    told = (
+        rf"model {made.name}: its networks give no finite label or interval: [a-z]+ in [\d,]+ of [\d,]+ rows"
+    )
+    assert status("apply", model, "--config", field, "--out", out) == 2
+    assert re.search(told, capsys.readouterr().err)
+    assert not list(out.rglob("Npix=*.parquet"))
+    leaf = open_catalogue(small_chain / "lake" / "matched").leaves[0].path
+    assert status("label", "--table", leaf, "--model", model, "--out", field.parent / "labels.parquet") == 2
+    error = capsys.readouterr().err
+    assert re.search(rf"^stellarml: {told}", error, re.MULTILINE) and "Traceback" not in error
+    assert not (field.parent / "labels.parquet").exists()
 
 
 def test_a_run_without_labels_says_what_to_do(field: Path, capsys: pytest.CaptureFixture[str]) -> None:

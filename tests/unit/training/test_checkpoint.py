@@ -41,6 +41,10 @@ def fit(
     return train(table_of(stars(700)), task, out / "m", watch=Watch(progress, checkpoints))
 
 
+def networks_of(bundle: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in bundle.iterdir() if path.suffix in (".keras", ".npz")}
+
+
 @pytest.mark.parametrize(
     ("preset", "killed_after"),
     [(TINY, 1), (TINY, 5), (TINY, 9), (TINY_SCALES, 3), (TINY_SCALES, 9)],
@@ -49,12 +53,11 @@ def fit(
 def test_killed_and_resumed_gives_the_same_weights(tmp_path: Path, preset: Preset, killed_after: int) -> None:
     """Dropout, moving means, Adam's moments, the order of rows, both phases, and the second network after the first."""
     whole: list[str] = []
-    expected = (fit(tmp_path / "whole", preset, None, whole) / WEIGHTS).read_bytes()
+    expected = networks_of(fit(tmp_path / "whole", preset, None, whole))
     with pytest.raises(KilledError):
         fit(tmp_path / "killed", preset, tmp_path / "kept", [], killed_after)
     rest: list[str] = []
-    resumed = (fit(tmp_path / "killed", preset, tmp_path / "kept", rest) / WEIGHTS).read_bytes()
-    assert resumed == expected
+    assert networks_of(fit(tmp_path / "killed", preset, tmp_path / "kept", rest)) == expected
     assert len(rest) == len(whole) - killed_after
     assert [line.split(" loss")[0] for line in rest] == [
         line.split(" loss")[0] for line in whole[killed_after:]
