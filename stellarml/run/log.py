@@ -25,6 +25,11 @@ def get_logger() -> Any:
     return structlog.get_logger("stellarml")
 
 
+def is_debug() -> bool:
+    """Tell whether everything is logged."""
+    return bool(get_logger().is_enabled_for(logging.DEBUG))
+
+
 def configure_logging(settings: Log) -> None:
     """Send logs of `settings.level` and above to standard error, as text or as JSON."""
     as_text = settings.format != "json"

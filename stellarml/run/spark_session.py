@@ -28,6 +28,7 @@ from stellarml.core import progress
 from stellarml.core.config import Spark, conf_dir
 from stellarml.core.errors import PlatformError, cause_of
 from stellarml.run.interruption import take_signals
+from stellarml.run.log import is_debug
 from stellarml.run.memory import available_bytes
 from stellarml.run.scratch import scratch
 from stellarml.run.spark_end import submitted
@@ -223,7 +224,8 @@ def start_session(settings: Spark) -> SparkSession:
                 "spark.options, spark.driver_memory and JAVA_HOME."
             ) from None
         take_signals()
-        session.sparkContext.setLogLevel("ERROR")
+        # Of a task that has failed Java logs a hundred lines; what counts of it comes as an exception, and is told then.
+        session.sparkContext.setLogLevel("ERROR" if under_submit or is_debug() else "FATAL")
     progress.count_jobs_with(tasks_of(session.sparkContext))
     return session
 
