@@ -91,8 +91,10 @@ cluster: install-test dist .peers/airflow/bin/airflow ## The chain on a standalo
 	  $(BIN)/python -m pytest tests/cluster/test_chain_on_cluster.py tests/cluster/test_airflow.py tests/cluster/test_compose.py \
 	  tests/jobs/test_jre.py
 
-# Parts of a cluster killed at random moments while it labels, 24 times. About 25 minutes.
-faults: install-test ## Parts of a cluster killed 24 times (25 minutes)
+# Every command hurt at random moments, 60 times: processes killed, disks filled, inputs replaced. Then parts of a cluster
+# killed while it labels, 24 times. About an hour.
+faults: install-test ## Every command and a cluster hurt 84 times (an hour)
+	STELLARML_FAULTS=60 $(BIN)/python -m pytest tests/faults --capture=no
 	STELLARML_FAULTS=24 $(BIN)/python -m pytest tests/cluster/test_cluster.py
 
 .peers/airflow/bin/airflow:

@@ -224,7 +224,7 @@ def start_session(settings: Spark) -> SparkSession:
                 "spark.options, spark.driver_memory and JAVA_HOME."
             ) from None
         take_signals()
-        # Of a task that has failed Java logs a hundred lines; what counts of it comes as an exception, and is told then.
+        # Of a task that has failed Java logs a hundred lines; what counts of it comes as an exception, and is told.
         session.sparkContext.setLogLevel("ERROR" if under_submit or is_debug() else "FATAL")
     progress.count_jobs_with(tasks_of(session.sparkContext))
     return session

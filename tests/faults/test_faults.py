@@ -6,16 +6,31 @@ sets how many runs are hit (`make faults`: 60), over all commands and kinds.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
+import sys
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers.faults import COMMANDS, SIGNALS, Run, bytes_below, made, prepare, remains, small_disk, strike
+from helpers.faults import (
+    COMMANDS,
+    ORDER,
+    SIGNALS,
+    Command,
+    Run,
+    bytes_below,
+    made,
+    prepare,
+    remains,
+    small_disk,
+    strike,
+)
 
 MANY = int(os.environ.get("STELLARML_FAULTS", "0"))
 OF_WORKERS = ("ingest", "crossmatch", "label", "match", "label --table")
@@ -39,7 +54,7 @@ SHORT = [
     ("train --table", "full disk"),
     ("label --table", "worker"),
 ]
-HIT: dict[tuple[str, str], bool] = {}
+HIT: list[tuple[str, str, bool, int]] = []
 
 
 def drawn(number: int) -> list[tuple[str, str]]:
@@ -53,30 +68,49 @@ def drawn(number: int) -> list[tuple[str, str]]:
 CASES = drawn(MANY) if MANY else SHORT
 
 
+@dataclass(frozen=True)
+class Whole:
+    """What a command makes when nothing happens, the bytes of it, and the seconds that its work takes."""
+
+    made: dict[str, str]
+    bytes: int
+    seconds: float
+
+
 @pytest.fixture(scope="module")
-def whole(
-    small_chain: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[dict[str, str], float]]:
-    """What each command makes when nothing happens, and the seconds from its beginning to its end; filled on demand."""
+def known() -> dict[str, Whole]:
+    """What is known of each command; filled on demand."""
     return {}
 
 
-def undisturbed(
-    chain: Path, name: str, known: dict[str, tuple[dict[str, str], float]], folder: Path
-) -> tuple[dict[str, str], float]:
-    if name not in known:
-        prepare(chain, folder, COMMANDS[name])
-        run = Run(COMMANDS[name], folder, folder.with_name("scratch"))
-        run.wait_until(run.began)
-        began = time.monotonic()
-        status, told = run.ended()
-        assert status == 0, told
-        assert not remains(folder)
-        assert left_in(run.scratch) == []
-        known[name] = made(folder, COMMANDS[name]), time.monotonic() - began
-        assert known[name][0], "nothing was made: the test shows nothing"
-        shutil.rmtree(folder)
-    return known[name]
+def undisturbed(chain: Path, name: str, folder: Path) -> Whole:
+    """The finished chain says it of its stages; other commands are run for it."""
+    command = COMMANDS[name]
+    if name in ORDER:
+        records = [
+            json.loads(path.read_text()) for out in command.outputs for path in run_records(chain / out)
+        ]
+        return whole_of(chain, command, max(record["seconds"] for record in records))
+    prepare(chain, folder, command)
+    run = Run(command, folder, folder.with_name("scratch"))
+    run.wait_until(run.began)
+    began = time.monotonic()
+    status, told = run.ended()
+    assert status == 0, told
+    assert remains(folder) == left_in(run.scratch) == []
+    whole = whole_of(folder, command, time.monotonic() - began)
+    shutil.rmtree(folder)
+    return whole
+
+
+def run_records(out: Path) -> list[Path]:
+    return [*out.glob("run.json"), *out.glob("*/run.json")]
+
+
+def whole_of(folder: Path, command: Command, seconds: float) -> Whole:
+    found = made(folder, command)
+    assert found, "nothing was made: the test shows nothing"
+    return Whole(found, sum((folder / path).stat().st_size for path in found), seconds)
 
 
 def left_in(scratch: Path) -> list[str]:
@@ -87,26 +121,27 @@ def left_in(scratch: Path) -> list[str]:
 @pytest.mark.parametrize(("name", "kind"), CASES, ids=[f"{n}-{k}-{i}" for i, (n, k) in enumerate(CASES)])
 def test_hurt_and_run_again(
     small_chain: Path,
-    whole: dict[str, tuple[dict[str, str], float]],
+    known: dict[str, Whole],
     tmp_path: Path,
     name: str,
     kind: str,
     request: pytest.FixtureRequest,
 ) -> None:
     command, draw = COMMANDS[name], random.Random(request.node.name)
-    expected, lasts_s = undisturbed(small_chain, name, whole, tmp_path / "whole")
-    folder, kept = tmp_path / "hurt", tmp_path / "kept"
+    if name not in known:
+        known[name] = undisturbed(small_chain, name, tmp_path / "whole")
+    whole, folder = known[name], tmp_path / "hurt"
     with ExitStack() as stack:
         enlarge = None
         if kind == "full disk":
-            prepare(small_chain, kept, command)
-            room = sum(size_of_output(small_chain, tmp_path, name, expected).values())
-            enlarge = stack.enter_context(small_disk(folder, bytes_below(kept) + (1 << 20) + room // 2))
+            prepare(small_chain, tmp_path / "size", command)
+            room = bytes_below(tmp_path / "size") + (1 << 20) + whole.bytes // 2
+            enlarge = stack.enter_context(small_disk(folder, room))
         prepare(small_chain, folder, command)
         run = Run(command, folder, tmp_path / "scratch")
-        struck = True if enlarge else strike(run, kind, draw, lasts_s)
-        HIT[name, f"{kind} {request.node.name}"] = struck
+        struck = True if enlarge else strike(run, kind, draw, whole.seconds)
         status, told = run.ended()
+        HIT.append((name, kind, struck, status))
         judge(kind, status, told, struck)
         if enlarge:
             enlarge()
@@ -114,20 +149,8 @@ def test_hurt_and_run_again(
         run = Run(command, folder, tmp_path / "scratch")
         status, told = run.ended()
         assert status == 0, told
-        assert made(folder, command) == expected
-        assert remains(folder) == []
-        assert left_in(run.scratch) == []
-
-
-def size_of_output(chain: Path, scratch: Path, name: str, expected: dict[str, str]) -> dict[str, int]:
-    """Return the bytes of each output, from a run that nothing happens to."""
-    folder = scratch / "sizes"
-    prepare(chain, folder, COMMANDS[name])
-    status, told = Run(COMMANDS[name], folder, scratch / "scratch").ended()
-    assert status == 0, told
-    sizes = {path: (folder / path).stat().st_size for path in expected}
-    shutil.rmtree(folder)
-    return sizes
+        assert made(folder, command) == whole.made
+        assert remains(folder) == left_in(run.scratch) == []
 
 
 def judge(kind: str, status: int, told: str, struck: bool) -> None:
@@ -150,4 +173,6 @@ def judge(kind: str, status: int, told: str, struck: bool) -> None:
 
 def test_the_faults_hit() -> None:
     """A fault that comes when the run is over proves nothing: most of them must have met a living one."""
-    assert HIT and sum(HIT.values()) >= 0.6 * len(HIT), HIT
+    for name, kind, struck, status in HIT:
+        sys.stdout.write(f"{name:<14} {kind:<14} {'hit' if struck else 'too late':<9} status {status}\n")
+    assert HIT and sum(struck for _, _, struck, _ in HIT) >= 0.6 * len(HIT), HIT
