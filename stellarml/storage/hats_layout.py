@@ -8,6 +8,7 @@ partition list, ``_metadata``, the names of the folders.
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ import pyarrow.parquet as pq
 
 from stellarml.core.errors import InputError
 from stellarml.core.tiles import INDEX_ORDER, Tile
+from stellarml.storage.parquet_files import reading_parquet, refuse_other_files
 
 PROPERTIES = ("hats.properties", "properties")
 COLLECTION = "collection.properties"
 PARTITION_LIST = "partition_info.csv"
 FOLDER_SUFFIX = "/"
-_LEAF = re.compile(r"Norder=(\d+)/(?:Dir=\d+/)?Npix=(\d+)([^/]*)")
+_LEAF = re.compile(r"Norder=(\d{1,2})/(?:Dir=\d+/)?Npix=(\d{1,20})(?!\d)([^/]*)")
+_MOST_SUFFIX, _MOST_NAME = 100, 1000
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 
 
@@ -51,24 +54,71 @@ class Properties:
 
     @property
     def suffix(self) -> str:
-        """How the name of a leaf ends; ``/`` where a leaf is a folder."""
-        return self.get("hats_npix_suffix", "npix_suffix") or ".parquet"
+        """How the name of a leaf ends; ``/`` where a leaf is a folder.
 
-    def number(self, *names: str) -> float | None:
-        """Return a number.
+        Raises
+        ------
+        InputError
+            If it would lead elsewhere.
+        """
+        suffix = self.get("hats_npix_suffix", "npix_suffix") or ".parquet"
+        if suffix != FOLDER_SUFFIX and (
+            set(suffix) & set("/\\\0*?[") or ".." in suffix or len(suffix) > _MOST_SUFFIX
+        ):
+            raise InputError(
+                f"{self.path}: hats_npix_suffix = {suffix[:80]!r}, expected how a file's name ends, such as .parquet, "
+                "or '/' where each leaf is a folder."
+            )
+        return suffix
+
+    def number(self, *names: str, whole: bool = False) -> float | None:
+        """Return a number that is finite and not negative; `whole`, a count.
 
         Raises
         ------
         InputError
             If it is none.
         """
-        text = self.get(*names)
+        name = next((n for n in names if self.get(n) is not None), None)
+        if name is None:
+            return None
+        text = self.values[name]
+        expected = "a whole number, 0 or more" if whole else "a finite number, 0 or more"
         try:
-            return None if text is None else float(text)
+            number = float(text)
         except ValueError:
             raise InputError(
-                f"{self.path}: {names[0]} = '{text}' is not a number; correct it in that file."
+                f"{self.path}: {name} = '{text[:80]}' is not a number, expected {expected}; correct it in that file."
             ) from None
+        if not (math.isfinite(number) and number >= 0 and (number.is_integer() or not whole)):
+            raise InputError(
+                f"{self.path}: {name} = '{text[:80]}', expected {expected}; correct it in that file."
+            )
+        return number
+
+    def folder(self, key: str, name: str) -> Path:
+        """Return the folder beside the properties that a value of `key` names.
+
+        Raises
+        ------
+        InputError
+            If it is an address, or leads out of the folder of the properties.
+        """
+        parts = re.split(r"[/\\\\]", name)
+        if (
+            "://" in name
+            or name.startswith("file:")
+            or Path(name).is_absolute()
+            or ".." in parts
+            or "\0" in name
+        ):
+            raise InputError(
+                f"{self.path}: {key} = {name[:80]!r} leads out of {self.path.parent}; expected a folder inside it. "
+                "Catalogues elsewhere are not followed: name that folder itself, or put a symbolic link to it here."
+            )
+        if len(name) > _MOST_NAME:
+            raise InputError(f"{self.path}: {key} = {name[:80]!r}... is no name of a folder.")
+        return self.path.parent / name
 
 
 def is_catalogue(path: Path) -> bool:
@@ -95,12 +145,13 @@ def find_catalogue(path: Path) -> tuple[Path, Properties | None]:
     if (path / COLLECTION).is_file():
         collection = read_properties(path / COLLECTION)
         primary = collection.get("hats_primary_table_url")
-        if primary is None or not (path / primary).is_dir():
+        folder = collection.folder("hats_primary_table_url", primary) if primary else path
+        if primary is None or not folder.is_dir():
             raise InputError(
                 f"{collection.path}: hats_primary_table_url = {primary or 'nothing'}, which is no folder beside it; "
                 "expected the folder of the collection's main catalogue."
             )
-        return path / primary, collection
+        return folder, collection
     if path.resolve().name == "dataset" and any(
         (path.resolve().parent / name).is_file() for name in PROPERTIES
     ):
@@ -174,17 +225,28 @@ def _listed(root: Path, suffix: str) -> Iterator[tuple[Tile, Path]]:
         for tile in partition_list(root / "partition_info.csv"):
             yield tile, _leaf_path(root, tile, suffix)
     elif (dataset / "_metadata").is_file():
-        metadata = parquet_metadata(dataset / "_metadata")
-        names = {metadata.row_group(i).column(0).file_path for i in range(metadata.num_row_groups)}
-        for name in sorted(names):
+        for name in _named_files(dataset / "_metadata"):
+            tile_of = _tile(name)
             if name.startswith("/") or ".." in name.split("/"):
                 raise InputError(f"{dataset / '_metadata'}: names the file '{name}', outside its catalogue.")
-            if tile_of := _tile(name):
-                yield tile_of, dataset / name[: name.index("Npix=")] / _leaf_name(name)
+            if tile_of is None:
+                raise InputError(
+                    f"{dataset / '_metadata'}: names the file '{name[:80]}', expected Norder=k/Dir=d/Npix=n.parquet. "
+                    "Without _metadata the tiles are taken from the names of the folders."
+                )
+            yield tile_of, dataset / name[: name.index("Npix=")] / _leaf_name(name)
     else:
         for path in sorted(dataset.glob("Norder=*/Dir=*/Npix=*")):
             if tile_of := _tile(path.relative_to(dataset).as_posix()):
                 yield tile_of, path
+
+
+def _named_files(path: Path) -> list[str]:
+    """Return the files whose row groups a ``_metadata`` lists."""
+    metadata = parquet_metadata(path)
+    with reading_parquet(path):
+        groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+        return sorted({str(group.column(0).file_path) if group.num_columns else "" for group in groups})
 
 
 def _leaf_name(path: str) -> str:
@@ -202,12 +264,15 @@ def partition_list(path: Path) -> list[Tile]:
     Raises
     ------
     InputError
-        If it lacks Norder or Npix, or they are no integers.
+        If it is empty, lacks Norder or Npix, or they are no integers.
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            tiles = [Tile(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(stream)]
-    except (KeyError, ValueError, TypeError) as error:
+            rows = csv.DictReader(stream)
+            if not {"Norder", "Npix"} <= set(rows.fieldnames or ()):
+                raise KeyError("Norder, Npix" if rows.fieldnames else "the file is empty")
+            tiles = [Tile(int(row["Norder"]), int(row["Npix"])) for row in rows]
+    except (KeyError, ValueError, TypeError, csv.Error, OSError) as error:
         raise InputError(
             f"{path}: is not a partition list ({error!r}); expected columns Norder and Npix of integers. "
             "Without that file the tiles are taken from the names of the folders."
@@ -257,12 +322,22 @@ def parquet_metadata(path: Path) -> pq.FileMetaData:
     InputError
         If the file is missing or is not Parquet.
     """
-    try:
+    with reading_parquet(path):
         return pq.read_metadata(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: the file is missing; it was there when its table was made.") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: is not a readable Parquet file ({error}).") from None
+
+
+def leaf_metadata(path: Path) -> pq.FileMetaData:
+    """Read the footer of a file that holds rows.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not Parquet, or says that its rows lie in another file.
+    """
+    metadata = parquet_metadata(path)
+    with reading_parquet(path):
+        refuse_other_files(path, metadata)
+    return metadata
 
 
 def raw_schema(root: Path, files: Iterable[Path]) -> pa.Schema:
@@ -275,5 +350,9 @@ def raw_schema(root: Path, files: Iterable[Path]) -> pa.Schema:
     """
     candidates = [root / "dataset" / name for name in ("_common_metadata", "_metadata")]
     for path in (*(p for p in candidates if p.is_file()), *files):
-        return parquet_metadata(path).schema.to_arrow_schema()
+        with reading_parquet(path):
+            schema: pa.Schema = parquet_metadata(path).schema.to_arrow_schema()
+            if len(set(schema.names)) == len(schema.names):
+                return schema
+        raise InputError(f"{path}: has two columns of one name; expected names that differ.")
     raise InputError(f"{root}: holds no leaf and no dataset/_common_metadata, so its columns are unknown.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stellarml.core.errors import InputError
 from stellarml.surveys.descriptor import Descriptor, Files
-from stellarml.surveys.raw_reader import Family, SourceFile
+from stellarml.surveys.raw_reader import Family, SourceFile, decompressing
 from stellarml.surveys.raw_readers import reader_that_begins
 
 
@@ -85,9 +85,9 @@ def describe(path: Path, written: Files, who: str, table: str | None = None) -> 
             head = stream.read(512)
         gzipped = head[:2] == b"\x1f\x8b"
         if gzipped:
-            with SourceFile(path, size, "text", True).open() as stream:
+            with decompressing(path), SourceFile(path, size, "text", True).open() as stream:
                 head = stream.read(512)
-    except (OSError, EOFError) as error:
+    except OSError as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None
     return SourceFile(path, size, _family(head, path, written, who), gzipped, table)
 
