@@ -56,20 +56,22 @@ def _parsed(text: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If it is none, or nests too deeply.
+        If it is none, nests too deeply, or holds an integer of more than 64 bits.
     """
+    deep = f"tables and lists nest deeper than {MOST_NESTED}"
     try:
         found = tomllib.loads(text)
     except RecursionError:
-        raise ValueError(f"tables and lists nest deeper than {MOST_NESTED}") from None
+        raise ValueError(deep) from None
     level: list[Any] = [found]
     for _ in range(MOST_NESTED):
-        level = [
-            v for t in level for v in (t.values() if isinstance(t, dict) else t) if isinstance(v, dict | list)
-        ]
+        inside = [v for t in level for v in (t.values() if isinstance(t, dict) else t)]
+        if any(isinstance(v, int) and not -(1 << 63) <= v < 1 << 63 for v in inside):
+            raise ValueError("an integer of more than 64 bits")
+        level = [v for v in inside if isinstance(v, dict | list)]
         if not level:
             return found
-    raise ValueError(f"tables and lists nest deeper than {MOST_NESTED}")
+    raise ValueError(deep)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,10 +127,7 @@ def problems_of(error: ValidationError, model: type[BaseModel], source: str) -> 
 
 
 def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no integer of more than 4300 digits
-        return "a number of thousands of digits"
+    text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

@@ -19,13 +19,13 @@ from stellarml.core.tiles import INDEX_ORDER, Tile
 from stellarml.run.log import get_logger
 from stellarml.storage.hats_layout import (
     PARTITION_LIST,
-    Properties,
     catalogue_properties,
     find_catalogue,
     leaf_files,
     leaf_metadata,
     raw_schema,
 )
+from stellarml.storage.hats_properties import Properties
 from stellarml.storage.leaf_reader import Leaf, LeafFormat, Ranges, read_leaf, row_groups_in
 
 if TYPE_CHECKING:

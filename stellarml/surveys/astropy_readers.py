@@ -21,6 +21,7 @@ from stellarml.core.errors import InputError
 from stellarml.surveys.astropy_warnings import told
 from stellarml.surveys.column_mapping import wider
 from stellarml.surveys.descriptor import Files
+from stellarml.surveys.fits_layout import check_layout
 from stellarml.surveys.raw_reader import FileColumn, Header, Part, SourceFile
 from stellarml.surveys.table_reader import BLOCK_ROWS, TableReader
 
@@ -127,10 +128,13 @@ class FitsReader(AstropyReader):
         from astropy.io import fits
         from astropy.table import MaskedColumn, Table
 
+        check_layout(file)
         found = []
         # An absolute path is no address; a relative one such as http:/x would be fetched.
         with fits.open(file.path.absolute(), memmap=not file.gzipped) as extensions:
-            for number, extension in enumerate(_in_order(file, extensions)):
+            for number, extension in enumerate(extensions):
+                if not hasattr(extension, "fileinfo"):  # astropy goes on without what it makes no sense of
+                    raise InputError(f"{file.path}: its extension {number} is damaged. Fetch it again.")
                 if isinstance(extension, fits.BinTableHDU | fits.TableHDU) and not isinstance(
                     extension, fits.CompImageHDU
                 ):
@@ -146,30 +150,6 @@ class FitsReader(AstropyReader):
                             rows[name] = MaskedColumn(rows[name], mask=null | _mask_of(rows[name]))
                     found.append(FileTable(number, extension.name, rows, _mixin_aliases(rows.colnames)))
         return found
-
-
-def _in_order(file: SourceFile, extensions: Any) -> Iterator[Any]:
-    """Yield the extensions of a FITS file, each behind the one before: a damaged size leads astropy back, for ever.
-
-    Raises
-    ------
-    InputError
-        If one is not.
-    """
-    end = 0
-    for number, extension in enumerate(extensions):
-        if not hasattr(extension, "fileinfo"):  # astropy goes on without what it cannot make sense of
-            raise InputError(
-                f"{file.path}: its extension {number} is damaged: its header cannot be read. Fetch it again."
-            )
-        place = extension.fileinfo() or {}
-        begin, size = place.get("hdrLoc", end), place.get("datSpan", 0)
-        if begin < end or size < 0:
-            raise InputError(
-                f"{file.path}: its extension {number} is damaged: its header states a size that leads back."
-            )
-        end = begin + 1
-        yield extension
 
 
 class VotableReader(AstropyReader):

@@ -12,12 +12,13 @@ from random import Random
 
 TOKENS = (
     b"", b" ", b"nan", b"inf", b"-inf", b"1e999", b"9" * 400, b"9223372036854775808", b"-1", b"0x10", b"1.0",
-    b"\xff\xfe", b"\xef\xbb\xbf", b"caf\xe9", "é".encode(), b"\x00", b"\x1a", b"\x0c", b"\xc2\x85", b'"', b'""', b"'", b'a"b', b"#",
-    b"%", b"\r", b"\t", b"|", b",", b";", b"&x;", b"&#0;", b"<", b"]]>", b"null", b"None", b"true", b"[" * 3000,
-    b"{" * 3000, b"a." * 3000, b"[]", b"{}", b"- " * 2000, b"&a [*a]", b"<<: *a", b"!!python/name:os.system",
-    b"!!binary x", b"!!int x", b"!!timestamp x", b"!include x", b"2026-13-45", b"2026-01-01", b"12:30:45", b"0o9",
-    b"1_000", b"http://127.0.0.1:9/x", b"ftp://127.0.0.1/x", b"../../x", b"/etc/passwd", b"~", b"*", b"=", b"T", b"\\u12",
-    b"\\", b"-9999", b"18446744073709551616", b"int64", b"string", b"float64[3]", b"bool", b"object", b"%ECSV 1.0",
+    b"\xff\xfe", b"\xef\xbb\xbf", b"caf\xe9", "é".encode(), b"\x00", b"\x1a", b"\x0c", b"\xc2\x85", b'"', b'""', b"'",
+    b'a"b', b"#", b"%", b"\r", b"\t", b"|", b",", b";", b"&x;", b"&#0;", b"<", b"]]>", b"null", b"None", b"true",
+    b"[" * 3000, b"{" * 3000, b"a." * 3000, b"[]", b"{}", b"- " * 2000, b"&a [*a]", b"<<: *a",
+    b"!!python/name:os.system", b"!!binary x", b"!!int x", b"!!timestamp x", b"!include x", b"2026-13-45",
+    b"2026-01-01", b"12:30:45", b"0o9", b"1_000", b"http://127.0.0.1:9/x", b"ftp://127.0.0.1/x", b"../../x",
+    b"/etc/passwd", b"~", b"*", b"=", b"T", b"\\u12", b"\\", b"-9999", b"18446744073709551616", b"int64", b"string",
+    b"float64[3]", b"bool", b"object", b"%ECSV 1.0",
 )  # fmt: skip
 
 
@@ -181,5 +182,6 @@ def _word(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 
 _WAYS = (
-    _flip_bits, _flip_at_ends, _truncate, _remove, _double, _splice, _exchange_header, _swap_lines, _token, _word, _word,
+    _flip_bits, _flip_at_ends, _truncate, _remove, _double, _splice, _exchange_header, _swap_lines, _token, _word,
+    _word,
 )  # fmt: skip

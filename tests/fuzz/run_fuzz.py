@@ -29,6 +29,12 @@ START_SECONDS = 120.0
 MEMORY_BYTES = 8 << 30
 
 
+def say(line: str) -> None:
+    """Print a line at once, whoever reads it."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def child(name: str, start: int, end: int) -> None:
     """Run the inputs of some seeds; print a line before and after each."""
     import warnings
@@ -39,7 +45,7 @@ def child(name: str, start: int, end: int) -> None:
 
     configure_logging(load_config(overrides=["log.level=error"], environment={}).log)
     warnings.simplefilter("ignore")
-    lines, made = sys.stdout, FORMATS[name]
+    made = FORMATS[name]
     made.input(start)
     with tempfile.TemporaryDirectory(prefix="stellarml_fuzz_") as folder:
         made.run(made.input(start), Path(folder, "x"))  # what is imported late is imported now
@@ -47,9 +53,9 @@ def child(name: str, start: int, end: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         for seed in range(start, end):
             given = made.input(seed)
-            print(json.dumps([seed, None, ""]), file=lines, flush=True)
+            say(json.dumps([seed, None, ""]))
             outcome = made.run(given, Path(folder, "x"))
-            print(json.dumps([seed, outcome.kind, outcome.why]), file=lines, flush=True)
+            say(json.dumps([seed, outcome.kind, outcome.why]))
 
 
 def outcomes(name: str, start: int, end: int) -> Iterator[tuple[int, str, str]]:
@@ -110,10 +116,7 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--keep", action="store_true", help="put new kinds of failure into the corpus")
     chosen = parser.parse_args()
-    print(
-        f"{'format':<18}{'inputs':>8}" + "".join(f"{kind:>9}" for kind in OUTCOMES) + f"{'seconds':>9}",
-        flush=True,
-    )
+    say(f"{'format':<18}{'inputs':>8}" + "".join(f"{kind:>9}" for kind in OUTCOMES) + f"{'seconds':>9}")
     bad = 0
     for name in chosen.formats:
         begun, counts, failures = time.monotonic(), Counter[str](), Counter[str]()
@@ -121,13 +124,13 @@ def main() -> int:
         for seed, kind, why in outcomes(name, chosen.start, chosen.start + chosen.inputs):
             counts[kind] += 1
             if kind not in GOOD:
-                label = f"{kind}: {re.sub(r'[0-9]+', 'N', why)[:100]}"
+                label = f"{kind}: {re.sub(r'[0-9]+', 'N', why.partition(': ')[0])[:100]}"
                 failures[label] += 1
                 first.setdefault(label, seed)
         row = "".join(f"{counts[kind]:>9}" for kind in OUTCOMES)
-        print(f"{name:<18}{counts.total():>8}{row}{time.monotonic() - begun:>9.0f}", flush=True)
+        say(f"{name:<18}{counts.total():>8}{row}{time.monotonic() - begun:>9.0f}")
         for label, count in failures.most_common(25):
-            print(f"    {count:>5} {label}, first seed {first[label]}", flush=True)
+            say(f"    {count:>5} {label}, first seed {first[label]}")
             if chosen.keep:
                 keep_in_corpus(name, first[label])
         bad += sum(failures.values())
