@@ -8,6 +8,7 @@ rows to reject and their line numbers; where even that fails, in halves, down to
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections.abc import Sequence
 from typing import Any
@@ -45,13 +46,14 @@ def clean_lines(
     Returns
     -------
     tuple
-        The kept lines, their numbers, and the rejected ones; blank and comment lines are in neither.
+        The kept lines, without a byte order mark that files joined in one have at a line's beginning, their numbers,
+        and the rejected ones; blank and comment lines are in neither.
     """
     kept: list[bytes] = []
     numbers: list[int] = []
     rejects: Rejects = []
     for number, line in enumerate(block.split(b"\n"), first_line):
-        row = line.removesuffix(b"\r")
+        row = line.removeprefix(codecs.BOM_UTF8).removesuffix(b"\r")
         if not row.strip() or (comment and row.startswith(comment)):
             continue
         if b"\r" in row:
@@ -109,10 +111,10 @@ class BlockParser:
 
     def _needs_cleaning(self, block: bytes) -> bool:
         last = block[block.rfind(b"\n", 0, len(block) - 1) + 1 :]
-        comment = self._comment
-        return bool(comment and (block.startswith(comment) or b"\n" + comment in block)) or bool(
-            last.count(b'"') % 2
-        )
+        # pyarrow takes a byte order mark for none of the values, but only at the beginning of a block.
+        marks = [mark for mark in (self._comment, codecs.BOM_UTF8) if mark]
+        begins = any(block.startswith(mark) or b"\n" + mark in block for mark in marks)
+        return begins or bool(last.count(b'"') % 2)
 
     def too_long(self, line: int, size: int) -> Block:
         """Return the block of a line that is longer than any row; it is rejected unread."""

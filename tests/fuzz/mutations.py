@@ -32,7 +32,7 @@ class Lines:
 
     def rows(self, data: bytes) -> int:
         """Count the lines that are to be a row or a reject, without any of the readers' own code."""
-        below = data.split(b"\n")[self.header :]
+        below = [line.removeprefix(b"\xef\xbb\xbf") for line in data.split(b"\n")[self.header :]]
         return sum(bool(line.strip()) and not line.startswith(self.comment) for line in below)
 
 

@@ -63,6 +63,18 @@ class TestLines:
         assert table.num_rows == 400, "the text is not asked for"
         assert [number for number, _ in rejects] == [i + 2 for i in range(600) if i % 3 == 0]
 
+    def test_a_byte_order_mark_before_a_row(self, tmp_path: Path) -> None:
+        """Files joined in one have it; whether the row is read must not hang on where a block begins."""
+        lines = [b"%s%d,1,2,3,s" % (b"\xef\xbb\xbf" if i % 3 else b"", i) for i in range(9)]
+        path = stored(tmp_path, HEAD + b"\n".join(lines) + b"\n")
+        _, _, found = read(survey("n"), path)
+        written, schema = Files(format="csv", glob="*"), pa.schema([("id", pa.string())])
+        for block_bytes in (1, 13, 40, 1 << 20):
+            blocks = list(TextReader().blocks(found.headers[0], ["id"], schema, written, block_bytes))
+            assert [i for block in blocks for i in block.table["id"].to_pylist()] == [
+                str(i) for i in range(9)
+            ]
+
     @pytest.mark.parametrize("block_bytes", [4096, 1 << 20, 64 << 20])
     def test_a_line_longer_than_any_row(self, tmp_path: Path, block_bytes: int) -> None:
         """A line of all the rest of the file, or one value of 200 MB: its neighbours keep their types."""
