@@ -47,22 +47,32 @@ def check_sample(
     """
     if not len(index):
         return
-    for row in sorted({(len(index) - 1) * n // (SAMPLED_ROWS - 1) for n in range(SAMPLED_ROWS)}):
-        found, *position = (values[row].as_py() for values in (index, ra, dec))
-        if None in position:
-            continue
-        lon, lat = (float(value) for value in position)
-        if not (np.isfinite(lon) and abs(lat) <= 90):
-            continue
-        on_the_sky = 0 <= found < 12 << 2 * INDEX_ORDER
-        here = sky.unit_vectors([lon], [lat])
-        there = sky.pixel_centres(INDEX_ORDER, [found]) if on_the_sky else -here
-        apart = float(sky.separation_arcsec(lon, lat, *sky.from_unit_vectors(there))[0])
+    rows = np.unique(np.linspace(0, len(index) - 1, SAMPLED_ROWS).astype(np.int64))
+    found, lon, lat = (values.take(pa.array(rows)) for values in (index, ra, dec))
+    keys = found.to_numpy()
+    degrees = [np.asarray(v.cast(pa.float64(), safe=False).to_numpy(), np.float64) for v in (lon, lat)]
+    with np.errstate(invalid="ignore"):
+        placed = np.isfinite(degrees[0]) & (np.abs(degrees[1]) <= 90)
+    if not placed.any():
+        return
+    rows, keys, degrees = rows[placed], keys[placed], [axis[placed] for axis in degrees]
+    expected = sky.healpix_29(*degrees)
+    for row in np.flatnonzero(keys != expected):  # none, mostly: what follows is not for every row group
+        lon_deg, lat_deg = (float(axis[row]) for axis in degrees)
+        apart = _arcsec_from(int(keys[row]), lon_deg, lat_deg)
         if apart > MOST_APART_ARCSEC:
             raise InputError(
-                f"{place}, row {row}: {column} = {found}, expected {sky.healpix_29(lon, lat)[0]} at ra = {lon}, "
-                f"dec = {lat}: the index does not belong to the position, it is {apart:.3g} arcsec from it. {_REMEDY}"
+                f"{place}, row {rows[row]}: {column} = {keys[row]}, expected {expected[row]} at ra = {lon_deg}, dec = "
+                f"{lat_deg}: the index does not belong to the position, it is {apart:.3g} arcsec from it. {_REMEDY}"
             )
+
+
+def _arcsec_from(index: int, ra_deg: float, dec_deg: float) -> float:
+    """Return how far a position is from the pixel of order 29; half the sky where there is no such pixel."""
+    if not 0 <= index < 12 << 2 * INDEX_ORDER:
+        return 180.0 * 3600.0
+    centre = sky.from_unit_vectors(sky.pixel_centres(INDEX_ORDER, [index]))
+    return float(sky.separation_arcsec(ra_deg, dec_deg, *centre)[0])
 
 
 def check_limits(index: Integers, limits: tuple[int, int] | None, order: int, place: str) -> None:

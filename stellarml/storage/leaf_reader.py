@@ -116,14 +116,12 @@ def _touching(limits: Sequence[tuple[int, int] | None], ranges: Ranges, shift: i
 def index_limits(metadata: pq.FileMetaData, column: str) -> list[tuple[int, int] | None]:
     """Return the least and the largest index of each row group; None where the file does not say."""
     paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    if column not in paths:
-        return [None] * metadata.num_row_groups
-    number = paths.index(column)
-    return [_limits(metadata.row_group(group).column(number)) for group in range(metadata.num_row_groups)]
+    number = paths.index(column) if column in paths else None
+    return [_limits(metadata, number, group) for group in range(metadata.num_row_groups)]
 
 
-def _limits(column: pq.ColumnChunkMetaData) -> tuple[int, int] | None:
-    statistics = column.statistics
+def _limits(metadata: pq.FileMetaData, number: int | None, group: int) -> tuple[int, int] | None:
+    statistics = None if number is None else metadata.row_group(group).column(number).statistics
     if statistics is None or not statistics.has_min_max:
         return None
     low, high = statistics.min, statistics.max
@@ -222,7 +220,9 @@ def _decode(
 
 def _group_limits(metadata: pq.FileMetaData, layout: LeafFormat, group: int) -> tuple[int, int] | None:
     """Return the least and the largest coarse index of a row group, by which it was chosen to be read."""
-    return None if layout.healpix is None else index_limits(metadata, layout.healpix)[group]
+    columns = (metadata.schema.column(i).path for i in range(metadata.num_columns))
+    number = next((n for n, path in enumerate(columns) if path == layout.healpix), None)
+    return _limits(metadata, number, group)
 
 
 def _converted(
