@@ -111,8 +111,9 @@ class BlockParser:
 
     def _needs_cleaning(self, block: bytes) -> bool:
         last = block[block.rfind(b"\n", 0, len(block) - 1) + 1 :]
-        # pyarrow takes a byte order mark for none of the values, but only at the beginning of a block.
-        marks = [mark for mark in (self._comment, codecs.BOM_UTF8) if mark]
+        # pyarrow passes over a byte order mark, but only at the beginning of a block, and takes a carriage return at the
+        # beginning of a line for an empty line, which it does not count.
+        marks = [mark for mark in (self._comment, codecs.BOM_UTF8, b"\r") if mark]
         begins = any(block.startswith(mark) or b"\n" + mark in block for mark in marks)
         return begins or bool(last.count(b'"') % 2)
 

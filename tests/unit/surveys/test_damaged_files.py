@@ -75,6 +75,17 @@ class TestLines:
                 str(i) for i in range(9)
             ]
 
+    @pytest.mark.parametrize("where", [0, 1, 2])
+    @pytest.mark.parametrize("block_bytes", [1, 30, 1 << 20])
+    def test_a_carriage_return_before_a_row(self, tmp_path: Path, where: int, block_bytes: int) -> None:
+        lines = [*ROWS[:where], b"\r" + ROWS[where], *ROWS[where + 1 : 4]]
+        _, _, found = read(survey("n"), stored(tmp_path, HEAD + b"\n".join(lines) + b"\n"))
+        written, schema = Files(format="csv", glob="*"), pa.schema([("id", pa.int64())])
+        blocks = list(TextReader().blocks(found.headers[0], ["id"], schema, written, block_bytes))
+        assert [reject for block in blocks for reject in block.rejects] == [
+            (where + 2, "a carriage return inside the line")
+        ]
+
     @pytest.mark.parametrize("block_bytes", [4096, 1 << 20, 64 << 20])
     def test_a_line_longer_than_any_row(self, tmp_path: Path, block_bytes: int) -> None:
         """A line of all the rest of the file, or one value of 200 MB: its neighbours keep their types."""
