@@ -111,7 +111,7 @@ class BlockParser:
 
     def _needs_cleaning(self, block: bytes) -> bool:
         last = block[block.rfind(b"\n", 0, len(block) - 1) + 1 :]
-        # pyarrow passes over a byte order mark, but only at the beginning of a block, and takes a carriage return at the
+        # pyarrow passes over a byte order mark at the beginning of a block alone, and takes a carriage return at the
         # beginning of a line for an empty line, which it does not count.
         marks = [mark for mark in (self._comment, codecs.BOM_UTF8, b"\r") if mark]
         begins = any(block.startswith(mark) or b"\n" + mark in block for mark in marks)
