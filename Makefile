@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 STARS ?= 200000
 
-.PHONY: help demo test quick static docs lint types imports pytest pytest-quick mutants dist cluster faults install install-test install-docs bench-ingest bench-simulate bench-match bench-tiling bench-model bench-label clean
+.PHONY: help demo test quick static docs lint types imports pytest pytest-quick mutants fuzz dist cluster faults install install-test install-docs bench-ingest bench-simulate bench-match bench-tiling bench-model bench-label clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +104,12 @@ faults: install-test ## Every command and a cluster hurt 84 times (an hour)
 # Faults put into a copy of the cross-match, one by one: the tests must notice each.
 mutants: install-test ## Faults put into the cross-match: tests must notice each
 	$(BIN)/python tests/mutants/run_mutants.py
+
+# Damaged files of every format that is read, from seeds; FORMATS="csv ecsv.gz", FUZZ=2000, and --keep in FORMATS puts
+# what fails into tests/fuzz/corpus.
+FUZZ ?= 20000
+fuzz: install-test ## 20,000 damaged files of every format that is read (two hours)
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run_fuzz --inputs $(FUZZ) $(FORMATS)
 
 install: $(VENV)/.installed
 

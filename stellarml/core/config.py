@@ -304,8 +304,10 @@ def load_config(
     """
     conf = conf_dir()
     user = read_toml(file) if file else {}
-    chosen = profile or user.pop("profile", None)
-    user.pop("profile", None)
+    named = user.pop("profile", None)
+    if not isinstance(named, str | None):
+        raise ConfigError(f"{file}: key 'profile' is no text, expected {', '.join(PROFILES)} or a path.")
+    chosen = profile or named
     layers = [read_toml(conf / "base.toml")]
     if chosen:
         path = _profile_path(chosen, conf)

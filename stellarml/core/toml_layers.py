@@ -18,6 +18,8 @@ DEPLOYMENT_VARIABLES = frozenset(
 )
 """Variables with the prefix that files of docker/, the Makefile and the tests read; they configure no run."""
 _SHOWN = 80
+MOST_NESTED = 32
+"""No file of ours nests tables and lists deeper than five; Python's own functions give up at some hundreds."""
 
 
 class Section(BaseModel):
@@ -32,18 +34,44 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If the file is missing or is not TOML.
+        If the file is missing or is not TOML, or nests tables too deeply.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder, expected a TOML file") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:  # TOML's own, a number of thousands of digits, a path that no system takes
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Return the tables of a TOML text.
+
+    Raises
+    ------
+    ValueError
+        If it is none, nests too deeply, or holds an integer of more than 64 bits.
+    """
+    deep = f"tables and lists nest deeper than {MOST_NESTED}"
+    try:
+        found = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(deep) from None
+    level: list[Any] = [found]
+    for _ in range(MOST_NESTED):
+        inside = [v for t in level for v in (t.values() if isinstance(t, dict) else t)]
+        if any(isinstance(v, int) and not -(1 << 63) <= v < 1 << 63 for v in inside):
+            raise ValueError("an integer of more than 64 bits")
+        level = [v for v in inside if isinstance(v, dict | list)]
+        if not level:
+            return found
+    raise ValueError(deep)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,8 +87,8 @@ def parse_override(text: str) -> dict[str, Any]:
     """Turn ``"crossmatch.scope=full"`` into a nested table; key and value are TOML, or else the value is a string."""
     key, sign, value = text.partition("=")
     try:
-        nested = tomllib.loads(f"{key.strip()} = 0") if sign else {}
-    except tomllib.TOMLDecodeError:
+        nested = _parsed(f"{key.strip()} = 0") if sign else {}
+    except ValueError:
         nested = {}
     if len(nested) != 1 or "\n" in key:
         raise ConfigError(f"--set {text}: expected key=value, such as crossmatch.scope=full")
@@ -68,8 +96,8 @@ def parse_override(text: str) -> dict[str, Any]:
     while isinstance(inner := next(iter(table.values())), dict):
         table = inner
     try:
-        table[next(iter(table))] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        table[next(iter(table))] = _parsed(f"value = {value}")["value"]
+    except ValueError:
         table[next(iter(table))] = value.strip()
     return nested
 

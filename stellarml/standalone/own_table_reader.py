@@ -18,7 +18,7 @@ from stellarml.storage.hats_layout import is_catalogue
 from stellarml.storage.hats_reader import open_catalogue
 from stellarml.surveys.column_mapping import UNSIGNED_IN_SPARK, wider
 from stellarml.surveys.descriptor import Files
-from stellarml.surveys.raw_files import describe, named_table
+from stellarml.surveys.raw_files import describe, named_table, no_such_file
 from stellarml.surveys.raw_reader import FileColumn, Header, Part
 from stellarml.surveys.raw_readers import reader_of
 from stellarml.surveys.text_types import scan_texts
@@ -167,7 +167,7 @@ def _files_of(path: Path) -> list[tuple[Path, str | None]]:
         return [(file, None) for file in found]
     file, table = named_table(path)
     if not file.exists():
-        raise InputError(f"{path}: no such file")
+        raise no_such_file(path, "a table")
     return [(file, table)]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,56 +18,13 @@ import pyarrow.parquet as pq
 
 from stellarml.core.errors import InputError
 from stellarml.core.tiles import INDEX_ORDER, Tile
+from stellarml.storage.hats_properties import FOLDER_SUFFIX, Properties, read_properties
+from stellarml.storage.parquet_files import reading_parquet, refuse_other_files
 
 PROPERTIES = ("hats.properties", "properties")
 COLLECTION = "collection.properties"
 PARTITION_LIST = "partition_info.csv"
-FOLDER_SUFFIX = "/"
-_LEAF = re.compile(r"Norder=(\d+)/(?:Dir=\d+/)?Npix=(\d+)([^/]*)")
-_ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
-
-
-@dataclass(frozen=True)
-class Properties:
-    """What the properties file of a table says, by the names of the HATS note or of the hats library."""
-
-    path: Path
-    values: dict[str, str]
-
-    def get(self, *names: str) -> str | None:
-        """Return the first of `names` that is given and not empty."""
-        return next((self.values[n] for n in names if self.values.get(n, "") not in ("", "None")), None)
-
-    @property
-    def name(self) -> str:
-        """Name of the catalogue; of its folder where it has none."""
-        return self.get("obs_collection", "catalog_name") or self.path.parent.name
-
-    @property
-    def kind(self) -> str:
-        """``object``, ``source``, ``margin``, ``association``, ``index`` or ``map``."""
-        return (self.get("dataproduct_type", "catalog_type") or "object").lower()
-
-    @property
-    def suffix(self) -> str:
-        """How the name of a leaf ends; ``/`` where a leaf is a folder."""
-        return self.get("hats_npix_suffix", "npix_suffix") or ".parquet"
-
-    def number(self, *names: str) -> float | None:
-        """Return a number.
-
-        Raises
-        ------
-        InputError
-            If it is none.
-        """
-        text = self.get(*names)
-        try:
-            return None if text is None else float(text)
-        except ValueError:
-            raise InputError(
-                f"{self.path}: {names[0]} = '{text}' is not a number; correct it in that file."
-            ) from None
+_LEAF = re.compile(r"Norder=(\d{1,2})/(?:Dir=\d+/)?Npix=(\d{1,20})(?!\d)([^/]*)")
 
 
 def is_catalogue(path: Path) -> bool:
@@ -95,12 +51,13 @@ def find_catalogue(path: Path) -> tuple[Path, Properties | None]:
     if (path / COLLECTION).is_file():
         collection = read_properties(path / COLLECTION)
         primary = collection.get("hats_primary_table_url")
-        if primary is None or not (path / primary).is_dir():
+        folder = collection.folder("hats_primary_table_url", primary) if primary else path
+        if primary is None or not folder.is_dir():
             raise InputError(
                 f"{collection.path}: hats_primary_table_url = {primary or 'nothing'}, which is no folder beside it; "
                 "expected the folder of the collection's main catalogue."
             )
-        return path / primary, collection
+        return folder, collection
     if path.resolve().name == "dataset" and any(
         (path.resolve().parent / name).is_file() for name in PROPERTIES
     ):
@@ -126,25 +83,6 @@ def catalogue_properties(root: Path) -> Properties:
         if (root / name).is_file():
             return read_properties(root / name)
     raise InputError(f"{root}: is not a HATS catalogue (no {' or '.join(PROPERTIES)} there).")
-
-
-def read_properties(path: Path) -> Properties:
-    """Read a Java properties file."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected lines of 'key = value'.") from None
-    values = {}
-    for line in re.sub(r"\\\r?\n[ \t]*", "", text).splitlines():
-        found = re.match(r"\s*(?![#!])((?:\\.|[^\s:=\\])+)\s*[:=]?\s*(.*)", line)
-        if found:
-            values[_unescape(found[1])] = _unescape(found[2].strip())
-    return Properties(path, values)
-
-
-def _unescape(text: str) -> str:
-    plain = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), text)
-    return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), plain)
 
 
 def leaf_files(root: Path, suffix: str) -> list[tuple[Tile, tuple[Path, ...]]]:
@@ -174,17 +112,28 @@ def _listed(root: Path, suffix: str) -> Iterator[tuple[Tile, Path]]:
         for tile in partition_list(root / "partition_info.csv"):
             yield tile, _leaf_path(root, tile, suffix)
     elif (dataset / "_metadata").is_file():
-        metadata = parquet_metadata(dataset / "_metadata")
-        names = {metadata.row_group(i).column(0).file_path for i in range(metadata.num_row_groups)}
-        for name in sorted(names):
+        for name in _named_files(dataset / "_metadata"):
+            tile_of = _tile(name)
             if name.startswith("/") or ".." in name.split("/"):
                 raise InputError(f"{dataset / '_metadata'}: names the file '{name}', outside its catalogue.")
-            if tile_of := _tile(name):
-                yield tile_of, dataset / name[: name.index("Npix=")] / _leaf_name(name)
+            if tile_of is None:
+                raise InputError(
+                    f"{dataset / '_metadata'}: names the file '{name[:80]}', expected Norder=k/Dir=d/Npix=n.parquet. "
+                    "Without _metadata the tiles are taken from the names of the folders."
+                )
+            yield tile_of, dataset / name[: name.index("Npix=")] / _leaf_name(name)
     else:
         for path in sorted(dataset.glob("Norder=*/Dir=*/Npix=*")):
             if tile_of := _tile(path.relative_to(dataset).as_posix()):
                 yield tile_of, path
+
+
+def _named_files(path: Path) -> list[str]:
+    """Return the files whose row groups a ``_metadata`` lists."""
+    metadata = parquet_metadata(path)
+    with reading_parquet(path):
+        groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+        return sorted({str(group.column(0).file_path) if group.num_columns else "" for group in groups})
 
 
 def _leaf_name(path: str) -> str:
@@ -202,12 +151,15 @@ def partition_list(path: Path) -> list[Tile]:
     Raises
     ------
     InputError
-        If it lacks Norder or Npix, or they are no integers.
+        If it is empty, lacks Norder or Npix, or they are no integers.
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            tiles = [Tile(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(stream)]
-    except (KeyError, ValueError, TypeError) as error:
+            rows = csv.DictReader(stream)
+            if not {"Norder", "Npix"} <= set(rows.fieldnames or ()):
+                raise KeyError("Norder, Npix" if rows.fieldnames else "the file is empty")
+            tiles = [Tile(int(row["Norder"]), int(row["Npix"])) for row in rows]
+    except (KeyError, ValueError, TypeError, csv.Error, OSError) as error:
         raise InputError(
             f"{path}: is not a partition list ({error!r}); expected columns Norder and Npix of integers. "
             "Without that file the tiles are taken from the names of the folders."
@@ -257,12 +209,22 @@ def parquet_metadata(path: Path) -> pq.FileMetaData:
     InputError
         If the file is missing or is not Parquet.
     """
-    try:
+    with reading_parquet(path):
         return pq.read_metadata(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: the file is missing; it was there when its table was made.") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: is not a readable Parquet file ({error}).") from None
+
+
+def leaf_metadata(path: Path) -> pq.FileMetaData:
+    """Read the footer of a file that holds rows.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not Parquet, or says that its rows lie in another file.
+    """
+    metadata = parquet_metadata(path)
+    with reading_parquet(path):
+        refuse_other_files(path, metadata)
+    return metadata
 
 
 def raw_schema(root: Path, files: Iterable[Path]) -> pa.Schema:
@@ -275,5 +237,9 @@ def raw_schema(root: Path, files: Iterable[Path]) -> pa.Schema:
     """
     candidates = [root / "dataset" / name for name in ("_common_metadata", "_metadata")]
     for path in (*(p for p in candidates if p.is_file()), *files):
-        return parquet_metadata(path).schema.to_arrow_schema()
+        with reading_parquet(path):
+            schema: pa.Schema = parquet_metadata(path).schema.to_arrow_schema()
+            if len(set(schema.names)) == len(schema.names):
+                return schema
+        raise InputError(f"{path}: has two columns of one name; expected names that differ.")
     raise InputError(f"{root}: holds no leaf and no dataset/_common_metadata, so its columns are unknown.")

@@ -18,13 +18,14 @@ from stellarml.core.names import HEALPIX_COLUMN
 from stellarml.core.tiles import INDEX_ORDER, Tile
 from stellarml.run.log import get_logger
 from stellarml.storage.hats_layout import (
-    Properties,
+    PARTITION_LIST,
     catalogue_properties,
     find_catalogue,
     leaf_files,
-    parquet_metadata,
+    leaf_metadata,
     raw_schema,
 )
+from stellarml.storage.hats_properties import Properties
 from stellarml.storage.leaf_reader import Leaf, LeafFormat, Ranges, read_leaf, row_groups_in
 
 if TYPE_CHECKING:
@@ -105,7 +106,12 @@ def open_catalogue(root: Path) -> Catalogue:
         layout,
         _margins(collection, found),
     )
-    stated = properties.number("hats_nrows", "total_rows")
+    stated = properties.number("hats_nrows", "total_rows", whole=True)
+    if stated and not files:
+        raise InputError(
+            f"{folder}: states {stated:.0f} rows (hats_nrows) and lists no tile: its {PARTITION_LIST} or its folder "
+            "dataset is empty. Copy it again."
+        )
     if stated is not None and stated != catalogue.rows:
         get_logger().warning(
             "the catalogue holds another number of rows than its properties state",
@@ -122,7 +128,7 @@ def _margins(collection: Properties | None, schema: pa.Schema) -> tuple[Margin, 
         re.split(r"[;,\s]+", (collection.get("all_margins", "default_margin") or "")) if collection else []
     )
     for name in filter(None, names):
-        root = collection.path.parent / name if collection else Path()
+        root = collection.folder("all_margins", name) if collection else Path()
         if not root.is_dir():
             get_logger().warning("a margin catalogue of the collection is missing", margin=str(root))
             continue
@@ -159,7 +165,7 @@ def _leaves(
 ) -> tuple[Leaf, ...]:
     def leaf(entry: tuple[Tile, tuple[Path, ...]]) -> Leaf:
         tile, paths = entry
-        return Leaf(tile, paths, sum(parquet_metadata(path).num_rows for path in paths), layout, outside)
+        return Leaf(tile, paths, sum(leaf_metadata(path).num_rows for path in paths), layout, outside)
 
     with ThreadPoolExecutor(8) as pool:
         return tuple(leaf for leaf in pool.map(leaf, files) if leaf.rows)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stellarml.storage.hats_layout import parquet_metadata
+from stellarml.storage.hats_layout import leaf_metadata, parquet_metadata
 
 CACHE_BYTES = 512 << 20
 _MAX_FOOTERS = 64
@@ -102,7 +102,7 @@ def footer(path: Path, key: FileKey) -> pq.FileMetaData:
     if key in _FOOTERS:
         _FOOTERS.move_to_end(key)
         return _FOOTERS[key]
-    metadata = parquet_metadata(path)
+    metadata = leaf_metadata(path)
     _FOOTERS[key] = metadata
     if len(_FOOTERS) > _MAX_FOOTERS:
         _FOOTERS.popitem(last=False)

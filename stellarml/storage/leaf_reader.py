@@ -7,7 +7,7 @@ that is narrower than its pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -21,12 +21,12 @@ from stellarml.core import sky
 from stellarml.core.errors import InputError
 from stellarml.core.names import HEALPIX_COLUMN
 from stellarml.core.tiles import INDEX_ORDER, Tile
+from stellarml.storage.index_check import check_limits, check_sample, moved
 from stellarml.storage.leaf_cache import COLUMNS, FileKey, Name, file_key, footer
+from stellarml.storage.parquet_files import reading_parquet
 
 _MOST_SLICES = 8
-_NUDGE_ARCSEC = 1e-3
 Ranges = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,16 @@ def _touching(limits: Sequence[tuple[int, int] | None], ranges: Ranges, shift: i
 def index_limits(metadata: pq.FileMetaData, column: str) -> list[tuple[int, int] | None]:
     """Return the least and the largest index of each row group; None where the file does not say."""
     paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    if column not in paths:
-        return [None] * metadata.num_row_groups
-    number = paths.index(column)
-    limits: list[tuple[int, int] | None] = []
-    for group in range(metadata.num_row_groups):
-        statistics = metadata.row_group(group).column(number).statistics
-        known = statistics is not None and statistics.has_min_max
-        limits.append((int(statistics.min), int(statistics.max)) if known else None)
-    return limits
+    number = paths.index(column) if column in paths else None
+    return [_limits(metadata, number, group) for group in range(metadata.num_row_groups)]
+
+
+def _limits(metadata: pq.FileMetaData, number: int | None, group: int) -> tuple[int, int] | None:
+    statistics = None if number is None else metadata.row_group(group).column(number).statistics
+    if statistics is None or not statistics.has_min_max:
+        return None
+    low, high = statistics.min, statistics.max
+    return (low, high) if isinstance(low, int) and isinstance(high, int) else None
 
 
 def _groups(leaf: Leaf, path: Path, metadata: pq.FileMetaData, ranges: Ranges) -> list[int]:
@@ -133,8 +134,15 @@ def _groups(leaf: Leaf, path: Path, metadata: pq.FileMetaData, ranges: Ranges) -
         return list(range(metadata.num_row_groups))
     low, high = leaf.tile.range
     shift = 2 * (INDEX_ORDER - layout.order)
-    limits = index_limits(metadata, layout.healpix)
+    with reading_parquet(path):
+        limits = index_limits(metadata, layout.healpix)
     for known in limits:
+        if known and not 0 <= known[0] <= known[1] < 12 << 2 * layout.order:
+            raise InputError(
+                f"{path}: its index '{layout.healpix}' runs from {known[0]} to {known[1]} by its footer, expected 0 to "
+                f"{(12 << 2 * layout.order) - 1}, pixels of order {layout.order}. Correct hats_col_healpix_order, or "
+                "make the catalogue again."
+            )
         if known and not leaf.outside and (known[0] + 1 << shift <= low or known[1] << shift >= high):
             raise _foreign_rows(path, leaf, f"{layout.healpix} from {known[0]} to {known[1]}")
     return _touching(limits, ranges, shift)
@@ -149,13 +157,20 @@ def _foreign_rows(path: Path, leaf: Leaf, found: str) -> InputError:
 
 def _block(leaf: Leaf, path: Path, key: FileKey, group: int, wanted: pa.Schema, cached: bool) -> pa.Table:
     """Return one whole row group, in the order of its file."""
+    decoded_now = False
 
     def decode(names: list[Name]) -> dict[Name, pa.ChunkedArray]:
+        nonlocal decoded_now
+        decoded_now = True
         return _decode(leaf, path, key, group, names)
 
     names = [(f.name, f.type) for f in wanted]
     found = COLUMNS.fetch((key, group, leaf.format), names, decode) if cached else decode(names)
-    return pa.Table.from_arrays([found[name] for name in names], schema=wanted)
+    block = pa.Table.from_arrays([found[name] for name in names], schema=wanted)
+    if decoded_now and leaf.format.is_exact and {leaf.format.ra, leaf.format.dec} <= set(wanted.names):
+        position = block[leaf.format.ra], block[leaf.format.dec]
+        check_sample(block[HEALPIX_COLUMN], *position, f"{path}: row group {group}", str(leaf.format.healpix))
+    return block
 
 
 def _decode(
@@ -167,11 +182,15 @@ def _decode(
         exact = layout.is_exact and layout.healpix is not None
         sources[HEALPIX_COLUMN] = [str(layout.healpix)] if exact else [layout.ra, layout.dec]
     physical = list(dict.fromkeys(name for found in sources.values() for name in found))
-    try:
-        with pq.ParquetFile(path, metadata=footer(path, key), memory_map=True) as file:
-            table = file.read_row_group(group, columns=physical, use_threads=False)
-    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(f"{path}: is not a readable Parquet file ({error}).") from None
+    metadata = footer(path, key)
+    with reading_parquet(path), pq.ParquetFile(path, metadata=metadata, memory_map=True) as file:
+        table = file.read_row_group(group, columns=physical, use_threads=False)
+        stated = metadata.row_group(group).num_rows
+    if physical and table.num_rows != stated:
+        raise InputError(
+            f"{path}: is not a readable Parquet file (its row group {group} holds {table.num_rows} rows, its footer "
+            f"says {stated})."
+        )
     missing = [name for name in physical if name not in table.column_names]
     if missing:
         raise InputError(
@@ -182,7 +201,11 @@ def _decode(
         computed = name == HEALPIX_COLUMN and not layout.is_exact
         column = table[sources[name][0]]
         if computed:
-            column = pa.chunked_array([pa.array(_computed_index(leaf, path, table))])
+            index = _computed_index(leaf, path, table)
+            check_limits(
+                index, _group_limits(metadata, layout, group), layout.order, f"{path}: row group {group}"
+            )
+            column = pa.chunked_array([pa.array(index)])
         elif column.type != kind:
             column = _converted(column, kind, path, name)
         if name == HEALPIX_COLUMN:
@@ -195,9 +218,18 @@ def _decode(
     return decoded
 
 
-def _converted(column: pa.ChunkedArray, kind: pa.DataType, path: Path, name: str) -> pa.ChunkedArray:
+def _group_limits(metadata: pq.FileMetaData, layout: LeafFormat, group: int) -> tuple[int, int] | None:
+    """Return the least and the largest coarse index of a row group, by which it was chosen to be read."""
+    columns = (metadata.schema.column(i).path for i in range(metadata.num_columns))
+    number = next((n for n, path in enumerate(columns) if path == layout.healpix), None)
+    return _limits(metadata, number, group)
+
+
+def _converted(
+    column: pa.ChunkedArray, kind: pa.DataType, path: Path, name: str, *, safe: bool = True
+) -> pa.ChunkedArray:
     try:
-        return column.cast(kind)
+        return column.cast(kind, safe=safe)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(
             f"{path}: column '{name}' holds {column.type}, which does not fit the {kind} of its catalogue ({error})."
@@ -216,7 +248,7 @@ def _check_index(column: pa.ChunkedArray, leaf: Leaf, path: Path) -> None:
 def _computed_index(leaf: Leaf, path: Path, table: pa.Table) -> npt.NDArray[np.int64]:
     """Return the index of each position; on the border, where rounding decides, on the leaf's own side of it."""
     ra, dec = (
-        np.asarray(table[name].cast(pa.float64(), safe=False).to_numpy(), np.float64)
+        np.asarray(_converted(table[name], pa.float64(), path, name, safe=False).to_numpy(), np.float64)
         for name in (leaf.format.ra, leaf.format.dec)
     )
     try:
@@ -224,26 +256,15 @@ def _computed_index(leaf: Leaf, path: Path, table: pa.Table) -> npt.NDArray[np.i
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     wrong = np.flatnonzero(_in_tile(index, leaf) == leaf.outside)
-    for around in _around(ra[wrong], dec[wrong]) if len(wrong) else ():
-        moved = sky.healpix_29(*around)
-        index[wrong] = np.where(_in_tile(index[wrong], leaf) == leaf.outside, moved, index[wrong])
+    for around in moved(ra[wrong], dec[wrong]) if len(wrong) else ():
+        beside = sky.healpix_29(*around)
+        index[wrong] = np.where(_in_tile(index[wrong], leaf) == leaf.outside, beside, index[wrong])
     return index
 
 
 def _in_tile(index: npt.NDArray[np.int64], leaf: Leaf) -> npt.NDArray[np.bool_]:
     low, high = leaf.tile.range
     return (index >= low) & (index < high)
-
-
-def _around(ra: Floats, dec: Floats) -> Iterator[tuple[Floats, Floats]]:
-    """Yield the positions moved by 1 mas in eight directions."""
-    start = sky.unit_vectors(ra, dec)
-    aside = np.cross(start, np.where(np.abs(start[:, 2:]) < 0.9, [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]))
-    aside /= np.linalg.norm(aside, axis=-1, keepdims=True)
-    upward = np.cross(start, aside)
-    step = _NUDGE_ARCSEC / sky.ARCSEC_PER_RAD
-    for angle in np.arange(8) * np.pi / 4:
-        yield sky.from_unit_vectors(start + step * (np.cos(angle) * aside + np.sin(angle) * upward))
 
 
 def _rows_in(block: pa.Table, ranges: Ranges) -> pa.Table:

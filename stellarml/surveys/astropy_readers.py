@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -20,6 +21,7 @@ from stellarml.core.errors import InputError
 from stellarml.surveys.astropy_warnings import told
 from stellarml.surveys.column_mapping import wider
 from stellarml.surveys.descriptor import Files
+from stellarml.surveys.fits_layout import check_layout
 from stellarml.surveys.raw_reader import FileColumn, Header, Part, SourceFile
 from stellarml.surveys.table_reader import BLOCK_ROWS, TableReader
 
@@ -50,7 +52,8 @@ class AstropyReader(TableReader):
             columns = tuple((name, str(table.rows[name].unit or "")) for name in table.rows.colnames)
             groups.setdefault(columns, []).append(table)
         several = sum(map(len, groups.values())) > 1
-        return tuple(_header(file, group, several) for group in groups.values())
+        with self._converting(file):
+            return tuple(_header(file, group, several) for group in groups.values())
 
     def pieces(self, header: Header, names: list[str], part: Part | None = None) -> Iterator[pa.Table]:
         """Yield the named columns, some rows at a time, table after table."""
@@ -58,7 +61,26 @@ class AstropyReader(TableReader):
             if table.number in header.tables:
                 for start in range(0, len(table.rows), BLOCK_ROWS):
                     piece = table.rows[start : start + BLOCK_ROWS]
-                    yield pa.table({name: _from_astropy(piece[name]) for name in names})
+                    with self._converting(header.file):
+                        found = pa.table({name: _from_astropy(piece[name]) for name in names})
+                    yield found
+
+    @contextmanager
+    def _converting(self, file: SourceFile) -> Iterator[None]:
+        """Turn what a column raises that Arrow has no type or no value for into an InputError that names the file."""
+        try:
+            yield
+        except (
+            pa.ArrowException,
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise InputError(
+                f"{file.path}: a column of this {self.family} file cannot be read ({error})."
+            ) from None
 
     def _tables(self, file: SourceFile, *, say: bool = False) -> list[FileTable]:
         with told(file.path if say else None):
@@ -106,14 +128,23 @@ class FitsReader(AstropyReader):
         from astropy.io import fits
         from astropy.table import MaskedColumn, Table
 
+        check_layout(file)
         found = []
-        with fits.open(file.path, memmap=not file.gzipped) as extensions:
+        # An absolute path is no address; a relative one such as http:/x would be fetched.
+        with fits.open(file.path.absolute(), memmap=not file.gzipped) as extensions:
             for number, extension in enumerate(extensions):
+                if not hasattr(extension, "fileinfo"):  # astropy goes on without what it makes no sense of
+                    raise InputError(f"{file.path}: its extension {number} is damaged. Fetch it again.")
                 if isinstance(extension, fits.BinTableHDU | fits.TableHDU) and not isinstance(
                     extension, fits.CompImageHDU
                 ):
                     nulls = _stored_nulls(extension)
                     rows = _plain(Table.read(extension, unit_parse_strict="silent"))
+                    if len(rows) != extension.header["NAXIS2"]:
+                        raise InputError(
+                            f"{file.path}: its table {number} holds {len(rows)} rows, its header says "
+                            f"{extension.header['NAXIS2']}. Fetch it again."
+                        )
                     for name, null in nulls.items():
                         if name in rows.colnames and null.any():
                             rows[name] = MaskedColumn(rows[name], mask=null | _mask_of(rows[name]))
@@ -141,8 +172,8 @@ class VotableReader(AstropyReader):
         """
         from astropy.io import votable
 
-        _refuse_links(file)
-        document = votable.parse(str(file.path), verify="warn")
+        stated = _rows_stated(file)
+        document = votable.parse(str(file.path.absolute()), verify="warn")
         found = []
         for info in document.iter_info():
             if info.name == "QUERY_STATUS" and info.value == "ERROR":
@@ -157,16 +188,20 @@ class VotableReader(AstropyReader):
                 name: str(f.ID) for name, f in zip(rows.colnames, element.fields, strict=True) if name != f.ID
             }
             rows = _plain(rows)
-            found.append(
-                FileTable(
-                    number, str(element.name or element.ID or ""), rows, _mixin_aliases(rows.colnames) | ids
-                )
+            title = str(element.name or element.ID or "")
+            found.append(FileTable(number, title, rows, _mixin_aliases(rows.colnames) | ids))
+        read = sum(len(table.rows) for table in found)
+        if read < stated:
+            raise InputError(
+                f"{file.path}: states {stated} rows (nrows) and holds {read}: it has been cut off. Fetch it again."
             )
         return found
 
 
-def _refuse_links(file: SourceFile) -> None:
-    """Refuse a VOTable whose rows lie elsewhere: a link would be followed, to any file and any host.
+def _rows_stated(file: SourceFile) -> int:
+    """Return how many rows the tables of a VOTable state, 0 where one does not; refuse rows that lie elsewhere.
+
+    A link would be followed, to any file and any host.
 
     Raises
     ------
@@ -174,20 +209,26 @@ def _refuse_links(file: SourceFile) -> None:
         Naming the line of the link.
     """
     parser = expat.ParserCreate()
+    stated: list[int] = []
 
     def begin(name: str, attributes: dict[str, str]) -> None:
-        if name.rpartition(":")[2] == "STREAM" and "href" in attributes:
+        element = name.rpartition(":")[2]
+        if element == "STREAM" and "href" in attributes:
             raise InputError(
                 f"{file.path} line {parser.CurrentLineNumber}: its rows lie elsewhere ({attributes['href'][:80]}), and "
                 "links are not followed. Fetch them, and name the file that holds them."
             )
+        if element == "TABLE":
+            rows = attributes.get("nrows", "")
+            stated.append(int(rows) if rows.isdecimal() and len(rows) < 19 else 0)
 
     parser.StartElementHandler = begin
     with file.open() as stream:
         try:
             parser.ParseFile(stream)
         except expat.ExpatError:
-            return  # damaged: astropy says it better
+            return 0  # damaged: astropy says it better
+    return sum(stated) if all(stated) else 0
 
 
 def _plain(table: Any) -> Any:

@@ -6,12 +6,15 @@ that one descriptor reads the bulk ECSV, the VOTable and the Parquet copy of the
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from stellarml.core.errors import InputError
 from stellarml.surveys.descriptor import Descriptor, Files
-from stellarml.surveys.raw_reader import Family, SourceFile
+from stellarml.surveys.raw_reader import Family, SourceFile, decompressing
 from stellarml.surveys.raw_readers import reader_that_begins
+
+_ADDRESS = re.compile(r"(?:^|/)(?:https?|s?ftp|s3|gs|hdfs|file):/", re.IGNORECASE)
 
 
 def find_files(descriptor: Descriptor, path: Path) -> list[SourceFile]:
@@ -28,19 +31,36 @@ def find_files(descriptor: Descriptor, path: Path) -> list[SourceFile]:
     InputError
         If there is none, or one is not of any known format.
     """
+    who = f"survey '{descriptor.name}'"
     path, named = named_table(path)
     table = named or descriptor.files.table
-    if path.is_file():
-        found = [path]
-    elif path.is_dir():
-        found = _in_folder(descriptor, path)
-    else:
-        base = next((p for p in path.parents if not set(str(p)) & set("*?[")), Path())
-        pattern = str(path.relative_to(base))
-        found = sorted(p for p in base.glob(pattern) if p.is_file()) if set(pattern) & set("*?[") else []
-        if not found:
-            raise InputError(f"{path}: no such file or folder (survey '{descriptor.name}').")
-    return [describe(p, descriptor.files, f"survey '{descriptor.name}'", table) for p in found]
+    try:
+        if path.is_file():
+            found = [path]
+        elif path.is_dir():
+            found = _in_folder(descriptor, path)
+        else:
+            found = _by_pattern(path)
+    except (OSError, ValueError, NotImplementedError) as error:  # a name or a pattern that no file can have
+        raise InputError(f"{path}: cannot be looked for ({error}; {who}).") from None
+    if not found:
+        raise no_such_file(path, who)
+    return [describe(p, descriptor.files, who, table) for p in found]
+
+
+def _by_pattern(path: Path) -> list[Path]:
+    base = next((p for p in path.parents if not set(str(p)) & set("*?[")), Path())
+    pattern = str(path.relative_to(base))
+    return sorted(p for p in base.glob(pattern) if p.is_file()) if set(pattern) & set("*?[") else []
+
+
+def no_such_file(path: Path, who: str) -> InputError:
+    """Return the error for a path at which nothing is; an address is told apart: it is never fetched."""
+    if _ADDRESS.search(str(path)):
+        return InputError(
+            f"{path}: is an address, and nothing is downloaded. Fetch the file, and name it ({who})."
+        )
+    return InputError(f"{path}: no such file or folder ({who}).")
 
 
 def named_table(path: Path) -> tuple[Path, str | None]:
@@ -85,9 +105,9 @@ def describe(path: Path, written: Files, who: str, table: str | None = None) -> 
             head = stream.read(512)
         gzipped = head[:2] == b"\x1f\x8b"
         if gzipped:
-            with SourceFile(path, size, "text", True).open() as stream:
+            with decompressing(path), SourceFile(path, size, "text", True).open() as stream:
                 head = stream.read(512)
-    except (OSError, EOFError) as error:
+    except OSError as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None
     return SourceFile(path, size, _family(head, path, written, who), gzipped, table)
 

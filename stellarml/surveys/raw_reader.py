@@ -6,8 +6,11 @@ accepts, the others accept.
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, ClassVar, Literal, cast
@@ -16,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stellarml.core.errors import InputError
 from stellarml.surveys.descriptor import Files
 
 Family = Literal["text", "fits", "votable", "parquet"]
@@ -38,6 +42,27 @@ class SourceFile:
 
             return cast("IO[bytes]", igzip.IGzipFile(self.path, "rb"))  # type: ignore[no-untyped-call]
         return self.path.open("rb")
+
+
+@contextmanager
+def decompressing(path: Path) -> Iterator[None]:
+    """Turn what a damaged or truncated gzip file raises, at its first byte or its last, into our own error.
+
+    Raises
+    ------
+    InputError
+        Naming the file.
+    """
+    from isal import isal_zlib
+
+    try:
+        yield
+    except EOFError:
+        raise InputError(
+            f"{path}: the gzip file is truncated: it ends before its end-of-stream mark. Fetch it again."
+        ) from None
+    except (zlib.error, gzip.BadGzipFile, isal_zlib.error) as error:  # type: ignore[misc]
+        raise InputError(f"{path}: the gzip file is damaged ({error}). Fetch it again.") from None
 
 
 @dataclass(frozen=True)

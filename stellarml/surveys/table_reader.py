@@ -12,6 +12,7 @@ import pyarrow as pa
 from stellarml.surveys.column_mapping import convert
 from stellarml.surveys.descriptor import Files
 from stellarml.surveys.raw_reader import Block, Header, Part, RawReader
+from stellarml.surveys.utf8 import decoded
 
 BLOCK_ROWS = 131_072
 
@@ -51,6 +52,8 @@ class TableReader(RawReader):
 
 
 def _converted(array: pa.Array, name: str, field: pa.Field, bad: dict[int, str]) -> pa.Array:
+    if pa.types.is_string(array.type):
+        array = _utf8(array, name, bad)
     try:
         return convert(array, field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -65,3 +68,16 @@ def _converted(array: pa.Array, name: str, field: pa.Field, bad: dict[int, str])
                 row, f"column '{name}': {array[row].as_py()!r} is not a value of type {field.type}"
             )
     return pa.array(values, field.type)
+
+
+def _utf8(array: pa.Array, name: str, bad: dict[int, str]) -> pa.Array:
+    """Return text that is text, null where it is not: a Parquet file may hold any bytes under that name."""
+    try:
+        array.validate(full=True)
+        return array
+    except pa.ArrowInvalid:
+        pass
+    strings, garbled = decoded(array.cast(pa.binary()))
+    for row in garbled:
+        bad.setdefault(row, f"column '{name}': is not UTF-8 text")
+    return strings

@@ -3,11 +3,12 @@
 pyarrow's CSV reader is the fastest at hand, but one bad value aborts its whole read, and an open quote or a stray
 carriage return shifts every later row. So a block goes through the fast reader; if that fails, rejects a row, or gives
 another number of rows than the block has lines, the block is read again, line by line cleaned and as text, to find the
-rows to reject and their line numbers.
+rows to reject and their line numbers; where even that fails, in halves, down to the lines that are at fault.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections.abc import Sequence
 from typing import Any
@@ -18,10 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from stellarml.core.errors import InputError
 from stellarml.surveys.column_mapping import convert
 from stellarml.surveys.descriptor import Files
 from stellarml.surveys.raw_reader import Block, Header
+from stellarml.surveys.text_lines import MOST_LINE_BYTES
+from stellarml.surveys.utf8 import decoded, is_utf8
 
 _TRUE = ["true", "True", "TRUE", "t", "T", "1"]
 _FALSE = ["false", "False", "FALSE", "f", "F", "0"]
@@ -38,19 +40,20 @@ def trimmed(strings: pa.Array, null_words: Sequence[str]) -> pa.Array:
 
 def clean_lines(
     block: bytes, first_line: int, delimiter: str, comment: bytes
-) -> tuple[bytes, npt.NDArray[np.int64], Rejects]:
+) -> tuple[list[bytes], npt.NDArray[np.int64], Rejects]:
     """Keep the lines that are one row each.
 
     Returns
     -------
     tuple
-        The kept lines, their numbers, and the rejected ones; blank and comment lines are in neither.
+        The kept lines, without a byte order mark that files joined in one have at a line's beginning, their numbers,
+        and the rejected ones; blank and comment lines are in neither.
     """
     kept: list[bytes] = []
     numbers: list[int] = []
     rejects: Rejects = []
     for number, line in enumerate(block.split(b"\n"), first_line):
-        row = line.removesuffix(b"\r")
+        row = line.removeprefix(codecs.BOM_UTF8).removesuffix(b"\r")
         if not row.strip() or (comment and row.startswith(comment)):
             continue
         if b"\r" in row:
@@ -60,7 +63,7 @@ def clean_lines(
         else:
             kept.append(row + b"\n")
             numbers.append(number)
-    return b"".join(kept), np.array(numbers, dtype=np.int64), rejects
+    return kept, np.array(numbers, dtype=np.int64), rejects
 
 
 def _is_closed(row: bytes, delimiter: str) -> bool:
@@ -90,15 +93,15 @@ class BlockParser:
         self._comment = written.comment.encode()
         self._delimiter = header.delimiter
         self._types = {n: f.type for n, f in zip(names, schema, strict=True) if n is not None}
+        self._as_bytes = dict.fromkeys(self._types, pa.binary())
 
     def parse(self, block: bytes, first_line: int) -> Block:
         """Parse whole lines, the last one ended; `first_line` is the number of the first."""
         if not self._needs_cleaning(block):
-            rejects: Rejects = []
             lines = block.count(b"\n")
             try:
-                table = self._read(block, self._types, rejects)
-                if not rejects and table.num_rows == lines:
+                table = self._read(block, self._types)
+                if table.num_rows == lines:
                     columns = [self._column(table, i) for i in range(len(self._schema))]
                     numbers = np.arange(first_line, first_line + lines)
                     return Block(pa.Table.from_arrays(columns, schema=self._schema), numbers, [])
@@ -108,21 +111,22 @@ class BlockParser:
 
     def _needs_cleaning(self, block: bytes) -> bool:
         last = block[block.rfind(b"\n", 0, len(block) - 1) + 1 :]
-        comment = self._comment
-        return bool(comment and (block.startswith(comment) or b"\n" + comment in block)) or bool(
-            last.count(b'"') % 2
-        )
+        # pyarrow passes over a byte order mark at the beginning of a block alone, and takes a carriage return at the
+        # beginning of a line for an empty line, which it does not count.
+        marks = [mark for mark in (self._comment, codecs.BOM_UTF8, b"\r") if mark]
+        begins = any(block.startswith(mark) or b"\n" + mark in block for mark in marks)
+        return begins or bool(last.count(b'"') % 2)
+
+    def too_long(self, line: int, size: int) -> Block:
+        """Return the block of a line that is longer than any row; it is rejected unread."""
+        reason = f"a line of {size} bytes, expected at most {MOST_LINE_BYTES}"
+        return Block(self._schema.empty_table(), np.empty(0, np.int64), [(line, reason)], line)
 
     def _parse_carefully(self, block: bytes, first_line: int) -> Block:
-        block, numbers, rejects = clean_lines(block, first_line, self._delimiter, self._comment)
+        kept, numbers, rejects = clean_lines(block, first_line, self._delimiter, self._comment)
         odd: Rejects = []
-        text = self._read(block, dict.fromkeys(self._types, pa.binary()), odd)
+        text = pa.concat_tables([self._read(b"", self._as_bytes), *self._text_rows(kept, odd)])
         lines = np.delete(numbers, [row for row, _ in odd])
-        if len(lines) != text.num_rows:
-            raise InputError(
-                f"{self._path}: lines {numbers[0]} to {numbers[-1]} cannot be separated into rows; "
-                f"{len(lines)} lines gave {text.num_rows} rows."
-            )
         columns, bad = self._salvage(text)
         rejects += [(int(numbers[row]), reason) for row, reason in odd]
         rejects += [(int(lines[row]), reason) for row, reason in bad.items()]
@@ -130,8 +134,57 @@ class BlockParser:
         table = pa.Table.from_arrays(columns, schema=self._schema).take(pa.array(keep))
         return Block(table, lines[keep], sorted(rejects))
 
-    def _read(self, block: bytes, types: dict[str, pa.DataType], rejects: Rejects) -> pa.Table:
+    def _text_rows(self, lines: list[bytes], odd: Rejects, first: int = 0) -> list[pa.Table]:
+        """Read lines as text, one row each; where that fails in halves, down to the lines that are none.
+
+        Those, counted from `first`, go to `odd`.
+        """
+        block = b"".join(lines)
+        is_text = is_utf8(block)
+        found: Rejects = []
+        try:
+            text = self._read(block, self._as_bytes, found if is_text else None)
+            if text.num_rows + len(found) == len(lines):
+                odd += [(first + row, reason) for row, reason in found]
+                return [text]
+        except pa.ArrowInvalid:
+            pass
+        if len(lines) == 1:
+            odd.append((first, self._why_no_row(lines[0])))
+            return []
+        fits = [is_text or self._columns_of(line) == len(self._columns) for line in lines]
+        if not all(fits):  # of a file in another encoding there may be many: no halves are needed for them
+            rest: Rejects = []
+            places = [n for n, fit in enumerate(fits) if fit]
+            tables = self._text_rows([lines[n] for n in places], rest)
+            odd += [(first + n, self._why_no_row(lines[n])) for n, fit in enumerate(fits) if not fit]
+            odd += [(first + places[row], reason) for row, reason in rest]
+            return tables
+        half = len(lines) // 2
+        return [*self._text_rows(lines[:half], odd, first), *self._text_rows(lines[half:], odd, first + half)]
+
+    def _columns_of(self, line: bytes) -> int:
+        if b'"' not in line:
+            return line.count(self._delimiter.encode()) + 1
+        try:
+            return len(next(csv.reader([line.decode("latin-1")], delimiter=self._delimiter), []))
+        except csv.Error:
+            return 0
+
+    def _why_no_row(self, line: bytes) -> str:
+        found, expected = self._columns_of(line), len(self._columns)
+        if found != expected:
+            return f"{found} columns, expected {expected}"
+        return "cannot be separated into columns"
+
+    def _read(self, block: bytes, types: dict[str, pa.DataType], rejects: Rejects | None = None) -> pa.Table:
+        """Read a block; rows of a wrong number of columns go to `rejects`, or without it are an ArrowInvalid.
+
+        With it the block must be UTF-8: pyarrow gives each such row to Python as text, and fails if it is none.
+        """
+
         def refuse(row: Any) -> str:
+            assert rejects is not None
             rejects.append((row.number - 1, f"{row.actual_columns} columns, expected {row.expected_columns}"))
             return "skip"
 
@@ -142,7 +195,9 @@ class BlockParser:
             read_options=pacsv.ReadOptions(
                 column_names=self._columns, use_threads=False, block_size=len(block) + 1
             ),
-            parse_options=pacsv.ParseOptions(delimiter=self._delimiter, invalid_row_handler=refuse),
+            parse_options=pacsv.ParseOptions(
+                delimiter=self._delimiter, invalid_row_handler=None if rejects is None else refuse
+            ),
             convert_options=pacsv.ConvertOptions(
                 include_columns=list(types),
                 column_types=types,
@@ -173,7 +228,7 @@ class BlockParser:
             if name is None:
                 columns.append(pa.nulls(text.num_rows, field.type))
                 continue
-            strings, garbled = _decoded(text.column(name).combine_chunks())
+            strings, garbled = decoded(text.column(name).combine_chunks())
             for row in garbled:
                 bad.setdefault(row, f"column '{name}': is not UTF-8 text")
             array, failed = _from_strings(strings, field.type, self._null)
@@ -184,23 +239,6 @@ class BlockParser:
                 self._types[name] = pa.string()
             columns.append(array)
         return columns, bad
-
-
-def _decoded(column: pa.Array) -> tuple[pa.Array, list[int]]:
-    """Return bytes as text, null where they are not UTF-8, and the rows where they are not."""
-    try:
-        return column.cast(pa.string()), []
-    except pa.ArrowInvalid:
-        pass
-    values: list[str | None] = []
-    garbled = []
-    for row, value in enumerate(column.to_pylist()):
-        try:
-            values.append(None if value is None else value.decode())
-        except UnicodeDecodeError:
-            values.append(None)
-            garbled.append(row)
-    return pa.array(values, pa.string()), garbled
 
 
 def _plain_integers(strings: pa.Array) -> bool:

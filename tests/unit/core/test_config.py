@@ -218,3 +218,38 @@ def test_variables_that_would_be_ignored_are_refused(name: str, meant: str) -> N
     with pytest.raises(ConfigError, match=f"{name}: two underscores.*{meant}"):
         load_config(environment={name: "full"})
     assert load_config(environment={"STELLARML_HOME": "/opt", "STELLARML_CROSSMATCH__SCOPE": "selected"})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a." * 3000 + "b = 1", "nest deeper than 32"),
+        ("a = " + "[" * 5000 + "]" * 5000, "nest deeper than 32"),
+        ("a = " + "{b=" * 40 + "1" + "}" * 40, "nest deeper than 32"),
+        ("[" + ".".join("a" * 500) + "]", "nest deeper than 32"),
+        ("[tiles]\nmax_rows = " + "9" * 5000, "Exceeds the limit"),
+        ("[tiles]\nmax_rows = 0x" + "f" * 5000, "an integer of more than 64 bits"),
+        ("[split]\nsalt = 18446744073709551616", "an integer of more than 64 bits"),
+        ("profile = 3", "key 'profile' is no text"),
+    ],
+)
+def test_nests_and_numbers_that_no_file_of_ours_has(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, environment={})
+    assert str(path) in str(caught.value) and words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override", ["a." * 3000 + "b=1", "tiles.max_rows=0x" + "f" * 5000, "log.level=" + "[" * 5000]
+)
+def test_overrides_that_nest(override: str) -> None:
+    with pytest.raises(ConfigError):
+        load_config(overrides=[override], environment={})
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + ".toml", "a\0b.toml"])
+def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError):
+        load_config(tmp_path / name, environment={})

@@ -282,7 +282,8 @@ class TestCollection:
     def test_a_margin_that_is_none(self, collection: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="type 'object' with hats_margin_threshold = None"):
             open_margin(collection / "main")
+        (tmp_path / "linked").symlink_to(collection / "main")
         (tmp_path / "collection.properties").write_text(
-            f"hats_primary_table_url = {collection / 'main'}\nall_margins = gone\ndefault_margin = gone\n"
+            "hats_primary_table_url = linked\nall_margins = gone\ndefault_margin = gone\n"
         )
         assert open_catalogue(tmp_path).margins == ()
