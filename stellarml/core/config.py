@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from stellarml.core.errors import ConfigError, did_you_mean, raise_gathered
 from stellarml.core.resources import package_folder
-from stellarml.core.spark_options import refuse_code
+from stellarml.core.spark_options import enough_for_java, refuse_code
 from stellarml.core.toml_layers import (
     Section,
     environment_layer,
@@ -29,7 +29,6 @@ from stellarml.core.toml_layers import (
 )
 
 _SECRET = re.compile(r"secret|passw|token|credential|(access|account)\.?key|private", re.IGNORECASE)
-_LEAST_DRIVER_MEMORY_MB = 512  # 1.5 x the 300 MB that Spark reserves, and a little
 PROFILES = ("laptop", "cluster", "paper", "demo")
 
 
@@ -176,17 +175,11 @@ class Report(Section):
     sky_order: Annotated[int, Field(ge=0, le=9)]
 
 
-def _enough_for_java(memory: str) -> str:
-    if int(memory[:-1]) * (1 if memory[-1] == "m" else 1024) < _LEAST_DRIVER_MEMORY_MB:
-        raise ValueError(f"is {memory}, and Spark does not start with less than {_LEAST_DRIVER_MEMORY_MB}m")
-    return memory
-
-
 class Spark(Section):
     """The Spark session; under spark-submit its own options win."""
 
     master: str
-    driver_memory: Annotated[str, Field(pattern=r"^\d+[mg]$"), AfterValidator(_enough_for_java)]
+    driver_memory: Annotated[str, Field(pattern=r"^\d+[mg]$"), AfterValidator(enough_for_java)]
     min_free_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")]
     app_name: str
     event_log: str

@@ -33,6 +33,23 @@ RUNS_CODE = (
 _RUNS_CODE = re.compile("|".join(RUNS_CODE))
 
 
+LEAST_DRIVER_MEMORY_MB = 512
+"""1.5 times the 300 MB that Spark reserves, and a little."""
+
+
+def enough_for_java(memory: str) -> str:
+    """Return a memory such as ``3g`` or ``512m``, with which Spark starts.
+
+    Raises
+    ------
+    ValueError
+        If it is too little.
+    """
+    if int(memory[:-1]) * (1 if memory[-1] == "m" else 1024) < LEAST_DRIVER_MEMORY_MB:
+        raise ValueError(f"is {memory}, and Spark does not start with less than {LEAST_DRIVER_MEMORY_MB}m")
+    return memory
+
+
 def runs_code(option: str) -> bool:
     """Whether Spark loads or starts code that an option names.
 
