@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -228,43 +223,3 @@ def test_a_lock_left_behind_holds_nobody_up(copy: Path, spark: Any) -> None:
     before = stamps(copy / "lake")
     ingest_survey(spark, config_of(copy), f"{SURVEY}.toml")
     assert stamps(copy / "lake") == before
-
-
-def test_sigkill_in_the_middle(tmp_path: Path, spark: Any) -> None:
-    """The one real kill: the process group of `stellarml ingest` dies; the next run ends with the same bytes."""
-    write_surveys(tmp_path, 600)
-    rows = stars(9_000, seed=5)[["source_id", "ra", "dec", "flag", "g", "u"]]
-    shutil.rmtree(tmp_path / "raw" / "left")
-    for part in range(6):
-        write_csv(tmp_path / "raw" / "left" / f"{part}.csv", rows.iloc[part::6])
-    settings = ("tiles.max_rows=500", "ingest.block_bytes=65536")
-    command = [sys.executable, "-m", "stellarml.cli.main", "ingest", "--survey", f"{SURVEY}.toml"]
-    command += ["--config", str(tmp_path / "config.toml"), "--set", "spark.master=local[1]"]
-    command += ["--set", "spark.driver_memory=1g", *(a for s in settings for a in ("--set", s))]
-    out = tmp_path / "lake" / SURVEY
-    with (tmp_path / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        try:
-            limit = time.monotonic() + 240
-            while len(list((out / "_done").glob("Norder=*"))) < 3 and process.poll() is None:
-                assert time.monotonic() < limit, (tmp_path / "log.txt").read_text()[-2000:]
-                time.sleep(0.02)
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    assert process.returncode == -signal.SIGKILL, (tmp_path / "log.txt").read_text()[-2000:]
-    with pytest.raises(InputError, match="no run"):
-        describe_inputs([], [out])
-    marked = {p.stem for p in (out / "_done").glob("Norder=*")}
-    before = stamps(out / "dataset")
-    config = config_of(tmp_path, *settings)
-    ingest_survey(spark, config, f"{SURVEY}.toml")
-    kept = {str(leaf.relative_to(out / "dataset")) for leaf in leaves(out)} - rewritten(
-        before, stamps(out / "dataset")
-    )
-    assert 3 <= len(marked) == len(kept) < len(leaves(out)), "what was marked whole is not made again"
-    assert not [p for p in out.rglob("*") if p.name.endswith(".tmp")], "no half-written file is left"
-    fresh = config_of(tmp_path, *settings, "paths.lake=fresh")
-    ingest_survey(spark, fresh, f"{SURVEY}.toml")
-    assert content(out) == content(tmp_path / "fresh" / SURVEY)
-    assert read_record(out)["rows"] == {"in": 9_000, "out": 9_000, "rejected": 0}
