@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from helpers.faults import (
     small_disk,
     strike,
 )
+
+from stellarml.cli import main as cli
 
 MANY = int(os.environ.get("STELLARML_FAULTS", "0"))
 OF_WORKERS = ("ingest", "crossmatch", "label", "match", "label --table")
@@ -76,7 +79,36 @@ def known() -> dict[str, Whole]:
     return {}
 
 
-def undisturbed(chain: Path, name: str, folder: Path) -> Whole:
+Unhurt = Callable[[Command, Path, Path], tuple[int, str]]
+
+
+@pytest.fixture
+def unhurt(spark: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Unhurt:
+    """Run a command to its end; return its status and standard error.
+
+    In the short form in this process, with the session of the tests: a Java of its own would take most of the time.
+    """
+
+    def in_a_process(command: Command, folder: Path, scratch: Path) -> tuple[int, str]:
+        ended = Run(command, folder, scratch).ended()
+        assert left_in(scratch) == []
+        return ended
+
+    def here(command: Command, folder: Path, scratch: Path) -> tuple[int, str]:
+        monkeypatch.setattr("stellarml.run.spark_session.start_session", lambda settings: spark)
+        monkeypatch.setattr(sys, "argv", ["stellarml", *command.line])
+        monkeypatch.chdir(folder)
+        capsys.readouterr()
+        try:
+            cli.main()
+        except SystemExit as end:
+            return int(end.code or 0), capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return in_a_process if MANY else here
+
+
+def undisturbed(chain: Path, name: str, folder: Path, unhurt: Unhurt) -> Whole:
     """The finished chain says it of its stages; other commands are run for it."""
     command = COMMANDS[name]
     if name in ORDER:
@@ -85,12 +117,10 @@ def undisturbed(chain: Path, name: str, folder: Path) -> Whole:
         ]
         return whole_of(chain, command, max(record["seconds"] for record in records))
     prepare(chain, folder, command)
-    run = Run(command, folder, folder.with_name("scratch"))
-    run.wait_until(run.began)
     began = time.monotonic()
-    status, told = run.ended()
+    status, told = unhurt(command, folder, folder.with_name("scratch"))
     assert status == 0, told
-    assert remains(folder) == left_in(run.scratch) == []
+    assert remains(folder) == []
     whole = whole_of(folder, command, time.monotonic() - began)
     shutil.rmtree(folder)
     return whole
@@ -116,13 +146,14 @@ def test_hurt_and_run_again(
     small_chain: Path,
     known: dict[str, Whole],
     tmp_path: Path,
+    unhurt: Unhurt,
     name: str,
     kind: str,
     request: pytest.FixtureRequest,
 ) -> None:
     command, draw = COMMANDS[name], random.Random(request.node.name)
     if name not in known:
-        known[name] = undisturbed(small_chain, name, tmp_path / "whole")
+        known[name] = undisturbed(small_chain, name, tmp_path / "whole", unhurt)
     whole, folder = known[name], tmp_path / "hurt"
     with ExitStack() as stack:
         enlarge = None
@@ -140,13 +171,12 @@ def test_hurt_and_run_again(
             enlarge()
         prepare(small_chain, folder, command)  # inputs as they were
         kept = [mark for out in command.outputs for mark in (folder / out).rglob("_done/*.json")]
-        run = Run(command, folder, tmp_path / "scratch")
-        status, told = run.ended()
+        status, told = unhurt(command, folder, tmp_path / "scratch")
         assert status == 0, told
         if kept and not kind.startswith("input"):
             assert "goes on" in told or "kept=" in told or "unchanged" in told, told
         assert made(folder, command) == whole.made
-        assert remains(folder) == left_in(run.scratch) == []
+        assert remains(folder) == []
 
 
 def judge(kind: str, status: int, told: str, struck: bool) -> None:

@@ -154,7 +154,7 @@ def prepare(chain: Path, folder: Path, command: Command) -> None:
     if command.name == "label --table":
         table = pq.read_table(chain / "lake" / "matched" / "dataset", partitioning=None)
         pq.write_table(table.sort_by("source_id"), folder / "matched.parquet")
-        shutil.copytree(next((chain / "models").iterdir()), folder / "model")
+        shutil.copytree(next((chain / "models").iterdir()), folder / "model", dirs_exist_ok=True)
 
 
 def made(folder: Path, command: Command) -> dict[str, str]:
