@@ -27,6 +27,7 @@ from helpers.small_surveys import stars, write_csv, write_surveys
 from stellarml.cli import main as cli
 from stellarml.core.config import load_config
 from stellarml.core.errors import InputError
+from stellarml.core.expressions import columns_of
 from stellarml.run.marks import read_record
 from stellarml.run.stage_run import describe_inputs
 from stellarml.stages.chain import run_stage
@@ -652,3 +653,52 @@ class TestModel:
     def test_none(self, here: Path, command: Run) -> None:
         status, told = command("label")
         assert status == 2 and "holds no finished model" in told
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from stellarml.run.ownership import claimed
+with claimed(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+class TestBusy:
+    """Two runs that write one file or folder: the second ends at once, and neither takes anything from the other."""
+
+    @pytest.mark.parametrize("name", ["labels.parquet", "model"])
+    def test_own_tables(self, here: Path, command: Run, bundle: Path, name: str) -> None:
+        features = json.loads((bundle / "bundle.json").read_text())["features"]
+        columns = {name for f in features["features"] for name in columns_of(f["expression"])}
+        labels = {key for label in features["labels"] for key in (label["column"], label["error"]) if key}
+        table = pd.DataFrame({name: np.ones(50) for name in (*columns, *labels)})
+        table[features["id"]] = np.arange(50)
+        table.to_parquet(here / "stars.parquet")
+        (here / "own.toml").write_text(
+            f"id = '{features['id']}'\nlabels = [{{name = 'x', column = '{min(labels)}', unit = 'K'}}]\n"
+            f"features = [{{name = 'y', expression = '{min(columns)}', unit = 'mag'}}]\n"
+        )
+        own = ("--table", str(here / "stars.parquet"), "--out", str(here / "new" / name))
+        given = {
+            "labels.parquet": ("label", *own, "--model", str(bundle)),
+            "model": ("train", *own, "--features", str(here / "own.toml")),
+        }[name]
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(here / "new" / name)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            assert process.stdout is not None and process.stdin is not None
+            assert process.stdout.readline() == "held\n"
+            status, told = command(*given, config=False)
+            assert status == 75, told
+            assert f"being written by another run (process {process.pid} on" in told
+            assert [path.name for path in (here / "new").iterdir()] == [f".{name}.lock"], (
+                "the other's lock stays"
+            )
+            process.stdin.close()
+        assert list((here / "new").iterdir()) == []
