@@ -94,7 +94,7 @@ cluster: install-test dist .peers/airflow/bin/airflow ## The chain on a standalo
 # Every command hurt at random moments, 60 times: processes killed, disks filled, inputs replaced. Then parts of a cluster
 # killed while it labels, 24 times. About an hour.
 faults: install-test ## Every command and a cluster hurt 84 times (an hour)
-	STELLARML_FAULTS=60 $(BIN)/python -m pytest tests/faults --capture=no
+	STELLARML_FAULTS=60 $(BIN)/python -m pytest tests/faults -rP
 	STELLARML_FAULTS=24 $(BIN)/python -m pytest tests/cluster/test_cluster.py
 
 .peers/airflow/bin/airflow:
