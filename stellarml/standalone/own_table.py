@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -101,13 +101,18 @@ def learn_planned(
         rows.filter(labelled),
         Task(spec, config.train, config.split),
         out,
-        provenance={"table": file_fingerprint(table) if table.is_file() else str(table)},
+        provenance={"table": _known_as(table)},
         target=rows.filter(pc.invert(labelled)),
         watch=Watch(tell, checkpoints, logs, warn=warn),
         outside_range=outside,
     )
     shutil.rmtree(checkpoints, ignore_errors=True)
     return bundle
+
+
+def _known_as(table: Path) -> dict[str, Any]:
+    """Return what a bundle says of its table: not where it lay, so that the same rows make the same bundle."""
+    return (file_fingerprint(table) if table.is_file() else {}) | {"path": table.name}
 
 
 def _rows_to_learn(

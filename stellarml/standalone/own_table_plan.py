@@ -59,7 +59,9 @@ def plan_learning(table: Path, features: Path, out: Path) -> LearningPlan:
     """
     spec = load_feature_file(features)
     refuse_place(out)
-    opened = open_table(table, _named(spec, labels=True))
+    opened = open_table(
+        table.absolute(), _named(spec, labels=True)
+    )  # a worker may have another working directory
     raise_gathered(InputError, str(table), list(_missing(opened, spec, labels=True)))
     check_units(opened.columns, spec, labels=True)
     return LearningPlan(opened, spec, _wanted(opened, spec, labels=True), out)
@@ -83,7 +85,7 @@ def plan_labelling(table: Path, model: Path, out: Path) -> LabellingPlan:
         raise UserError(f"{out}: is {what}; --out names a file to write.")
     manifest = load_bundle(model).manifest
     spec = manifest.features
-    opened = open_table(table, _named(spec))
+    opened = open_table(table.absolute(), _named(spec))
     raise_gathered(InputError, str(table), list(_missing(opened, spec)))
     check_units(opened.columns, spec)
     return LabellingPlan(opened, _wanted(opened, spec), model, manifest, out, kind)

@@ -102,12 +102,12 @@ COMMANDS = {
         Command(
             "match",
             (
-                *("raw/gaia_dr3", "raw/skymapper_dr2", "--left-survey", "gaia_dr3"),
+                *("lake/gaia_dr3", "lake/skymapper_dr2", "--left-survey", "gaia_dr3"),
                 *("--right-survey", "skymapper_dr2", "--out", "xm"),
             ),
             ("xm",),
             "xm/_state.json",
-            "raw/skymapper_dr2/*.csv.gz",
+            "lake/skymapper_dr2/dataset/**/*.parquet",
         ),
         Command(
             "train --table",
@@ -139,7 +139,7 @@ COMMANDS = {
 def prepare(chain: Path, folder: Path, command: Command) -> None:
     """Copy the chain without what `command` makes and what is made from that."""
     own = command.name in ORDER
-    later = ORDER[ORDER.index(command.name) :] if own else ORDER
+    later = ORDER[ORDER.index(command.name) :] if own else ORDER[1:]
     left_out = {path for stage in later for path in LAKE[stage]} | {"truth"}
 
     def ignored(at: str, names: list[str]) -> list[str]:

@@ -143,6 +143,7 @@ def test_exit_status(
         raise error
 
     monkeypatch.setattr(cli, "_run_chain", fail)
+    monkeypatch.setattr("stellarml.cli.exit_status.stop_spark_quietly", lambda: None)  # that of all the tests
     (tmp_path / "c.toml").write_text("")
     found, out, err = stellarml("run", "--config", tmp_path / "c.toml")
     assert found == status
