@@ -337,8 +337,8 @@ COUNTING = (
     Mutant(
         "order_of_rows",
         f"{PACKAGE}/match_tile.py",
-        "            edge_order(self._left.healpix_29, left_ids, right_ids, edges.left_node, edges.right_node)",
-        "            np.arange(len(edges))",
+        "        order = edge_order(self._left.healpix_29, left_ids, right_ids, left_node, right_node)",
+        "        order = np.arange(len(kept))",
         "edges come out in the order of the catalogue",
     ),
     Mutant(

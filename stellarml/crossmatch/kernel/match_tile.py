@@ -194,6 +194,7 @@ class _Tile:
         self._far = Edges(left_far, right_far, far.distance_arcsec, far.d2, far.rank, far.flags)
         self.graph = NeighbourGraph(len(self._left_ids), self._right_ids)
         self._order = in_order(left)
+        self._place: Integers | None = None
         self._chunks: list[tuple[int, int, int]] = []
 
     def count(self, mine: Mask) -> Edges | None:
@@ -205,24 +206,32 @@ class _Tile:
             If the rows `mine` have more edges than the bound, and not only the best are wanted.
         """
         held: list[Edges] | None = []
-        number, first = 0, 0
-        place = np.empty(len(self._order), dtype=np.int64)
-        place[self._order] = np.arange(len(self._order))
-        while first < len(self._moving.ra_deg):
+        number, first, rows = 0, 0, len(self._moving.ra_deg)
+        while first < rows:
             edges, following = self._near(first)
             self.graph.add(edges)
             number += len(edges)
             if len(edges):
-                at = place[edges.left_node]
-                self._chunks.append((first, int(at.min()), int(at.max())))
+                in_one = first == 0 and following == rows
+                self._chunks.append((first, *((0, len(self._order)) if in_one else self._span(edges))))
             first = following
             if held is not None:
                 held = [*held, edges] if number + len(self._far) <= self.bounds.held else None
             if number > self.bounds.most:
-                self._refuse_if_too_many(mine, first / len(self._moving.ra_deg))
+                self._refuse_if_too_many(mine, first / rows)
         self.graph.add(self._far)
         self._refuse_if_too_many(mine, 1.0)
-        return None if held is None else Edges.concatenate([*held, self._far])
+        if held is None:
+            return None
+        return Edges.concatenate([*held, self._far] if len(self._far) or not held else held)
+
+    def _span(self, edges: Edges) -> tuple[int, int]:
+        """Return the first and the last place, in the order of the catalogue, of the left rows of edges."""
+        if self._place is None:
+            self._place = np.empty(len(self._order), dtype=np.int64)
+            self._place[self._order] = np.arange(len(self._order))
+        at = self._place[edges.left_node]
+        return int(at.min()), int(at.max())
 
     def _refuse_if_too_many(self, mine: Mask, share: float) -> None:
         found = int(self.graph.left_degree[: len(mine)][mine].sum(dtype=np.int64))
@@ -270,15 +279,15 @@ class _Tile:
         """Return the edges of left `rows`, in the order of the catalogue, with what the whole graph says of each."""
         mine = np.zeros(len(self._left_ids), dtype=bool)
         mine[: len(rows)] = rows
-        edges = edges.take(mine[edges.left_node])
-        if (edges.right_node >= len(self._right)).any():
+        kept = np.flatnonzero(mine[edges.left_node])
+        left_node, right_node = edges.left_node[kept], edges.right_node[kept]
+        if (right_node >= len(self._right)).any():
             raise StellarmlError(
                 "cross-match: a mover's counterpart is not among the right rows; read the ranges of halo.plan_tile"
             )
         left_ids, right_ids = self._left_ids, self._right_ids
-        edges = edges.take(
-            edge_order(self._left.healpix_29, left_ids, right_ids, edges.left_node, edges.right_node)
-        )
+        order = edge_order(self._left.healpix_29, left_ids, right_ids, left_node, right_node)
+        edges = edges.take(kept[order])
         degree = self.graph.left_degree[edges.left_node]
         reverse_degree = self.graph.right_degree[edges.right_node]
         xm_flag = edges.flags.copy()
