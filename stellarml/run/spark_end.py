@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from stellarml.core.errors import SparkError, StellarmlError, cause_of
+from stellarml.core.errors import ChangedInputError, SparkError, StellarmlError, StorageError, cause_of
 from stellarml.run.interruption import kill_children
 from stellarml.run.memory import descendants
 
@@ -23,6 +23,14 @@ _OF_DAEMONS = (
     "Python worker exited unexpectedly",
     "Python daemon failed to launch worker",
     "EOFException reached before Python server acknowledged",
+)
+_OF_INPUTS = (
+    "java.io.FileNotFoundException",
+    "is not a Parquet file",
+    "FAILED_READ_FILE",
+    "CANNOT_READ_FILE_FOOTER",
+    "ParquetDecodingException",
+    "org.apache.parquet.io.",
 )
 _NOT_REACHED = (
     "Py4JNetworkError",
@@ -82,6 +90,16 @@ def foreseen(error: BaseException) -> StellarmlError | None:
             "a Python process of Spark has ended before its time: killed by hand, or by the system, for want of memory "
             f"({cause_of(error)}). What was finished is kept; run the same command again. If it happens again, give "
             "it less to do at once (spark.master = 'local[1]', smaller tiles.max_rows) or close other programs."
+        )
+    if "No space left on device" in text:
+        return StorageError(
+            f"the disk is full ({cause_of(error)}). What was finished is kept; free some space and run the same command "
+            "again. Spark's temporary files lie in TMPDIR, or where spark.local.dir says."
+        )
+    if any(words in text for words in _OF_INPUTS):
+        return ChangedInputError(
+            f"an input cannot be read any more: it has vanished or was replaced while it was read, or is damaged "
+            f"({cause_of(error)}). What was finished is kept; run the same command again when it stays as it is."
         )
     if "OutOfMemoryError" in text:
         return SparkError(

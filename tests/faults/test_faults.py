@@ -166,7 +166,7 @@ def test_hurt_and_run_again(
         enlarge = None
         if kind == "full disk":
             prepare(small_chain, tmp_path / "size", command)
-            room = bytes_below(tmp_path / "size") + (1 << 20) + whole.bytes // 2
+            room = bytes_below(tmp_path / "size") + min(1 << 20, whole.bytes // 4) + whole.bytes // 2
             enlarge = stack.enter_context(small_disk(folder, room))
         prepare(small_chain, folder, command)
         run = Run(command, folder, tmp_path / "scratch")

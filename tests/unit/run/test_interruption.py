@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stellarml.core.errors import SparkError
+from stellarml.core.errors import ChangedInputError, SparkError, StorageError
 from stellarml.run import interruption, scratch, spark_end
 
 SETTING = """
@@ -118,6 +118,19 @@ def test_the_handlers_of_before_come_back() -> None:
 
 
 class TestDeadSpark:
+    @pytest.mark.parametrize(
+        ("error", "kind"),
+        [
+            ("java.io.FileNotFoundException: File file:/a/b.parquet does not exist", ChangedInputError),
+            ("[FAILED_READ_FILE.NO_HINT] Error while reading file a.parquet", ChangedInputError),
+            ("java.lang.RuntimeException: a.parquet is not a Parquet file", ChangedInputError),
+            ("java.io.IOException: No space left on device", StorageError),
+        ],
+    )
+    def test_what_java_says_of_files(self, error: str, kind: type[Exception]) -> None:
+        told = spark_end.foreseen(RuntimeError(f"An error occurred while calling o1.x.\nCaused by: {error}"))
+        assert isinstance(told, kind) and error in str(told) and told.exit_status == 1
+
     @pytest.mark.parametrize(
         ("error", "part"),
         [
