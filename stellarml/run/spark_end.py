@@ -93,8 +93,8 @@ def foreseen(error: BaseException) -> StellarmlError | None:
         )
     if "No space left on device" in text:
         return StorageError(
-            f"the disk is full ({cause_of(error)}). What was finished is kept; free some space and run the same command "
-            "again. Spark's temporary files lie in TMPDIR, or where spark.local.dir says."
+            f"the disk is full ({cause_of(error)}). What was finished is kept; free some space and run the same "
+            "command again. Spark's temporary files lie in TMPDIR, or where spark.local.dir says."
         )
     if any(words in text for words in _OF_INPUTS):
         return ChangedInputError(
