@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,10 +103,10 @@ def unhurt(
     def here(command: Command, folder: Path, scratch: Path) -> tuple[int, str]:
         monkeypatch.setattr("stellarml.run.spark_session.start_session", lambda settings: spark)
         monkeypatch.setattr(sys, "argv", ["stellarml", *command.line])
-        monkeypatch.chdir(folder)
         capsys.readouterr()
         try:
-            cli.main()
+            with chdir(folder):  # and out again: it may be a disk that is to be taken away
+                cli.main()
         except SystemExit as end:
             return int(end.code or 0), capsys.readouterr().err
         return 0, capsys.readouterr().err
