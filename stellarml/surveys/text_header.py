@@ -10,6 +10,7 @@ import codecs
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import count
 from typing import IO, Any
 
@@ -194,7 +195,7 @@ def _ecsv(file: SourceFile, comments: list[str]) -> tuple[str, dict[str, FileCol
     """
     lines = (c[1:] if c.startswith(" ") else c for c in comments[1:])
     try:
-        meta: Any = yaml.load("\n".join(lines), _Loader)
+        meta = _yaml("\n".join(lines))
     except _YAML_ERRORS as error:
         said = "it nests too deeply" if isinstance(error, RecursionError) else error
         raise InputError(f"{file.path}: its ECSV header is damaged ({said}).") from None
@@ -211,6 +212,12 @@ def _ecsv(file: SourceFile, comments: list[str]) -> tuple[str, dict[str, FileCol
             f"{file.path}: its ECSV header is damaged: delimiter is {_shown(delimiter)}, expected a blank or ','."
         )
     return delimiter, {column.name: column for column in declared}
+
+
+@lru_cache(maxsize=8)
+def _yaml(text: str) -> Any:
+    """Read the YAML of a header; the thousands of files of a survey have the same one."""
+    return yaml.load(text, _Loader)
 
 
 def _declared(file: SourceFile, number: int, entry: Any) -> FileColumn:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -77,6 +78,7 @@ def conversion_of(unit: str) -> Conversion | None:
     }[unit]
 
 
+@lru_cache(maxsize=4096)
 def unit_factor(stated: str, expected: str) -> float | None:
     """Return by what values in the `stated` unit are multiplied to be in the `expected` one.
 
@@ -105,6 +107,7 @@ def is_known(unit: str) -> bool:
     return _parsed(unit) is not None
 
 
+@lru_cache(maxsize=4096)
 def _parsed(text: str) -> Any:
     """Return a unit as astropy has it, also of some names that archives write; None for one that is not known."""
     from astropy import units
