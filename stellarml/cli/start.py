@@ -5,7 +5,8 @@ import signal
 
 def main() -> None:
     """Import the command line and run it; until it handles signals itself, they end this process as any other."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as for a job in the background of a script
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from stellarml.cli.main import main as command_line
 
     command_line()

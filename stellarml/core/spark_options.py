@@ -2,7 +2,7 @@
 
 A configuration file may be somebody else's: a colleague's run, a folder that many can write to. What it says about
 paths, cuts and memory is read as it is; an option with which Spark loads or starts code is taken only from the user's
-own files (theirs or the administrator's, and writable by nobody else), `--set`, the environment, and spark-submit.
+own files (theirs or the administrator's, and not writable by everybody), `--set`, the environment, and spark-submit.
 """
 
 from __future__ import annotations

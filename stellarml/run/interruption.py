@@ -33,6 +33,7 @@ class _Ending:
 
     number: int | None = None
     settled: bool = False
+    over: bool = False
 
 
 _ending = _Ending()
@@ -53,6 +54,7 @@ def interruptible(told: Callable[[int], str]) -> Iterator[None]:
         return
     _ending = ending = _Ending()
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    _heeded[:] = [number for number in SIGNALS if before[number] != signal.SIG_IGN]
 
     def handle(number: int, _: FrameType | None) -> None:
         if ending.settled:
@@ -67,6 +69,7 @@ def interruptible(told: Callable[[int], str]) -> Iterator[None]:
     try:
         yield
     finally:
+        ending.over = ending.settled  # a host that goes on, a notebook for one, must not be ended later
         _handlers.pop()
         for number, handler in before.items():
             # What was asked for stays asked for: the interpreter's own end must not be interrupted.
@@ -74,15 +77,16 @@ def interruptible(told: Callable[[int], str]) -> Iterator[None]:
 
 
 _handlers: list[Callable[[int, FrameType | None], None]] = []
+_heeded: list[signal.Signals] = []
+"""Signals that were not ignored when the run began: under nohup, and in the background of a script, some are."""
 
 
 def take_signals() -> None:
-    """Install the handlers anew, after a library has installed its own; SIGHUP stays ignored under nohup."""
+    """Install the handlers anew, after a library has installed its own; what was ignored stays ignored."""
     if not _handlers or threading.current_thread() is not threading.main_thread():
         return
     for number in SIGNALS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _handlers[-1])
+        signal.signal(number, _handlers[-1] if number in _heeded else signal.SIG_IGN)
 
 
 def asked() -> int | None:
@@ -102,6 +106,8 @@ def _see_to_it(ending: _Ending, number: int, told: Callable[[int], str]) -> None
         time.sleep(_AGAIN_S)
         if not ending.settled:
             signal.pthread_kill(threading.main_thread().ident or 0, number)
+    if ending.over and threading.main_thread().is_alive():
+        return
     kill_children()
     with contextlib.suppress(OSError, ValueError):
         if not ending.settled:

@@ -131,7 +131,8 @@ def held(out: Path) -> Iterator[None]:
 def claimed(path: Path, *, patient: bool = False) -> Iterator[None]:
     """Hold the right to make `path`, a file or a folder that no stage writes; first remove what killed runs left of it.
 
-    The lock is a hidden file beside `path`, and gone at the end. Who is `patient` waits for the other run to end.
+    The lock is a hidden file beside `path`, or in it where it is a folder that exists, and gone at the end. Who is
+    `patient` waits for the other run to end.
 
     Raises
     ------
@@ -140,13 +141,15 @@ def claimed(path: Path, *, patient: bool = False) -> Iterator[None]:
     StorageError
         If the folder cannot be written to.
     """
-    lock = path.with_name(hidden_name(path.name, "lock"))
+    path = path.resolve() if path.name in ("", "..") else path
+    inside = path.is_dir()  # whose folder one may not be able to write to: a mounted disk, for one
+    lock = path / LOCK if inside else path.with_name(hidden_name(path.name, "lock"))
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = _held_file(lock, path, patient)
     with stream:
         try:
-            for remains in remains_of(path):
+            for remains in [] if inside else remains_of(path):
                 shutil.rmtree(remains) if remains.is_dir() else remains.unlink(missing_ok=True)
             yield
         finally:

@@ -272,7 +272,8 @@ def check_spark_home() -> None:
     if not (Path(home) / "bin" / "spark-submit").is_file():
         raise PlatformError(f"SPARK_HOME={home}: holds no bin/spark-submit. {do}")
     found = sorted(Path(home, "jars").glob("spark-core_*.jar"))
-    version = found[0].stem.rpartition("-")[2] if found else "unknown"
+    stated = re.search(r"spark-core_[\d.]+-(\d+\.\d+[\w.-]*)", found[0].stem) if found else None
+    version = stated[1] if stated else "unknown"
     if version.split(".")[:2] != __version__.split(".")[:2]:
         raise PlatformError(
             f"SPARK_HOME={home}: is Spark {version}, and the installed pyspark is {__version__}. {do}"

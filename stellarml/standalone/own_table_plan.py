@@ -15,6 +15,7 @@ from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.model.bundle import load_bundle
 from stellarml.model.bundle_arrays import is_plain
 from stellarml.model.manifest import Manifest
+from stellarml.run.ownership import LOCK
 from stellarml.standalone.own_table_checks import check_units
 from stellarml.standalone.own_table_reader import OwnTable, open_table
 from stellarml.storage.formats import SUFFIXES, Format
@@ -101,7 +102,7 @@ def refuse_place(out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(out.parent, os.W_OK):
         raise UserError(f"{out.parent}: cannot be written to. Choose another --out.")
-    if out.exists() and (out.is_file() or any(out.iterdir())):
+    if out.exists() and (out.is_file() or any(child.name != LOCK for child in out.iterdir())):
         raise UserError(f"{out}: exists and is not empty. Choose a new folder for the model.")
 
 

@@ -1,8 +1,8 @@
 """Does the index of a catalogue belong to its positions? Rows are found by the one and matched by the other.
 
 An index of another catalogue, of another order, or of rows that were sorted anew, loses pairs without a word: a halo is
-read by the index. So a few rows of every row group that is read are compared, which costs microseconds, and a coarser
-index by the limits of its row groups, which chose them to be read.
+read by the index. So a few rows of every row group that is read are compared, which costs less than a millisecond, and
+a coarser index by the limits of its row groups, which chose them to be read.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def check_limits(index: Integers, limits: tuple[int, int] | None, order: int, pl
     Raises
     ------
     InputError
-        If a row lies in another pixel, and not within 1 mas of the border of one of these.
+        If a row lies in another pixel, and not within 0.1 arcsec of the border of one of these.
     """
     if limits is None or not len(index):
         return
@@ -99,7 +99,7 @@ def check_limits(index: Integers, limits: tuple[int, int] | None, order: int, pl
     pixels = index[outside] >> shift
     ra, dec = sky.from_unit_vectors(sky.pixel_centres(INDEX_ORDER, index[outside]))
     far = np.ones(len(outside), np.bool_)
-    for around in moved(ra, dec):
+    for around in moved(ra, dec, MOST_APART_ARCSEC):
         beside = sky.healpix_29(*around) >> shift
         far &= (beside < limits[0]) | (beside > limits[1])
     if far.any():
@@ -110,12 +110,12 @@ def check_limits(index: Integers, limits: tuple[int, int] | None, order: int, pl
         )
 
 
-def moved(ra_deg: Floats, dec_deg: Floats) -> Iterator[tuple[Floats, Floats]]:
-    """Yield the positions moved by 1 mas in eight directions."""
+def moved(ra_deg: Floats, dec_deg: Floats, arcsec: float = _NUDGE_ARCSEC) -> Iterator[tuple[Floats, Floats]]:
+    """Yield the positions moved by so much, 1 mas by default, in eight directions."""
     start = sky.unit_vectors(ra_deg, dec_deg)
     aside = np.cross(start, np.where(np.abs(start[:, 2:]) < 0.9, [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]))
     aside /= np.linalg.norm(aside, axis=-1, keepdims=True)
     upward = np.cross(start, aside)
-    step = _NUDGE_ARCSEC / sky.ARCSEC_PER_RAD
+    step = arcsec / sky.ARCSEC_PER_RAD
     for angle in np.arange(8) * np.pi / 4:
         yield sky.from_unit_vectors(start + step * (np.cos(angle) * aside + np.sin(angle) * upward))

@@ -21,7 +21,8 @@ from stellarml.crossmatch.kernel.limits import Limits, reach_arcsec
 from stellarml.crossmatch.kernel.pairs import Pairs, Search, index_staying
 from stellarml.crossmatch.kernel.settings import Floats, Integers, MatchSettings, Sources
 
-MOST_EDGES = 1_000_000
+MOST_EDGES = 4_000_000
+"""About 100 bytes each, in the driver and in every worker."""
 
 
 @dataclass(frozen=True)

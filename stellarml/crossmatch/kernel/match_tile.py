@@ -240,9 +240,9 @@ class _Tile:
             about = "about " if share < 1.0 else ""
             raise UserError(
                 f"a tile of {rows:,} rows has {about}{found / share:,.0f} pairs, {found / share / rows:,.0f} a row, "
-                f"and {self.bounds.most:,} are the most that are written of one. Search less far (--radius, "
-                "crossmatch.radius_arcsec), leave out rows with large positional errors, or ask for the best pairs "
-                "only (--mode best)."
+                f"and {self.bounds.most:,} are the most that are written of one. Search less far "
+                "(crossmatch.radius_arcsec), leave out rows with large positional errors, or ask for the best pairs "
+                "only (stellarml match --mode best)."
             )
 
     def _near(self, first: int) -> tuple[Edges, int]:

@@ -75,6 +75,22 @@ def test_a_claim_is_gone_after_an_error(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", [".", "..", "there"])
+def test_of_a_folder_that_exists_the_lock_lies_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Of a disk that is mounted one may write to the folder, and not beside it."""
+    inner = tmp_path / "inner"
+    (inner / "there").mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    before = set(tmp_path.rglob("*"))
+    with claimed(Path(name)):
+        assert set(tmp_path.rglob("*")) - before == {Path(name).resolve() / ".lock"}
+        with pytest.raises(OutputBusyError), claimed(Path(name).resolve()):
+            pass
+    assert set(tmp_path.rglob("*")) == before
+
+
 def test_only_remains_of_that_very_name_go(tmp_path: Path) -> None:
     kept = [
         ".labels.parquet.backup.tmp",

@@ -110,6 +110,36 @@ def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
     assert process.returncode == 0
 
 
+def test_in_the_background_of_a_script_ctrl_c_ends_nothing() -> None:
+    script = SETTING.replace("{body}", "time.sleep(1.0)\n    child.kill(); child.wait()\n    print('ended')")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == "ended\n"
+
+
+def test_a_host_that_goes_on_is_not_ended_later() -> None:
+    """A notebook that catches the end of a run lives on, when the thread that would have ended it looks again."""
+    script = SETTING.replace("{body}", WAITING).replace(
+        "run_to_the_end(work)",
+        "try:\n    run_to_the_end(work)\nexcept SystemExit:\n    time.sleep(3)\n    print('alive', flush=True)",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == "alive\n"
+
+
 def test_the_handlers_of_before_come_back() -> None:
     before = [signal.getsignal(number) for number in interruption.SIGNALS]
     with interruption.interruptible(str):
