@@ -13,7 +13,7 @@ help: ## What can be made
 demo: install ## Install into .venv, simulate a sky, run the whole chain on it (OUT=demo STARS=200000)
 	$(BIN)/stellarml demo --out $(OUT) --stars $(STARS)
 
-test: install-test install-docs lint types imports pytest ## Everything that must hold: lint, types, layers, all tests (14 to 16 minutes)
+test: install-test install-docs lint types imports pytest ## Everything that must hold: lint, types, layers, all tests (16 to 21 minutes)
 
 quick: install-test ## The loop while you work: lint, types, layers, tests without Spark and TensorFlow (a minute)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync static pytest-quick
