@@ -13,6 +13,8 @@ from pathlib import Path
 from stellarml.core.errors import StorageError
 
 _PATTERN = re.compile(r"[\[\]{}*?\\]")
+LOCK = ".lock"
+"""Name of the file that is held while a run writes to its folder."""
 _LONGEST_NAME = 255
 """Bytes that the common file systems allow a name."""
 

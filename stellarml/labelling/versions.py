@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from stellarml.core.errors import InputError, UserError, did_you_mean
-from stellarml.core.files import storage_errors, write_atomically
+from stellarml.core.files import LOCK, storage_errors, write_atomically
 from stellarml.labelling.model_registry import plain_id
 from stellarml.run.log import get_logger
 from stellarml.run.marks import read_record
-from stellarml.run.ownership import LOCK, RECORD, STATE, clear, held, names_of_others
+from stellarml.run.ownership import RECORD, STATE, clear, held, names_of_others
 
 CURRENT = "current.json"
 

@@ -29,11 +29,26 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class _Ending:
-    """What has been asked for since the handlers were installed."""
+    """What a run heeds, and what has been asked of it.
 
+    heeded
+        Signals that were not ignored when it began: under nohup, and in the background of a script, some are.
+    """
+
+    told: Callable[[int], str] = str
+    heeded: tuple[signal.Signals, ...] = ()
     number: int | None = None
     settled: bool = False
     over: bool = False
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """Raise `Interrupted`; see to it that it is heeded."""
+        if self.settled:
+            return
+        if self.number is None:
+            self.number = number
+            threading.Thread(target=_see_to_it, args=(self, number), daemon=True).start()
+        raise Interrupted(signal.Signals(self.number).name)
 
 
 _ending = _Ending()
@@ -52,41 +67,24 @@ def interruptible(told: Callable[[int], str]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _ending = ending = _Ending()
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    _heeded[:] = [number for number in SIGNALS if before[number] != signal.SIG_IGN]
-
-    def handle(number: int, _: FrameType | None) -> None:
-        if ending.settled:
-            return
-        if ending.number is None:
-            ending.number = number
-            threading.Thread(target=_see_to_it, args=(ending, number, told), daemon=True).start()
-        raise Interrupted(signal.Signals(ending.number).name)
-
-    _handlers.append(handle)
+    _ending = ending = _Ending(told, tuple(n for n in SIGNALS if before[n] != signal.SIG_IGN))
     take_signals()
     try:
         yield
     finally:
-        ending.over = ending.settled  # a host that goes on, a notebook for one, must not be ended later
-        _handlers.pop()
+        ending.over = True
         for number, handler in before.items():
             # What was asked for stays asked for: the interpreter's own end must not be interrupted.
             signal.signal(number, handler if ending.number is None else signal.SIG_IGN)
 
 
-_handlers: list[Callable[[int, FrameType | None], None]] = []
-_heeded: list[signal.Signals] = []
-"""Signals that were not ignored when the run began: under nohup, and in the background of a script, some are."""
-
-
 def take_signals() -> None:
     """Install the handlers anew, after a library has installed its own; what was ignored stays ignored."""
-    if not _handlers or threading.current_thread() is not threading.main_thread():
+    if not _ending.heeded or _ending.over or threading.current_thread() is not threading.main_thread():
         return
     for number in SIGNALS:
-        signal.signal(number, _handlers[-1] if number in _heeded else signal.SIG_IGN)
+        signal.signal(number, _ending.handle if number in _ending.heeded else signal.SIG_IGN)
 
 
 def asked() -> int | None:
@@ -99,7 +97,7 @@ def settle() -> None:
     _ending.settled = True
 
 
-def _see_to_it(ending: _Ending, number: int, told: Callable[[int], str]) -> None:
+def _see_to_it(ending: _Ending, number: int) -> None:
     """Raise the signal again until the main thread heeds it; end the process if nothing helps."""
     end = time.monotonic() + _LONGEST_S
     while time.monotonic() < end:
@@ -107,11 +105,11 @@ def _see_to_it(ending: _Ending, number: int, told: Callable[[int], str]) -> None
         if not ending.settled:
             signal.pthread_kill(threading.main_thread().ident or 0, number)
     if ending.over and threading.main_thread().is_alive():
-        return
+        return  # a host that goes on, a notebook for one, is not ended
     kill_children()
     with contextlib.suppress(OSError, ValueError):
         if not ending.settled:
-            sys.stderr.write(f"stellarml: {told(128 + number)}\n")
+            sys.stderr.write(f"stellarml: {ending.told(128 + number)}\n")
             sys.stderr.flush()
     os._exit(128 + number)
 

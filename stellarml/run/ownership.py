@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from stellarml.core.errors import OutputBusyError, UserError
-from stellarml.core.files import hidden_name, remains_of, storage_errors
+from stellarml.core.files import LOCK, hidden_name, remains_of, storage_errors
 
-STATE, RECORD, LOCK = "_state.json", "run.json", ".lock"
+STATE, RECORD = "_state.json", "run.json"
 DONE, WORK = "_done", "_work"
 _KEPT_BY_RUNS = frozenset({STATE, RECORD, LOCK, DONE, WORK, "_inputs", "_rejected", "_checkpoints"})
 

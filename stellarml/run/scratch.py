@@ -14,21 +14,20 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-_LOCK = ".lock"
+from stellarml.core.files import LOCK
 
 
 @cache
 def scratch() -> Path:
     """Return the folder; what processes that are dead have left of theirs is removed first."""
     base = Path(tempfile.gettempdir())
-    host = re.sub(
-        r"\W", "-", socket.gethostname()
-    )  # locks of some shared file systems are those of one machine
+    # Locks of some shared file systems are those of one machine.
+    host = re.sub(r"\W", "-", socket.gethostname())
     name = f"stellarml-run-{os.getuid()}-{host}-"
     _sweep(base, name)
     # Locked before it has its name: whoever sweeps meanwhile finds a folder that is held.
     fresh = Path(tempfile.mkdtemp(prefix=f"new-{name}", dir=base))
-    _hold(fresh / _LOCK)
+    _hold(fresh / LOCK)
     folder = fresh.rename(base / f"{name}{secrets.token_hex(6)}")
     atexit.register(_remove, folder, os.getpid())
     return folder
@@ -56,6 +55,6 @@ def _sweep(base: Path, name: str) -> None:
         with contextlib.suppress(OSError):  # held by a living run, or gone in the meantime
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
                 continue
-            with (folder / _LOCK).open("r") as stream:  # without a lock nobody knows whose it is: left alone
+            with (folder / LOCK).open("r") as stream:  # without a lock nobody knows whose it is: left alone
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)

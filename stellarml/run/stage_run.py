@@ -21,7 +21,7 @@ from typing import Any
 from stellarml.core import progress
 from stellarml.core.config import Config
 from stellarml.core.errors import ChangedInputError, StaleOutputError, StellarmlError
-from stellarml.core.files import storage_errors, write_atomically
+from stellarml.core.files import LOCK, storage_errors, write_atomically
 from stellarml.run.code import code_identity
 from stellarml.run.fingerprint import digest, file_fingerprint, origin_of, package_versions
 from stellarml.run.log import UNCHANGED
@@ -29,7 +29,6 @@ from stellarml.run.marks import Record, mark_files, read_json, read_marks, read_
 from stellarml.run.memory import PeakMemory
 from stellarml.run.ownership import (
     DONE,
-    LOCK,
     RECORD,
     STATE,
     WORK,

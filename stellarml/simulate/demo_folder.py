@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stellarml.core.errors import UserError
-from stellarml.core.files import storage_errors, write_atomically
+from stellarml.core.files import LOCK, storage_errors, write_atomically
 from stellarml.simulate import SimulateSettings, SimulateSummary, simulate
 
 CONFIG = """\
@@ -29,7 +29,7 @@ skymapper_dr2 = "raw/skymapper_dr2"
 sos = "raw/sos"
 """
 _RECORD = "simulation.json"
-_DRAFT, _LOCK = ".simulating", ".lock"
+_DRAFT = ".simulating"
 
 
 def make_sky(
@@ -55,7 +55,7 @@ def make_sky(
                 "Choose another folder, or remove this one."
             )
         return SimulateSummary(**found["summary"])
-    if out.is_file() or (out.is_dir() and {p.name for p in out.iterdir()} - {_DRAFT, _LOCK, "truth"}):
+    if out.is_file() or (out.is_dir() and {p.name for p in out.iterdir()} - {_DRAFT, LOCK, "truth"}):
         raise UserError(f"{out}: is not empty. Choose an empty or a new folder for the simulated sky.")
     draft = out / _DRAFT
     with storage_errors(out):

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from stellarml.core.errors import InputError, UserError, nearest_names, raise_gathered
 from stellarml.core.expressions import columns_of
-from stellarml.core.files import storage_errors
+from stellarml.core.files import LOCK, storage_errors
 from stellarml.core.names import CUTS_FAILED, EBV, SPLIT
 from stellarml.features.feature_file import FeatureFile, load_feature_file
 from stellarml.model.bundle import load_bundle
 from stellarml.model.bundle_arrays import is_plain
 from stellarml.model.manifest import Manifest
-from stellarml.run.ownership import LOCK
 from stellarml.standalone.own_table_checks import check_units
 from stellarml.standalone.own_table_reader import OwnTable, open_table
 from stellarml.storage.formats import SUFFIXES, Format

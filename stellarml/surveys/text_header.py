@@ -150,14 +150,8 @@ def _split(line: str, delimiter: str, place: str) -> list[str]:
     InputError
         If a quote is not closed or the line is blank.
     """
-    raw = line.encode() + b"\n"
     try:
-        table = pacsv.read_csv(
-            pa.BufferReader(raw),
-            read_options=pacsv.ReadOptions(autogenerate_column_names=True, block_size=len(raw) + 1),
-            parse_options=pacsv.ParseOptions(delimiter=delimiter, ignore_empty_lines=False),
-            convert_options=pacsv.ConvertOptions(strings_can_be_null=False, null_values=[]),
-        )
+        table = _separated(line, delimiter)
     except pa.ArrowInvalid as error:
         raise InputError(f"{place}: cannot be separated into names of columns ({error}).") from None
     if table.num_rows != 1:
@@ -212,6 +206,18 @@ def _ecsv(file: SourceFile, comments: list[str]) -> tuple[str, dict[str, FileCol
             f"{file.path}: its ECSV header is damaged: delimiter is {_shown(delimiter)}, expected a blank or ','."
         )
     return delimiter, {column.name: column for column in declared}
+
+
+@lru_cache(maxsize=64)
+def _separated(line: str, delimiter: str) -> pa.Table:
+    """Read one line; that of the names is the same in thousands of files of a survey, too."""
+    raw = line.encode() + b"\n"
+    return pacsv.read_csv(
+        pa.BufferReader(raw),
+        read_options=pacsv.ReadOptions(autogenerate_column_names=True, block_size=len(raw) + 1),
+        parse_options=pacsv.ParseOptions(delimiter=delimiter, ignore_empty_lines=False),
+        convert_options=pacsv.ConvertOptions(strings_can_be_null=False, null_values=[]),
+    )
 
 
 @lru_cache(maxsize=8)

@@ -17,13 +17,14 @@ import sys
 import time
 import venv
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.faults import small_disk
 from helpers.standalone_cluster import Cluster, Shipment, command_of, kill, label_leaves, shipped_package
 
 from stellarml.core.config import Tiles
@@ -157,20 +158,6 @@ def strike(kind: str, cluster: Cluster, run: Run, draw: random.Random) -> bool:
         pid = pick(cluster, run, lambda command: name in command, draw)
         return pid is not None and kill(pid)
     return True
-
-
-@contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Callable[[], object]]:
-    """Mount a file system of `size` bytes on `folder`; the function that is given makes it large enough."""
-    folder.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("a small file system can only be mounted by root")
-    larger = ["mount", "-o", "remount,size=1g", str(folder)]
-    try:
-        yield lambda: subprocess.run(larger, check=True)
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("number", range(len(FAULTS)))

@@ -221,9 +221,7 @@ class _Tile:
                 self._refuse_if_too_many(mine, first / rows)
         self.graph.add(self._far)
         self._refuse_if_too_many(mine, 1.0)
-        if held is None:
-            return None
-        return Edges.concatenate([*held, self._far] if len(self._far) or not held else held)
+        return None if held is None else Edges.concatenate([*held, self._far])
 
     def _span(self, edges: Edges) -> tuple[int, int]:
         """Return the first and the last place, in the order of the catalogue, of the left rows of edges."""

@@ -38,6 +38,7 @@ class Edges:
     @staticmethod
     def concatenate(parts: list[Edges]) -> Edges:
         """All edges of parts, in their order; one part at least."""
+        parts = [part for part in parts if len(part)] or parts[:1]
         if len(parts) == 1:
             return parts[0]
         return Edges(

@@ -95,33 +95,21 @@ def test_one_line_and_no_child(body: str, number: signal.Signals) -> None:
     assert (out == "tidied\n") == (body is TIDYING)
 
 
-def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_what_was_ignored_from_the_start_ends_nothing(number: signal.Signals) -> None:
+    """A closed terminal under nohup; Ctrl-C for something else while a script has this in the background."""
     script = SETTING.replace("{body}", "time.sleep(1.0)\n    child.kill(); child.wait()\n    print('ended')")
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
     )
     assert process.stdout is not None
     process.stdout.readline()
-    process.send_signal(signal.SIGHUP)
+    process.send_signal(number)
     assert process.communicate(timeout=30)[0] == "ended\n"
     assert process.returncode == 0
-
-
-def test_in_the_background_of_a_script_ctrl_c_ends_nothing() -> None:
-    script = SETTING.replace("{body}", "time.sleep(1.0)\n    child.kill(); child.wait()\n    print('ended')")
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30)[0] == "ended\n"
 
 
 def test_a_host_that_goes_on_is_not_ended_later() -> None:
